@@ -1,0 +1,1 @@
+"""A Hugging Face model folder as a value: its config, its tensors, its vocabulary."""

@@ -1,0 +1,67 @@
+"""The `ggufkit` command: parse arguments, call the Python API, print the result. Nothing else.
+
+One file per command, named after it, with a function `command`. These files import nothing heavy at their top
+(the API is imported inside `command`), so that `ggufkit --help` is instant.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ggufkit import __version__
+from ggufkit.cli import _errors, chat, convert, doctor, quantize, setup
+from ggufkit.errors import GgufkitError
+
+EXAMPLES = """\
+Examples:
+  ggufkit convert ./my-model                   checkpoint folder -> my-model-F16.gguf
+  ggufkit quantize Q4_K_M my-model-F16.gguf    -> my-model-Q4_K_M.gguf
+  ggufkit chat my-model-Q4_K_M.gguf            talk to it
+  ggufkit doctor                               what is installed, what is missing
+"""
+
+app = typer.Typer(
+    name="ggufkit",
+    help="From a Hugging Face checkpoint to a GGUF model that runs well on an ordinary machine.",
+    epilog="Errors: 2 usage, 3 bad input, 4 unsafe, 5 disk or permission, 6 llama.cpp failed, 7 verification failed.",
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+app.command("convert")(convert.command)
+app.command("quantize")(quantize.command)
+app.command("chat")(chat.command)
+app.command("setup")(setup.command)
+app.command("doctor")(doctor.command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ggufkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - Typer calls its callback
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """From a Hugging Face checkpoint to a GGUF model that runs well on an ordinary machine."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        print()
+        print(EXAMPLES, end="")
+
+
+def main() -> None:
+    """Run the command; whatever a user can cause ends as one line, a hint and a documented exit code."""
+    try:
+        app()
+    except (GgufkitError, KeyboardInterrupt) as error:
+        sys.exit(_errors.report(error))
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes one line as well
+        sys.exit(_errors.report(error))

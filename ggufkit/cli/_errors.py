@@ -1,0 +1,31 @@
+"""One table from what went wrong to what a person sees: a line, a hint, an exit code."""
+
+import os
+import sys
+import traceback
+
+from ggufkit.errors import GgufkitError
+
+INTERRUPTED = 130
+
+
+def report(error: BaseException) -> int:
+    """Print an error as `error: …` and `hint: …` on stderr; return the exit code. GGUFKIT_DEBUG=1 adds the traceback."""
+    if os.environ.get("GGUFKIT_DEBUG") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, GgufkitError):
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        if error.hint:
+            print(f"\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    print(f"error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
+    print("\nhint: this is a bug in ggufkit; GGUFKIT_DEBUG=1 shows where", file=sys.stderr)
+    return 1
+
+
+def _one_line(error: BaseException) -> str:
+    """Names come from strangers' files: nothing in them may move the cursor or forge a line."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(error))

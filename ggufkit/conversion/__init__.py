@@ -1,0 +1,1 @@
+"""Checkpoint x ArchSpec -> plan -> GGUF file."""

@@ -1,0 +1,197 @@
+"""Output that is either whole or absent: a temporary file beside the target, fsync, rename, fsync of the folder."""
+
+import contextlib
+import errno
+import fcntl
+import glob
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufkit.errors import OutputError, UsageError
+
+_CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.ggufkit-part")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A file about to be written: where, and how many bytes it will hold."""
+
+    path: Path
+    size: int
+
+
+def check_output(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = True) -> None:
+    """Refuse, before any work, an output path that cannot or must not be written.
+
+    Raises:
+        UsageError: the output is one of the inputs (also by symbolic or hard link), or a folder.
+        OutputError: the folder is missing or not writable, the name is taken, or is not that of a regular file.
+    """
+    try:
+        name = os.fsencode(path.name)
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"output path is not valid UTF-8: {os.fspath(path)!r}") from None
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"the output folder does not exist: {folder}", hint=f"mkdir -p {folder}")
+    if len(name) > 200:
+        raise OutputError(f"the output name is too long ({len(name)} bytes, at most 200): {path.name[:60]}…")
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise UsageError(f"output and input are the same file: {path}", hint="name another output with -o")
+    if path.is_dir():
+        raise UsageError(f"the output is a folder: {path}", hint="name a file with -o")
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"the output is a broken symbolic link: {path}")
+    if path.exists():
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OutputError(f"the output is not a regular file: {path}")
+        if not overwrite:
+            raise OutputError(f"the output exists: {path}", hint="remove it, or name another with -o")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"no permission to write in {folder}", hint="name another folder with -o")
+
+
+def check_space(files: Iterable[PlannedFile]) -> None:
+    """Refuse a job whose files together do not fit on the file systems that they go to.
+
+    A file that will be replaced stays until the new one is whole, so its bytes are not counted as free.
+
+    Raises:
+        OutputError: naming the needed and the free bytes of the first file system that is too small.
+    """
+    needed: dict[int, tuple[Path, int]] = {}
+    for file in files:
+        folder = file.path.parent
+        device = folder.stat().st_dev
+        _, so_far = needed.get(device, (folder, 0))
+        needed[device] = (folder, so_far + file.size)
+    for folder, size in needed.values():
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise OutputError(
+                f"not enough space in {folder}: {size:,} bytes needed, {free:,} free",
+                hint="free some space, or write elsewhere with -o",
+            )
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path, *, size: int = 0) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, the file there takes the name `path`.
+
+    Whatever happens before that, `path` keeps its old content or stays absent. `size` bytes are reserved first, so
+    that a disk that is too small is found at the start. One process writes a path at a time. The new file has the
+    mode of the file that it replaces, else the one that the umask gives.
+
+    Raises:
+        OutputError: no space, no permission, or another process is writing the same path.
+    """
+    target = path.resolve()
+    temporary = target.parent / f".{target.name}.{os.getpid()}.ggufkit-part"
+    with _os_errors(path), _locked(target):
+        _remove_leftovers(target)
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                if size:
+                    _reserve(descriptor, size)
+                os.fchmod(descriptor, mode)
+            finally:
+                os.close(descriptor)
+            yield temporary
+            _sync(temporary)
+            temporary.replace(target)
+            _sync(target.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a small file whole or not at all. Raises OutputError."""
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold the one right to write `target`; the lock file goes away with the last holder."""
+    lock = target.parent / f".{target.name}.ggufkit-lock"
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise OutputError(
+                f"{target} is being written by process {holder}", hint="wait for it, or name another output with -o"
+            ) from None
+        if not lock.exists() or not os.path.samestat(os.fstat(descriptor), lock.stat()):
+            # The former holder removed the file between our open and our lock: what we hold is no longer the lock.
+            raise OutputError(f"{target} was being written by another process", hint="try again")
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove temporary files that runs now dead left behind. The caller holds the lock, so none is in use."""
+    for file in target.parent.glob(f".{glob.escape(target.name)}.*.ggufkit-part"):
+        if (found := _TEMPORARY.fullmatch(file.name)) and found["name"] == target.name:
+            file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _os_errors(path: Path) -> Iterator[None]:
+    """Turn what a disk can do to us into one line; errors about other files pass through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint=_HINTS.get(error.errno or 0)) from error
+
+
+_HINTS = {
+    errno.ENOSPC: "free some space, or write elsewhere with -o",
+    errno.EACCES: "name another folder with -o",
+    errno.EROFS: "name another folder with -o",
+}
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except (AttributeError, OSError) as error:
+        # Not every file system reserves; the preflight has looked at the free space all the same.
+        if isinstance(error, OSError) and error.errno not in _CANNOT_RESERVE:
+            raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    """Read the umask; setting it for a moment is the only portable way."""
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
