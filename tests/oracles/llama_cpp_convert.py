@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Convert a checkpoint with llama.cpp's own converter: the oracle that ours is compared with.
+
+Run as a child process by any Python that has torch and transformers:
+
+    python tests/oracles/llama_cpp_convert.py SRC OUT [--outtype f16] [--pre NAME] [--vocab-only] [--raw-config]
+
+The source tree of llama.cpp is --source, else $GGUFKIT_LLAMA_CPP_SOURCE, else vendor/llama.cpp/source of this checkout.
+
+What is changed in upstream's behaviour, and why:
+
+* --pre NAME: upstream recognises a pre-tokenizer by the hash of the ids that a fixed text gets, so every vocabulary
+  that it has not seen is refused. A refused one gets NAME here; a recognised one keeps upstream's own answer.
+* --raw-config: hyperparameters come from config.json as it is, not through transformers' AutoConfig, of which version
+  5 renames and drops keys that upstream then misses.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    options = parse_arguments()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    sys.path[:0] = [str(options.source), str(options.source / "gguf-py")]
+
+    import conversion
+    import gguf
+    import torch
+
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
+    if options.raw_config:
+        conversion.ModelBase.load_hparams = staticmethod(read_raw_config)
+    file_types = {
+        "f32": gguf.LlamaFileType.ALL_F32,
+        "f16": gguf.LlamaFileType.MOSTLY_F16,
+        "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+        "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+        "auto": gguf.LlamaFileType.GUESSED,
+    }
+    with torch.inference_mode():
+        hyperparameters = conversion.ModelBase.load_hparams(options.checkpoint, False)
+        architecture = conversion.get_model_architecture(hyperparameters, conversion.ModelType.TEXT)
+        model_class = conversion.get_model_class(architecture)
+        if options.pre:
+            accept_unknown_pretokenizer(model_class, options.pre)
+        model = model_class(options.checkpoint, file_types[options.outtype], options.output)
+        if options.vocab_only:
+            model.write_vocab()
+        else:
+            model.write()
+
+
+def parse_arguments() -> argparse.Namespace:
+    checkout = Path(__file__).resolve().parents[2]
+    source = os.environ.get("GGUFKIT_LLAMA_CPP_SOURCE") or checkout / "vendor" / "llama.cpp" / "source"
+    parser = argparse.ArgumentParser(description="Convert a checkpoint with llama.cpp's own converter.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--outtype", choices=["f32", "f16", "bf16", "q8_0", "auto"], default="f16")
+    parser.add_argument("--pre", help="pre-tokenizer name for a vocabulary that upstream does not recognise")
+    parser.add_argument("--vocab-only", action="store_true", help="needs no weights in the checkpoint")
+    parser.add_argument("--raw-config", action="store_true", help="read config.json without transformers")
+    parser.add_argument("--source", type=Path, default=Path(source), help="llama.cpp's source tree")
+    parser.add_argument("--verbose", action="store_true")
+    return parser.parse_args()
+
+
+def read_raw_config(folder: Path, is_mistral_format: bool = False) -> dict:
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    if "llm_config" in config:
+        config["text_config"] = config["llm_config"]
+    return config
+
+
+def accept_unknown_pretokenizer(model_class: type, name: str) -> None:
+    recognise = model_class.get_vocab_base_pre
+
+    def recognise_or_name(self, tokenizer) -> str:
+        try:
+            return recognise(self, tokenizer)
+        except NotImplementedError:
+            return name
+
+    model_class.get_vocab_base_pre = recognise_or_name
+
+
+if __name__ == "__main__":
+    main()
