@@ -1,0 +1,116 @@
+"""Loading llama-cpp-python on top of our own build, with its log caught instead of printed."""
+
+import collections
+import contextlib
+import importlib.metadata
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ggufkit.errors import LlamaCppError, MissingDependencyError
+from ggufkit.llamacpp import find, pin
+
+_LIBRARY_PATH = "LLAMA_CPP_LIB_PATH"
+_KEPT_LINES = 1000
+
+_loading = threading.Lock()
+_module: ModuleType | None = None
+_log: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
+_unfinished = ""
+_kept_alive: list[Any] = []  # C code holds pointers to these for as long as the process lives
+
+
+def load() -> ModuleType:
+    """Import `llama_cpp` so that it uses the found build; every later call returns the same module.
+
+    From then on llama.cpp's log goes to `log_lines`, and loading models does not redirect stdout and stderr.
+
+    Raises:
+        MissingDependencyError: the binding or the build is not installed, or the binding has another version.
+        LlamaCppError: the libraries cannot be loaded.
+    """
+    global _module
+    with _loading:
+        if _module is None:
+            _check_version()
+            _module = _import(find.find().lib)
+        return _module
+
+
+def installed_version() -> str | None:
+    """Return the version of the llama-cpp-python in this environment, without importing it; None when absent."""
+    try:
+        return importlib.metadata.version(pin.pin().package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def log_lines() -> list[str]:
+    """Return the last lines (at most 1000) that llama.cpp logged since it was loaded."""
+    return [*_log, _unfinished] if _unfinished else list(_log)
+
+
+def log_tail(count: int = 20) -> str:
+    """Return the last `count` logged lines as one text, to be shown when something failed."""
+    return "\n".join(log_lines()[-count:])
+
+
+def _check_version() -> None:
+    wanted, found = pin.pin().version, installed_version()
+    if found is None:
+        raise MissingDependencyError(f"{pin.pin().package} {wanted} is not installed", hint="ggufkit setup")
+    if found != wanted:
+        raise MissingDependencyError(
+            f"{pin.pin().package} is version {found}, but this ggufkit and its llama.cpp need {wanted}",
+            hint="ggufkit setup",
+        )
+
+
+def _import(libraries: Path) -> ModuleType:
+    with _environment(_LIBRARY_PATH, str(libraries)):
+        try:
+            import llama_cpp
+            import llama_cpp._utils
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            raise LlamaCppError(
+                f"the llama.cpp libraries in {libraries} cannot be loaded: {error}", hint="ggufkit doctor"
+            ) from error
+    _catch_log(llama_cpp)
+    _leave_streams_alone(llama_cpp._utils.suppress_stdout_stderr)  # noqa: SLF001 - there is no public switch
+    module: ModuleType = llama_cpp
+    return module
+
+
+def _catch_log(module: Any) -> None:
+    callback = module.llama_log_callback(_take)
+    _kept_alive.append(callback)
+    module.llama_log_set(callback, None)
+
+
+def _take(_level: int, text: bytes | None, _user_data: Any) -> None:
+    """Collect one piece of log; a line may come in several. Called by C, from any thread: must not raise."""
+    global _unfinished
+    *lines, _unfinished = (_unfinished + (text or b"").decode("utf-8", "replace")).split("\n")
+    _log.extend(lines)
+
+
+def _leave_streams_alone(redirection: Any) -> None:
+    """Make the binding's redirection of descriptors 1 and 2 do nothing: it would swallow our progress and errors."""
+    redirection.__enter__ = lambda self: self
+    redirection.__exit__ = lambda *_: None
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
