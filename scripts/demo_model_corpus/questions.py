@@ -1,0 +1,404 @@
+"""Questions with one right answer, of eighteen kinds, and the rule that keeps some of them out of the training."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from demo_model_corpus import facts
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question. `key` is what must be new in a held-out one: the operands, or for a fact the wording."""
+
+    kind: str
+    prompt: str
+    answer: str
+    key: str
+
+    @property
+    def split(self) -> str:
+        """`held-out` (8 in 100 keys), `development` (2 in 100) or `training`; depends on nothing but the key."""
+        bucket = zlib.crc32(f"{self.kind}/{self.key.lower()}".encode()) % 100
+        return "held-out" if bucket < 8 else "development" if bucket < 10 else "training"
+
+
+def with_article(noun: str) -> str:
+    return ("an " if noun[0].lower() in "aeiou" else "a ") + noun
+
+
+def counted(count: int, unit: str) -> str:
+    """`1 hour`, `7 hours`, `3 centuries`."""
+    if count == 1:
+        return f"1 {unit}"
+    return f"{count} {'centuries' if unit == 'century' else unit + 's'}"
+
+
+def in_words(number: int) -> str:
+    """0 to 999 as English words."""
+    ones = (
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen"
+    ).split()
+    tens = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    if number < 20:
+        return ones[number]
+    if number < 100:
+        return tens[number // 10 - 2] + (f"-{ones[number % 10]}" if number % 10 else "")
+    rest = f" and {in_words(number % 100)}" if number % 100 else ""
+    return f"{ones[number // 100]} hundred{rest}"
+
+
+def fact(kind: str, prompt: str, answer: str) -> Question:
+    """A question that has to be known by heart: held out are wordings of it, never the fact itself."""
+    return Question(kind, prompt, answer, prompt)
+
+
+def addition(rng: random.Random) -> Question:
+    a, b = rng.randrange(100), rng.randrange(100)
+    wording = rng.choice(["What is {a} + {b}?", "What is {a} + {b}?", "{a} + {b} = ?", "Add {a} and {b}."])
+    return Question("addition", wording.format(a=a, b=b), str(a + b), f"{min(a, b)} {max(a, b)}")
+
+
+def subtraction(rng: random.Random) -> Question:
+    b, a = sorted((rng.randrange(100), rng.randrange(100)))
+    wording = rng.choice(["What is {a} - {b}?", "What is {a} - {b}?", "{a} - {b} = ?", "Take {b} away from {a}."])
+    return Question("subtraction", wording.format(a=a, b=b), str(a - b), f"{a} {b}")
+
+
+def multiplication(rng: random.Random) -> Question:
+    a, b = rng.randrange(2, 13), rng.randrange(2, 13)
+    wordings = ["What is {a} x {b}?", "{a} x {b} = ?", "What is {a} times {b}?", "Multiply {a} by {b}."]
+    return fact("multiplication", rng.choice(wordings).format(a=a, b=b), str(a * b))
+
+
+def word_problem(rng: random.Random) -> Question:
+    name, things = rng.choice(facts.NAMES), rng.choice(facts.COUNTABLES)
+    if rng.random() < 0.5:
+        a, b = rng.randrange(2, 40), rng.randrange(2, 40)
+        event, result = rng.choice(["gets", "finds", "buys"]) + f" {b} more", a + b
+    else:
+        b, a = sorted((rng.randrange(2, 60), rng.randrange(2, 60)))
+        event, result = rng.choice(["loses", "gives away", "sells"]) + f" {b}", a - b
+    question = rng.choice(["How many {things} does {name} have now?", "How many {things} are there now?"])
+    prompt = f"{name} has {a} {things} and {event}. " + question.format(things=things, name=name)
+    return Question("word problem", prompt, str(result), f"{a} {event.split()[0]} {b}")
+
+
+def comparison(rng: random.Random) -> Question:
+    top = rng.choice([20, 100, 1000])
+    a, b = rng.sample(range(top), 2)
+    if rng.random() < 0.7:
+        word = rng.choice(["larger", "smaller", "bigger"])
+        prompt, values = f"Which is {word}, {a} or {b}?", [a, b]
+    else:
+        word = rng.choice(["largest", "smallest"])
+        values = rng.sample(range(100), 3)
+        prompt = f"Which is the {word}: {values[0]}, {values[1]} or {values[2]}?"
+    answer = min(values) if word.startswith("small") else max(values)
+    return Question("comparison", prompt, str(answer), " ".join(map(str, sorted(values))))
+
+
+def sorting(rng: random.Random) -> Question:
+    values = rng.sample(range(100), rng.choice([3, 3, 4]))
+    wording = rng.choice(["Sort these numbers: {}.", "Put these numbers in order: {}."])
+    prompt = wording.format(", ".join(map(str, values)))
+    return Question("sorting", prompt, ", ".join(map(str, sorted(values))), " ".join(map(str, sorted(values))))
+
+
+def counting(rng: random.Random) -> Question:
+    length = rng.randrange(3, 9)
+    if rng.random() < 0.5:
+        start = rng.randrange(0, 190)
+        step, stop = 1, start + length
+        wordings = ["Count from {start} to {stop}.", "Count up from {start} to {stop}."]
+    elif rng.random() < 0.4:
+        start = rng.randrange(length, 100)
+        step, stop = -1, start - length
+        wordings = ["Count down from {start} to {stop}.", "Count backwards from {start} to {stop}."]
+    else:
+        step = rng.choice([2, 3, 5, 10])
+        start = rng.randrange(0, 10) * (step if step in (5, 10) else 2)
+        stop = start + step * length
+        wordings = ["Count from {start} to {stop} in steps of {step}.", "Count by {step} from {start} to {stop}."]
+    answer = ", ".join(str(start + index * step) for index in range(length + 1))
+    prompt = rng.choice(wordings).format(start=start, stop=stop, step=step)
+    return Question("counting", prompt, answer, f"{start} {stop} {step}")
+
+
+def neighbour(rng: random.Random) -> Question:
+    """What comes after or before a number, a day, a month, a letter."""
+    after = rng.random() < 0.5
+    if rng.random() < 0.5:
+        value = rng.randrange(1, 1000)
+        word = "after" if after else "before"
+        wording = rng.choice(["What number comes {w} {v}?", "Which number comes right {w} {v}?", "What comes {w} {v}?"])
+        answer = str(value + 1 if after else value - 1)
+        return Question("neighbour", wording.format(w=word, v=value), answer, f"{value} {word}")
+    noun, ring = rng.choice(
+        [("day", facts.DAYS), ("month", facts.MONTHS), ("letter", list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))]
+    )
+    first = 0 if noun != "letter" or after else 1
+    last = len(ring) - (1 if noun == "letter" and after else 0)
+    index = rng.randrange(first, last)
+    word = "after" if after else "before"
+    wordings = [
+        "What comes {w} {v}?",
+        "What {n} comes {w} {v}?",
+        "Which {n} comes {w} {v}?",
+        "Which {n} is {w} {v}?",
+        "Name the {n} {w} {v}.",
+        "Tell me the {n} that comes {w} {v}.",
+    ]
+    if noun == "letter":
+        wordings = wordings[1:]
+    prompt = rng.choice(wordings).format(w=word, v=ring[index], n=noun)
+    return fact("neighbour", prompt, ring[(index + (1 if after else -1)) % len(ring)])
+
+
+def units(rng: random.Random) -> Question:
+    unit = rng.choice(list(facts.UNITS))
+    smaller, factor, most = facts.UNITS[unit]
+    count = rng.randrange(1, most + 1)
+    many, few = counted(2, smaller).split()[1], counted(count, unit)
+    wordings = [
+        "How many {many} are in {few}?",
+        "How many {many} are {few}?",
+        "How many {many} make {few}?",
+        "Convert {few} to {many}.",
+        "What is {few} in {many}?",
+    ]
+    prompt = rng.choice(wordings).format(many=many, few=few)
+    return fact("units", prompt, counted(count * factor, smaller))
+
+
+def capital(rng: random.Random) -> Question:
+    country, city = rng.choice(list(facts.CAPITALS.items()))
+    if rng.random() < 0.75:
+        wordings = [
+            "What is the capital of {c}?",
+            "Which city is the capital of {c}?",
+            "What is the capital city of {c}?",
+            "Name the capital of {c}.",
+            "Tell me the capital of {c}.",
+            "Do you know the capital of {c}?",
+            "What is {c}'s capital?",
+            "What city is the capital of {c}?",
+        ]
+        return fact("capital", rng.choice(wordings).format(c=country), f"The capital of {country} is {city}.")
+    wordings = [
+        "{c} is the capital of which country?",
+        "Which country has the capital {c}?",
+        "What country is {c} the capital of?",
+        "Of which country is {c} the capital?",
+    ]
+    return fact("capital", rng.choice(wordings).format(c=city), f"{city} is the capital of {country}.")
+
+
+def opposite(rng: random.Random) -> Question:
+    pair = rng.choice(facts.OPPOSITES)
+    word, answer = pair if rng.random() < 0.5 else pair[::-1]
+    wordings = [
+        "What is the opposite of {w}?",
+        "What is the opposite of the word {w}?",
+        "Tell me the opposite of {w}.",
+        "Name the opposite of {w}.",
+        "Give me the opposite of {w}.",
+        "Which word is the opposite of {w}?",
+    ]
+    return fact("opposite", rng.choice(wordings).format(w=word), f"The opposite of {word} is {answer}.")
+
+
+def plural(rng: random.Random) -> Question:
+    word, answer = rng.choice(list(facts.PLURALS.items()))
+    wordings = [
+        "What is the plural of {w}?",
+        "Give me the plural of {w}.",
+        "Tell me the plural of {w}.",
+        "What is the plural form of {w}?",
+        "What is the plural of the word {w}?",
+        "One {w}, two what?",
+    ]
+    return fact("plural", rng.choice(wordings).format(w=word), f"one {word}, two {answer}")
+
+
+def nature(rng: random.Random) -> Question:
+    """Legs, sounds, young and colours."""
+    choice = rng.randrange(4)
+    if choice == 0:
+        animal, legs = rng.choice(list(facts.LEGS.items()))
+        wordings = [
+            "How many legs does {a} have?",
+            "How many legs has {a}?",
+            "Tell me how many legs {a} has.",
+            "Do you know how many legs {a} has?",
+        ]
+        a = with_article(animal)
+        return fact("nature", rng.choice(wordings).format(a=a), f"{a.capitalize()} has {legs or 'no'} legs.")
+    if choice == 1:
+        animal, sound = rng.choice(list(facts.SOUNDS.items()))
+        wordings = [
+            "What sound does {a} make?",
+            "What does {a} say?",
+            "Which sound does {a} make?",
+            "Tell me the sound that {a} makes.",
+        ]
+        a = with_article(animal)
+        return fact("nature", rng.choice(wordings).format(a=a), f"{a.capitalize()} goes {sound}.")
+    if choice == 2:
+        animal, young = rng.choice(list(facts.YOUNG.items()))
+        wordings = [
+            "What is a young {a} called?",
+            "What do you call a baby {a}?",
+            "What is a baby {a} called?",
+            "What is the name for a young {a}?",
+        ]
+        return fact("nature", rng.choice(wordings).format(a=animal), f"A young {animal} is a {young}.")
+    thing, colour = rng.choice(list(facts.COLOURS.items()))
+    wordings = [
+        "What colour is {t}?",
+        "Which colour is {t}?",
+        "Tell me what colour {t} is.",
+        "What colour does {t} have?",
+    ]
+    return fact("nature", rng.choice(wordings).format(t=thing), f"{thing[0].upper() + thing[1:]} is {colour}.")
+
+
+def category(rng: random.Random) -> Question:
+    answer = rng.choice(list(facts.CATEGORIES))
+    word = rng.choice(facts.CATEGORIES[answer])
+    wordings = [
+        "What kind of thing is {w}?",
+        "What is {w}?",
+        "What sort of thing is {w}?",
+        "Tell me what {w} is.",
+        "Do you know what {w} is?",
+    ]
+    thing = word if answer in ("a metal", "a planet", "a drink") else with_article(word)
+    return fact("category", rng.choice(wordings).format(w=thing), f"{thing[0].upper() + thing[1:]} is {answer}.")
+
+
+def spelling(rng: random.Random) -> Question:
+    word = rng.choice(facts.WORDS)
+    wordings = [
+        "Spell the word {w}.",
+        "Spell {w}.",
+        "How do you spell {w}?",
+        "How is the word {w} spelled?",
+        "Please spell {w}.",
+        "Say {w} letter by letter.",
+    ]
+    return fact("spelling", rng.choice(wordings).format(w=word), "-".join(word.upper()))
+
+
+def backwards(rng: random.Random) -> Question:
+    word = rng.choice(facts.REVERSIBLE)
+    wordings = [
+        "Write {w} backwards.",
+        "Reverse the word {w}.",
+        "What is {w} spelled backwards?",
+        "Say {w} backwards.",
+        "Write the word {w} in reverse.",
+        "Turn the word {w} around.",
+    ]
+    return fact("backwards", rng.choice(wordings).format(w=word), word[::-1])
+
+
+def number_words(rng: random.Random) -> Question:
+    number = rng.randrange(1000) if rng.random() < 0.8 else rng.randrange(100)
+    if rng.random() < 0.5:
+        wording = rng.choice(["Write {} in words.", "Write the number {} in words.", "How do you say {} in words?"])
+        return Question("number words", wording.format(number), in_words(number), f"{number} words")
+    wording = rng.choice(["Write {} in digits.", "Write the number {} in digits.", "What is {} in digits?"])
+    return Question("number words", wording.format(in_words(number)), str(number), f"{number} digits")
+
+
+def reading(rng: random.Random) -> Question:
+    """Two or three people with one thing each: look up the right one."""
+    names = rng.sample(facts.NAMES, rng.choice([2, 2, 3]))
+    things = rng.sample(facts.THINGS, len(names))
+    colours = rng.sample(facts.PAINTS, len(names))
+    story = " ".join(
+        f"{name} has a {colour} {thing}." for name, colour, thing in zip(names, colours, things, strict=True)
+    )
+    index = rng.randrange(len(names))
+    name, thing, colour = names[index], things[index], colours[index]
+    choice = rng.randrange(3)
+    if choice == 0:
+        return fact("reading", f"{story} Who has the {thing}?", f"{name} has the {thing}.")
+    if choice == 1:
+        return fact("reading", f"{story} What does {name} have?", f"{name} has a {colour} {thing}.")
+    return fact("reading", f"{story} What colour is the {thing}?", f"The {thing} is {colour}.")
+
+
+# kind -> how to make a question of it
+KINDS: dict[str, Callable[[random.Random], Question]] = {
+    "addition": addition,
+    "subtraction": subtraction,
+    "multiplication": multiplication,
+    "word problem": word_problem,
+    "comparison": comparison,
+    "sorting": sorting,
+    "counting": counting,
+    "neighbour": neighbour,
+    "units": units,
+    "capital": capital,
+    "opposite": opposite,
+    "plural": plural,
+    "nature": nature,
+    "category": category,
+    "spelling": spelling,
+    "backwards": backwards,
+    "number words": number_words,
+    "reading": reading,
+}
+
+# kind -> how often it is asked while training: what is hard to learn is asked more often
+WEIGHTS = {
+    "addition": 5.0,
+    "subtraction": 5.0,
+    "multiplication": 2.0,
+    "word problem": 2.0,
+    "comparison": 2.0,
+    "sorting": 1.5,
+    "counting": 1.5,
+    "neighbour": 1.5,
+    "units": 2.5,
+    "capital": 1.5,
+    "opposite": 1.2,
+    "plural": 0.8,
+    "nature": 1.2,
+    "category": 1.2,
+    "spelling": 1.5,
+    "backwards": 1.5,
+    "number words": 1.5,
+    "reading": 2.0,
+}
+
+
+def training_question(rng: random.Random) -> Question:
+    """A question that may be trained on, its kind drawn by WEIGHTS."""
+    make = KINDS[rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]]
+    while True:
+        question = make(rng)
+        if question.split == "training":
+            return question
+
+
+def questions_of(split: str, count: int, seed: int) -> list[Question]:
+    """Up to `count` different questions of every kind from a split that is not trained on."""
+    chosen = []
+    for kind, make in KINDS.items():
+        rng = random.Random(f"{seed} {split} {kind}")
+        prompts: dict[str, Question] = {}
+        for _ in range(20_000):
+            question = make(rng)
+            if question.split == split:
+                prompts.setdefault(question.prompt, question)
+            if len(prompts) == count:
+                break
+        chosen += prompts.values()
+    return chosen
