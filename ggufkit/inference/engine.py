@@ -1,0 +1,516 @@
+"""The one generation loop of the program: tokens in, text out, over llama.cpp's C functions."""
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ggufkit.errors import GgufFileError, InputError, LlamaCppError, UsageError
+from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, LARGEST_SEED, EngineOptions, SamplingOptions
+from ggufkit.inference.text_stream import TextStream
+from ggufkit.llamacpp import cpu, native
+from ggufkit.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_HEADER_BYTES = 24  # magic, version, number of tensors, number of metadata entries
+_LOGIT_ROWS_AT_ONCE = 128  # a row of 262 144 float32 is one MiB
+
+
+class FinishReason(StrEnum):
+    """Why a reply ended."""
+
+    STOP = "stop"  # the model said so, or a stop string came up
+    LENGTH = "length"  # the wanted number of tokens is there, or the context is full
+    INTERRUPTED = "interrupted"  # the caller did not want more
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one token added to the reply; `text` may be empty, `token` is None for text held back until the end."""
+
+    text: str
+    token: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationResult:
+    """A finished reply and what it took. Times are in seconds, memory in bytes.
+
+    `prompt_seconds` is for the evaluated tokens only: `reused_tokens` of the prompt were in memory already.
+    `generation_seconds` starts with the first token, so it spans one evaluation less than the reply has tokens.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    stop_string: str | None
+    context_full: bool
+    prompt_tokens: int
+    reused_tokens: int
+    generated_tokens: int
+    evaluated_tokens: int
+    prompt_seconds: float
+    generation_seconds: float
+    time_to_first_token: float
+    load_seconds: float
+    peak_memory: int
+    seed: int
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Return how fast the prompt was read; 0 when nothing had to be."""
+        return _rate(self.prompt_tokens - self.reused_tokens, self.prompt_seconds)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Return how fast the reply was generated, sampling and decoding of text included."""
+        return _rate(self.evaluated_tokens, self.generation_seconds)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as values that JSON has."""
+        return {
+            **asdict(self),
+            "prompt_tokens_per_second": self.prompt_tokens_per_second,
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+
+class Generation:
+    """A reply in the making: iterate over its pieces, then read `result`."""
+
+    def __init__(self, steps: Generator[Piece, None, GenerationResult]) -> None:
+        self._result: GenerationResult | None = None
+        self._pieces = self._run(steps)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return self._pieces
+
+    def __next__(self) -> Piece:
+        return next(self._pieces)
+
+    @property
+    def result(self) -> GenerationResult:
+        """Return the result; pieces that nobody took yet are generated first."""
+        for _ in self._pieces:
+            pass
+        if self._result is None:
+            raise LlamaCppError("the reply was given up before it ended")
+        return self._result
+
+    def _run(self, steps: Generator[Piece, None, GenerationResult]) -> Iterator[Piece]:
+        self._result = yield from steps
+
+
+class Engine:
+    """A model ready to answer. Not for use by several threads at once, but `interrupt` may come from anywhere.
+
+    Between calls of `generate` the engine keeps the tokens in its memory: a prompt that begins with the same tokens
+    is evaluated from the first difference on.
+    """
+
+    def __init__(self, path: Path, options: EngineOptions, progress: Progress) -> None:
+        check_is_gguf(path)
+        started = time.perf_counter()
+        self.path = path
+        self.options = options
+        self._context: native.Context | None = None
+        self._interrupted = False
+        self._in_memory: list[int] = []  # what the context holds, or a continuation of it if a call was cut short
+        self._pieces: dict[int, bytes] = {}
+        layers = options.gpu_layers if isinstance(options.gpu_layers, int) else -1
+        self._model = native.Model(
+            path,
+            gpu_layers=layers,
+            vocabulary_only=options.vocabulary_only,
+            on_progress=lambda fraction: progress("Loading", int(fraction * 1000), 1000, "steps"),
+        )
+        try:
+            if not options.vocabulary_only:
+                self._context = self._new_context(most_outputs=1)
+        except BaseException:
+            self.close()
+            raise
+        progress("Loading", 1000, 1000, "steps")
+        self.load_seconds = time.perf_counter() - started
+
+    @classmethod
+    def open(cls, path: Path | str, options: EngineOptions | None = None, *, progress: Progress = silent) -> Self:
+        """Load a GGUF model (for a split one, its first file). Use it as a context manager.
+
+        Raises:
+            GgufFileError: not a GGUF file, or one that llama.cpp cannot load.
+            LlamaCppError: not enough memory for the context.
+            MissingDependencyError: llama.cpp is not installed.
+        """
+        return cls(Path(path), options or EngineOptions(), progress)
+
+    def close(self) -> None:
+        """Free all memory; a second call does nothing."""
+        if self._context:
+            self._context.close()
+            self._context = None
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # ---- what the model is
+
+    @property
+    def context_size(self) -> int:
+        """Return how many tokens prompt and reply may fill together."""
+        return self._wanted_context_size
+
+    @property
+    def training_context(self) -> int:
+        """Return how many tokens the model was trained to see at once."""
+        return self._model.training_context
+
+    @property
+    def description(self) -> str:
+        """Describe the model in llama.cpp's words, such as `llama 8B Q4_K - Medium`."""
+        return self._model.description
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Return the number of tokens."""
+        return self._model.vocabulary_size
+
+    @property
+    def bos(self) -> int | None:
+        """Return the id of the beginning-of-sequence token."""
+        return self._model.bos
+
+    @property
+    def eos(self) -> int | None:
+        """Return the id of the end-of-sequence token."""
+        return self._model.eos
+
+    @property
+    def wants_bos(self) -> bool:
+        """Tell whether every prompt should begin with the beginning-of-sequence token."""
+        return self._model.wants_bos
+
+    def metadata(self, key: str) -> str | None:
+        """Return the value of a scalar or string key of the file as text; None when absent."""
+        return self._model.metadata(key)
+
+    def sampling_defaults(self) -> SamplingOptions:
+        """Return llama.cpp's defaults with what the model's file asks for (`general.sampling.*`) laid over them.
+
+        A value in the file that makes no sense is passed over.
+        """
+        found: dict[str, Any] = {}
+        for name, key, kind in _SAMPLING_KEYS:
+            text = self.metadata(key)
+            if text is not None:
+                try:
+                    found |= {name: kind(text)}
+                    SamplingOptions(**{name: kind(text)})
+                except (ValueError, UsageError):
+                    del found[name]
+        return SamplingOptions(**found)
+
+    # ---- tokens and text
+
+    def tokenize(self, text: str, *, parse_special: bool = False, add_special: bool = False) -> list[int]:
+        """Split text into token ids.
+
+        `parse_special` makes tokens such as `<|im_end|>` of their spelling; `add_special` adds BOS or EOS as the model
+        wants them. Lone surrogates become U+FFFD.
+        """
+        data = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode()
+        return self._model.tokenize(data, add_special=add_special, parse_special=parse_special)
+
+    def token_bytes(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes that a token stands for in a text; control tokens are empty unless `special`.
+
+        Raises:
+            UsageError: the vocabulary has no such token.
+        """
+        if not 0 <= token < self.vocabulary_size:
+            raise UsageError(f"token {token} is outside the vocabulary of {self.vocabulary_size}")
+        return self._model.token_bytes(token, special=special)
+
+    def text_of(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Return the text of tokens; bytes that are not UTF-8 become U+FFFD."""
+        return b"".join(self.token_bytes(token, special=special) for token in tokens).decode("utf-8", "replace")
+
+    def control_tokens(self) -> dict[str, int]:
+        """Return the tokens that only a template may write, such as `<|im_start|>`, by their text."""
+        tokens = range(self.vocabulary_size)
+        return {self._model.token_text(token): token for token in tokens if self._model.is_control(token)}
+
+    # ---- computing
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        sampling: SamplingOptions | None = None,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Generation:
+        """Continue a prompt until the model ends it, a stop string comes up, or there is no more room.
+
+        The room is `max_tokens`, or what is left of the context.
+
+        The prompt's ids are evaluated as they are: nothing is added. The stop string is not part of the reply.
+
+        Raises:
+            UsageError: no tokens, tokens outside the vocabulary, or an empty stop string.
+            InputError: the prompt does not fit in the context.
+            LlamaCppError: while iterating, when llama.cpp fails.
+        """
+        self._check(tokens)
+        if not all(stop):
+            raise UsageError("a stop string must not be empty")
+        if max_tokens is not None and max_tokens < 1:
+            raise UsageError("max_tokens must be positive")
+        options = sampling or self.sampling_defaults()
+        self._interrupted = False
+        return Generation(self._steps(tuple(tokens), options, max_tokens, tuple(stop)))
+
+    def interrupt(self) -> None:
+        """End the running reply after the current token, or its prompt at once; for signal handlers and threads."""
+        self._interrupted = True
+        if self._context:
+            self._context.interrupt()
+
+    def logits(self, tokens: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """Return the logits after each token, float32 [n_tokens, n_vocab], computed in a fresh context.
+
+        Keys and values are stored and attention is computed as the engine's options say.
+
+        Raises:
+            UsageError: no tokens, or tokens outside the vocabulary.
+            InputError: more tokens than the context holds.
+            LlamaCppError: llama.cpp failed.
+        """
+        import numpy as np
+
+        self._check(tokens)
+        rows = min(_LOGIT_ROWS_AT_ONCE, len(tokens), self.options.batch_size)
+        with self._new_context(most_outputs=rows) as context:
+            parts = [context.logits(tokens[start : start + rows]) for start in range(0, len(tokens), rows)]
+        return np.concatenate(parts)
+
+    def _steps(
+        self, prompt: tuple[int, ...], options: SamplingOptions, max_tokens: int | None, stop: tuple[str, ...]
+    ) -> Generator[Piece, None, GenerationResult]:
+        context, model = self._live_context(), self._model
+        seed = secrets.randbelow(LARGEST_SEED + 1) if options.seed is None else options.seed
+        stream = TextStream(stop)
+        texts: list[str] = []
+        generated = evaluated = 0
+        reason = FinishReason.INTERRUPTED
+        started = first = time.perf_counter()
+        reused = self._reuse(prompt)
+        sampler = _sampler(model, options, seed, prompt)
+        try:
+            try:
+                self._in_memory += prompt[reused:]
+                context.decode(prompt[reused:])
+                if not context.has_finite_logits():
+                    raise LlamaCppError(
+                        f"{self.path} computes values that are not numbers: its weights or its metadata are broken"
+                    )
+            except native.AbortedError:
+                self._interrupted = True
+            ready = time.perf_counter()
+            while not self._interrupted:
+                token = sampler.sample(context)
+                if not generated:
+                    first = time.perf_counter()
+                if model.ends_generation(token):
+                    reason = FinishReason.STOP
+                    break
+                generated += 1
+                text = stream.feed(self._cached_bytes(token))
+                texts.append(text)
+                yield Piece(text, token)
+                if stream.stopped_by is not None:
+                    reason = FinishReason.STOP
+                    break
+                if generated == max_tokens or len(self._in_memory) >= self.context_size:
+                    reason = FinishReason.LENGTH
+                    break
+                if self._interrupted:
+                    break
+                self._in_memory.append(token)
+                context.decode_one(token)
+                evaluated += 1
+            ended = time.perf_counter()
+            if rest := stream.finish():
+                texts.append(rest)
+                yield Piece(rest, None)
+        finally:
+            sampler.close()
+        return GenerationResult(
+            text="".join(texts),
+            finish_reason=reason,
+            stop_string=stream.stopped_by,
+            context_full=reason is FinishReason.LENGTH and generated != max_tokens,
+            prompt_tokens=len(prompt),
+            reused_tokens=reused,
+            generated_tokens=generated,
+            evaluated_tokens=evaluated,
+            prompt_seconds=ready - started,
+            generation_seconds=max(0.0, ended - first) if generated else 0.0,
+            time_to_first_token=max(0.0, first - started),
+            load_seconds=self.load_seconds,
+            peak_memory=peak_memory(),
+            seed=seed,
+        )
+
+    def _reuse(self, prompt: tuple[int, ...]) -> int:
+        """Cut the memory back to what it shares with the prompt; return how many tokens that is.
+
+        The last token of the prompt is always evaluated anew: its logits are needed.
+        """
+        context = self._live_context()
+        used = context.used
+        longest = min(len(prompt) - 1, len(self._in_memory), used)
+        shared = next((at for at in range(longest) if prompt[at] != self._in_memory[at]), longest)
+        # Behind an attention window the oldest tokens are gone; what the next one needs to see must still be there.
+        window = self._model.sliding_window
+        whole = context.first_position <= max(0, shared - window) if shared and window else True
+        if not whole or (shared < used and not context.cut(shared)):
+            context.clear()
+            shared = 0
+        del self._in_memory[shared:]
+        return shared
+
+    def _cached_bytes(self, token: int) -> bytes:
+        data = self._pieces.get(token)
+        if data is None:
+            data = self._pieces[token] = self._model.token_bytes(token)
+        return data
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        if not tokens:
+            raise UsageError("there are no tokens to evaluate")
+        if not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:
+            raise UsageError(f"a token is outside the vocabulary of {self.vocabulary_size}")
+        self._live_context()
+        if len(tokens) > self.context_size:
+            raise InputError(
+                f"the prompt has {len(tokens)} tokens, but the context holds {self.context_size}",
+                hint=f"-c {2 * len(tokens)} gives room for it and a reply",
+            )
+
+    def _live_context(self) -> native.Context:
+        if self._context is None:
+            raise UsageError("only the vocabulary of this model is loaded, or it was closed")
+        return self._context
+
+    @property
+    def _wanted_context_size(self) -> int:
+        trained = self._model.training_context
+        if self.options.context_size is None:
+            return min(trained, DEFAULT_CONTEXT_SIZE)
+        return self.options.context_size or trained
+
+    def _new_context(self, *, most_outputs: int) -> native.Context:
+        if self._model.has_encoder or not self._model.has_decoder:
+            raise GgufFileError(f"{self.path} is a model with an encoder: it cannot be used to generate text")
+        options = self.options
+        threads = options.threads or cpu.usable_cores()
+        return native.Context(
+            self._model,
+            size=self.context_size,
+            threads=threads,
+            threads_batch=options.threads_batch or threads,
+            batch_size=options.batch_size,
+            micro_batch_size=options.micro_batch_size,
+            flash_attention=options.flash_attention,
+            cache_type_k=options.cache_type_k,
+            cache_type_v=options.cache_type_v,
+            most_outputs=most_outputs,
+        )
+
+
+# The `gguf` package's Keys.General.SAMPLING_*; the converter writes them from generation_config.json.
+_SAMPLING_KEYS: tuple[tuple[str, str, Any], ...] = (
+    ("temperature", "general.sampling.temp", float),
+    ("top_k", "general.sampling.top_k", int),
+    ("top_p", "general.sampling.top_p", float),
+    ("min_p", "general.sampling.min_p", float),
+    ("repeat_penalty", "general.sampling.penalty_repeat", float),
+    ("repeat_last_n", "general.sampling.penalty_last_n", int),
+)
+
+
+def check_is_gguf(path: Path) -> None:
+    """Look at the first bytes of a file before llama.cpp does, and say what it is if it is not a GGUF.
+
+    Raises:
+        GgufFileError: the file is missing, a folder, too short, of another format or an unknown version.
+    """
+    if path.is_dir():
+        config = (path / "config.json").exists()
+        raise GgufFileError(
+            f"{path} is a {'checkpoint ' if config else ''}folder, not a GGUF file",
+            hint=f"ggufkit quantize Q4_K_M {path}" if config else None,
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER_BYTES)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise GgufFileError(f"cannot read {path}: {error.strerror}") from error
+    if not head.startswith(_MAGIC):
+        pointer = head.startswith(b"version https://git-l")
+        kind = "a Git LFS pointer, not the file itself" if pointer else "not a GGUF file"
+        raise GgufFileError(f"{path} is {kind} (it begins with {head[:8]!r}, not {_MAGIC!r})")
+    version = int.from_bytes(head[4:8], "little")
+    if len(head) < _HEADER_BYTES:
+        raise GgufFileError(f"{path} ends within its header, after {size} bytes", hint="download or convert it again")
+    if version not in _VERSIONS:
+        swapped = int.from_bytes(head[4:8], "big") in _VERSIONS
+        kind = "big-endian" if swapped else f"version {version}"
+        raise GgufFileError(f"{path} is a {kind} GGUF file; this llama.cpp reads little-endian versions 2 and 3")
+    tensors, entries = int.from_bytes(head[8:16], "little"), int.from_bytes(head[16:24], "little")
+    # The shortest tensor entry and the shortest metadata entry have 24 and 13 bytes.
+    if tensors * 24 + entries * 13 > size:
+        raise GgufFileError(f"{path} is cut off or broken: {tensors} tensors and {entries} entries in {size} bytes")
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process held in memory at once, mapped model files included."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _sampler(model: native.Model, options: SamplingOptions, seed: int, prompt: tuple[int, ...]) -> native.Sampler:
+    sampler = native.Sampler(
+        model,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        repeat_penalty=options.repeat_penalty,
+        repeat_last_n=options.repeat_last_n,
+        seed=seed,
+    )
+    for token in prompt[-options.repeat_last_n :] if options.repeat_last_n else ():
+        sampler.accept(token)
+    return sampler
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if count > 0 and seconds > 0 else 0.0
