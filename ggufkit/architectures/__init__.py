@@ -1,0 +1,53 @@
+"""The catalogue of supported architectures, as data: numpy and themselves, no files.
+
+Adding one: write or extend a family file (begin with the sentence that says what makes this model different; compose
+tables; add only what differs), put its spec into CATALOGUE, and give it a tiny checkpoint in
+`tests/conversion/tiny_checkpoints.py`. The tests then compare it with llama.cpp's converter and with transformers.
+Nothing else should need to change; if something does, the language in `_spec.py` has a gap.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+from ggufkit.architectures import deepseek, gemma, llama, qwen
+from ggufkit.architectures._ops import Array, Op, Shape
+from ggufkit.architectures._spec import ArchSpec, Maybe, Rule, TensorTable, Vocabulary
+from ggufkit.errors import UnsupportedArchitectureError
+
+__all__ = [
+    "CATALOGUE",
+    "ArchSpec",
+    "Array",
+    "Maybe",
+    "Op",
+    "Rule",
+    "Shape",
+    "TensorTable",
+    "Vocabulary",
+    "hf_architectures",
+    "nearest",
+    "spec_for",
+]
+
+CATALOGUE: tuple[ArchSpec, ...] = (*deepseek.SPECS, *gemma.SPECS, *llama.SPECS, *qwen.SPECS)
+
+
+def hf_architectures() -> list[str]:
+    """List every Hugging Face architecture that a spec converts, sorted."""
+    return sorted(name for spec in CATALOGUE for name in spec.hf_architectures)
+
+
+def spec_for(hf_architecture: str) -> ArchSpec:
+    """Look up the spec that converts `config.json`'s `architectures[0]`; UnsupportedArchitectureError if none does."""
+    for spec in CATALOGUE:
+        if hf_architecture in spec.hf_architectures:
+            return spec
+    raise UnsupportedArchitectureError(
+        f"no spec for architecture {hf_architecture!r}; nearest known: {', '.join(nearest(hf_architecture))}",
+        hint="ggufkit convert --converter llama.cpp",
+    )
+
+
+def nearest(hf_architecture: str, also: Iterable[str] = ()) -> list[str]:
+    """Name the three known architectures, ours or those of `also`, that are spelled most like this one."""
+    return difflib.get_close_matches(hf_architecture, sorted({*hf_architectures(), *also}), n=3, cutoff=0.0)

@@ -1,1 +1,46 @@
 """A Hugging Face model folder as a value: its config, its tensors, its vocabulary."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufkit.checkpoints import safetensors, torch_bin
+from ggufkit.checkpoints.config import Config, read_config
+from ggufkit.checkpoints.tensors import StoredTensor
+
+__all__ = ["Checkpoint", "Config", "StoredTensor", "open_checkpoint", "read_config"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model folder: its config, and its tensors by name. The data of the tensors is read when asked for."""
+
+    folder: Path
+    config: Config
+    tensors: Mapping[str, StoredTensor]
+
+    @property
+    def size(self) -> int:
+        """The bytes of all tensors together."""
+        return sum(tensor.size for tensor in self.tensors.values())
+
+
+@contextlib.contextmanager
+def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
+    """Open a model folder: safetensors where there are some, else `.bin` files (which need torch).
+
+    Raises:
+        CheckpointError: no config.json, no weights, a shard missing or malformed.
+        MissingDependencyError: the weights are `.bin` and torch is not installed.
+        UnsafeError: an index names files outside of the folder, or a `.bin` holds code.
+    """
+    config = read_config(folder)
+    if not any(folder.glob("*.safetensors")) and torch_bin.has_bin(folder):
+        yield Checkpoint(folder, config, torch_bin.open_bin(folder))
+        return
+    files = safetensors.open_safetensors(folder)
+    try:
+        yield Checkpoint(folder, config, {name: tensor for file in files for name, tensor in file.tensors.items()})
+    finally:
+        safetensors.close_all(files)

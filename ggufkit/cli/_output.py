@@ -99,3 +99,13 @@ class _Lines:
             self._last = now
             amount = f"{size(done)} of {size(total)}" if unit == "bytes" else f"{done} of {total}"
             print(f"{stage}: {amount}", file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """Tell a person something on stderr."""
+    print(text, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """Warn a person on stderr: the result is there, but should be looked at."""
+    print(f"warning: {text}", file=sys.stderr)

@@ -1,5 +1,162 @@
-"""Placeholder until the command is written."""
+"""`ggufkit convert`: a checkpoint folder to a GGUF file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ggufkit.cli import _options, _output
+
+if TYPE_CHECKING:
+    from ggufkit.conversion import ConversionPlan, ConversionResult
+
+OUTTYPES = ("f16", "bf16", "f32", "q8_0", "auto")
+CONVERTERS = ("auto", "native", "llama.cpp")
 
 
-def command() -> None:
-    """Say nothing yet."""
+def _one_of(names: tuple[str, ...]) -> Any:
+    """Check a choice without importing the enum behind it, which would load numpy for a mere `--help`."""
+
+    def check(value: str) -> str:
+        if value.lower() not in names:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
+        return value.lower()
+
+    return check
+
+
+def _complete(names: tuple[str, ...]) -> Any:
+    return lambda incomplete: [name for name in names if name.startswith(incomplete.lower())]
+
+
+def command(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="The checkpoint folder: config.json, weights, tokenizer.")],
+    output: _options.Output = None,
+    outtype: Annotated[
+        str,
+        typer.Option(
+            metavar="TYPE",
+            callback=_one_of(OUTTYPES),
+            autocompletion=_complete(OUTTYPES),
+            help="f16, bf16, f32, q8_0, or auto: the 16-bit type of the checkpoint.",
+        ),
+    ] = "f16",
+    converter: Annotated[
+        str,
+        typer.Option(
+            metavar="WHO",
+            callback=_one_of(CONVERTERS),
+            autocompletion=_complete(CONVERTERS),
+            help="native, llama.cpp (its converter, in a child process; needs ggufkit[hf]), or auto.",
+        ),
+    ] = "auto",
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Let llama.cpp's converter run Python code that the model folder brings."),
+    ] = False,
+    threads: _options.Threads = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and read no weights.")] = False,
+    as_json: _options.Json = False,
+    quiet: _options.Quiet = False,
+) -> None:
+    """Convert a Hugging Face checkpoint to GGUF.
+
+    Without -o the file is <folder>-<TYPE>.gguf in the current folder. The output is whole or absent: whatever
+    happens on the way, nothing half-written stands under its name.
+    """
+    from ggufkit.checkpoints import read_config
+    from ggufkit.conversion import Converter, OutputType, convert, open_plan, who_converts
+    from ggufkit.errors import UsageError
+
+    wanted = OutputType(outtype)
+    config = read_config(source)
+    who = who_converts(config, Converter(converter))
+    if dry_run:
+        if who is Converter.LLAMA_CPP:
+            raise UsageError("--dry-run needs a native conversion, and no spec of ours converts this checkpoint")
+        with open_plan(source, wanted) as plan:
+            _show_plan(plan, output or _default_output(source, plan.output_type), as_json=as_json, quiet=quiet)
+        return
+    if who is Converter.LLAMA_CPP and not quiet:
+        reason = "as asked" if converter == Converter.LLAMA_CPP else f"no spec of ours fits {config.architecture}"
+        _output.note(f"using llama.cpp's converter: {reason}")
+    if wanted is OutputType.AUTO and who is Converter.NATIVE:
+        with open_plan(source, wanted) as plan:
+            wanted = plan.output_type
+    target = output or _default_output(source, wanted)
+    if target.is_dir():
+        target = target / _default_output(source, wanted).name
+    with _output.progress_bar(quiet=quiet or as_json) as progress:
+        result = convert(
+            source,
+            target,
+            outtype=wanted,
+            converter=who,
+            trust_remote_code=trust_remote_code,
+            threads=threads,
+            progress=progress,
+        )
+    if as_json:
+        _output.print_json(_document(result))
+    elif quiet:
+        print(result.output)
+    else:
+        _show_result(result)
+
+
+def _default_output(source: Path, outtype: str) -> Path:
+    return Path(f"{source.resolve().name}-{outtype.upper()}.gguf")
+
+
+def _show_plan(plan: "ConversionPlan", output: Path, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        _output.print_json(
+            {
+                "output": str(output),
+                "architecture": plan.spec.name,
+                "outtype": plan.output_type.value,
+                "bytes": plan.layout.size,
+                "warnings": plan.warnings,
+                "tensors": [
+                    {"name": t.name, "shape": t.shape, "type": t.type.name, "offset": t.offset, "bytes": t.size}
+                    for t in plan.layout.tensors
+                ],
+            }
+        )
+        return
+    if not quiet:
+        for tensor in plan.layout.tensors:
+            print(f"{tensor.name:<40} {tensor.type.name:<5} {' x '.join(map(str, tensor.shape))}")
+        for warning in plan.warnings:
+            _output.warn(warning)
+    print(
+        f"{output}: {len(plan.layout.tensors)} tensors, {_output.size(plan.layout.size)} ({plan.layout.size:,} bytes), "
+        f"architecture {plan.spec.name}; nothing was written"
+    )
+
+
+def _show_result(result: "ConversionResult") -> None:
+    for warning in result.warnings:
+        _output.warn(warning)
+    types = ", ".join(f"{count} {name}" for name, count in sorted(result.tensor_types.items()))
+    print(
+        f"{result.output}: {result.architecture}, {result.tensors} tensors ({types}), "
+        f"{_output.size(result.size_before)} -> {_output.size(result.size_after)} "
+        f"in {result.seconds:.2f} s ({result.bytes_per_second / 1e6:,.0f} MB/s)"
+    )
+
+
+def _document(result: "ConversionResult") -> dict[str, Any]:
+    return {
+        "source": str(result.source),
+        "output": str(result.output),
+        "converter": result.converter.value,
+        "architecture": result.architecture,
+        "outtype": result.output_type.value,
+        "tensors": result.tensors,
+        "tensor_types": dict(result.tensor_types),
+        "bytes_before": result.size_before,
+        "bytes_after": result.size_after,
+        "seconds": result.seconds,
+        "warnings": result.warnings,
+    }

@@ -1,1 +1,10 @@
-"""Checkpoint x ArchSpec -> plan -> GGUF file."""
+"""Checkpoint x ArchSpec -> plan -> GGUF file.
+
+`convert.py` is the way in; `plan.py` decides everything, `metadata.py` describes the model, `execute.py` streams the
+weights through `elements.py`.
+"""
+
+from ggufkit.conversion.convert import ConversionResult, Converter, convert, open_plan, who_converts
+from ggufkit.conversion.plan import ConversionPlan, OutputType
+
+__all__ = ["ConversionPlan", "ConversionResult", "Converter", "OutputType", "convert", "open_plan", "who_converts"]

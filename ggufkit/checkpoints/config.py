@@ -1,0 +1,111 @@
+"""config.json as a mapping that remembers which keys were read, so that nothing in it is overlooked in silence."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ggufkit.errors import CheckpointError
+
+_MAXIMUM_BYTES = 16 * 2**20
+
+_POSITIVE_INTEGERS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "moe_intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_experts_per_tok",
+    "max_position_embeddings",
+    "head_dim",
+    "kv_lora_rank",
+    "q_lora_rank",
+    "qk_rope_head_dim",
+    "qk_nope_head_dim",
+    "v_head_dim",
+)
+
+
+class Config(Mapping[str, Any]):
+    """What a model's config.json says, after defaults; every key that is looked up counts as read."""
+
+    def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+        self._values = {**(defaults or {}), **{key: value for key, value in values.items() if value is not None}}
+        self._given = frozenset(values)
+        self._read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self._read.add(key)
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "Config":
+        """Return a config in which keys that are absent or null take these values."""
+        given = {key: self._values[key] for key in self._given if key in self._values}
+        return Config(given, defaults)
+
+    def unread(self) -> list[str]:
+        """List the keys of config.json that nobody looked at, in the order of the file."""
+        return [key for key in self._values if key in self._given and key not in self._read]
+
+    @property
+    def architecture(self) -> str:
+        """The Hugging Face class that the checkpoint names: `architectures[0]`."""
+        names = self.get("architectures")
+        if not isinstance(names, list) or not names or not isinstance(names[0], str):
+            raise CheckpointError('config.json names no architecture: expected "architectures": ["…ForCausalLM"]')
+        return names[0]
+
+
+def read_config(folder: Path) -> Config:
+    """Read and check a checkpoint folder's config.json.
+
+    Raises:
+        CheckpointError: it is missing, not a JSON object, or a size in it is not a positive integer.
+    """
+    if not folder.is_dir():
+        if folder.exists():
+            raise CheckpointError(f"not a checkpoint folder: {folder}", hint="give the folder that holds config.json")
+        raise CheckpointError(f"no such folder: {folder}", hint="give the folder that holds config.json")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"no config.json in {folder}", hint="give the folder that the model was downloaded to")
+    values = read_json_object(path)
+    for key in _POSITIVE_INTEGERS:
+        value = values.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
+            raise CheckpointError(f"{path}: {key} is {value!r}, expected a positive integer")
+    heads, key_value_heads = values.get("num_attention_heads"), values.get("num_key_value_heads")
+    if heads and key_value_heads and heads % key_value_heads:
+        raise CheckpointError(
+            f"{path}: num_key_value_heads ({key_value_heads}) does not divide num_attention_heads ({heads})"
+        )
+    return Config(values)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that must hold an object; a strange file is a CheckpointError naming it."""
+    try:
+        if path.stat().st_size > _MAXIMUM_BYTES:
+            raise CheckpointError(f"{path} is too large for a JSON file of settings ({path.stat().st_size:,} bytes)")
+        value = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except RecursionError:
+        raise CheckpointError(f"{path} is nested too deeply") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}", hint="download it again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")

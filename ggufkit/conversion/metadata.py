@@ -1,0 +1,112 @@
+"""The metadata of a converted model: what it is, its sizes, its tokenizer."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gguf
+from gguf import GGUFWriter
+
+from ggufkit.architectures import ArchSpec, Maybe
+from ggufkit.checkpoints import Checkpoint, Config
+from ggufkit.checkpoints.vocabulary import tokenizer_metadata
+from ggufkit.errors import CheckpointError
+from ggufkit.gguf_file.writer import Value
+
+# Keys whose JSON value may be written as an integer but which llama.cpp reads as a 32-bit float.
+_FLOATS = (
+    "attention.layer_norm_rms_epsilon",
+    "rope.freq_base",
+    "rope.scaling.factor",
+    "rope.scaling.yarn_ext_factor",
+    "rope.scaling.yarn_attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    "rope.scaling.yarn_log_multiplier",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "expert_weights_scale",
+)
+
+
+def model_metadata(spec: ArchSpec, config: Config) -> dict[str, Any]:
+    """Resolve the spec's metadata tables against a config.
+
+    Raises:
+        CheckpointError: a required config key is missing, or a number is of the wrong kind.
+    """
+    values: dict[str, Any] = {}
+    for table in spec.metadata:
+        for key, source in table.items():
+            values.pop(key, None)
+            if isinstance(source, Maybe):
+                value = next((config[name] for name in source.keys if config.get(name) is not None), None)  # noqa: SIM118
+            elif callable(source):
+                value = source(config)
+            elif source in config:
+                value = config[source]
+            else:
+                raise CheckpointError(f"config.json has no {source!r}, which {spec.name}.{key} needs")
+            if value is not None:
+                values[key] = _typed(key, value)
+    return {f"{spec.name}.{key}": value for key, value in values.items()}
+
+
+def _typed(key: str, value: Any) -> Any:
+    if key in _FLOATS:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise CheckpointError(f"config.json: {key} would be {value!r}, expected a number")
+        return float(value)
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise CheckpointError(f"config.json: {key} would be {value!r}, expected an integer")
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < 2**32:
+        raise CheckpointError(f"config.json: {key} would be {value}, expected an integer from 0 to 2^32 - 1")
+    return value
+
+
+def general_metadata(folder: Path, tensors: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+    """Describe the model in `general.*` keys: name, size label, licence, languages, sampling defaults.
+
+    The `gguf` package reads them from the model card, config.json, generation_config.json and the folder's name, with the
+    same heuristics as llama.cpp's converter.
+
+    Raises:
+        CheckpointError: the model card's front matter or generation_config.json is malformed.
+    """
+    counts = count_parameters(tensors)
+    writer = GGUFWriter(None, "unused")
+    logging.getLogger("metadata").setLevel(logging.ERROR)  # it narrates its heuristics
+    try:
+        description = gguf.Metadata.load(None, folder.resolve(), None, counts[0])
+        description.name = description.name or folder.resolve().name
+        if description.size_label is None and counts[0] > 0:
+            description.size_label = gguf.size_label(*counts)
+        writer.add_type("model")
+        description.set_gguf_meta_model(writer)
+    except Exception as error:  # noqa: BLE001 - it parses strangers' YAML and JSON with no errors of its own
+        raise CheckpointError(
+            f"{folder}: README.md or generation_config.json is malformed: {error}", hint="mend or remove the file"
+        ) from error
+    return {
+        key: Value(value.value, value.type)
+        for key, value in writer.kv_data[0].items()
+        if key != "general.architecture"
+    }
+
+
+def count_parameters(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[int, int, int, int]:
+    """Count parameters for the size label: total, shared, those of one expert, and the number of experts."""
+    import numpy as np
+
+    writer = GGUFWriter(None, "unused")
+    for name, shape in tensors:
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), 0, raw_dtype=gguf.GGMLQuantizationType.F32)
+    return writer.get_total_parameter_count()
+
+
+def tokenizer(checkpoint: Checkpoint, spec: ArchSpec, config: Config) -> Mapping[str, Any]:
+    """Read the checkpoint's tokenizer. Raises CheckpointError when it is missing or malformed."""
+    return {**tokenizer_metadata(checkpoint.folder, config, spec.vocabulary), **spec.tokenizer_metadata}
