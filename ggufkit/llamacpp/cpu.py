@@ -1,8 +1,9 @@
-"""How many CPU cores this process may really use: physical ones, within its affinity mask and cgroup quota."""
+"""What of the machine this process may really use: physical cores within its affinity mask and quota, and memory."""
 
 import contextlib
 import ctypes
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def cgroup_quota(root: Path = _SYSTEM) -> float | None:
             continue
         quotas += [quota for folder in _enclosing(mount, group) if (quota := _quota(folder)) is not None]
     return min(quotas, default=None)
+
+
+def available_memory(root: Path = _SYSTEM) -> int:
+    """Return the bytes of memory that can be used without swapping."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else total_memory() // 2
+
+
+def total_memory() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _enclosing(mount: Path, group: str) -> list[Path]:
