@@ -1,0 +1,80 @@
+"""What every tokenizer.json has in common: a vocabulary, merges, and tokens added on top."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ggufkit.checkpoints.vocabulary.files import AddedToken, TokenizerFiles, is_token_id
+from ggufkit.errors import CheckpointError
+
+
+def read_base_vocabulary(path: Path, model: Mapping[str, Any]) -> dict[str, int]:
+    """Read `model.vocab`: text -> id.
+
+    Raises:
+        CheckpointError: it is missing, an id is no number, or two tokens share one.
+    """
+    vocabulary = model.get("vocab")
+    if not isinstance(vocabulary, dict) or not vocabulary:
+        raise CheckpointError(f"{path}: no `vocab` in its model")
+    by_id: dict[int, str] = {}
+    for text, token_id in vocabulary.items():
+        if not is_token_id(token_id) or token_id < 0:
+            raise CheckpointError(f"{path}: the id of token {text!r} is {token_id!r}, expected a number from 0 up")
+        if token_id in by_id:
+            raise CheckpointError(f"{path}: tokens {by_id[token_id]!r} and {text!r} share the id {token_id}")
+        by_id[token_id] = text
+    return vocabulary
+
+
+def merged_added_tokens(files: TokenizerFiles, base: Mapping[str, int]) -> list[AddedToken]:
+    """Collect the added tokens of tokenizer.json, tokenizer_config.json and, without the former, added_tokens.json.
+
+    A text that is listed twice keeps its first id and place, as in the tokenizers library.
+
+    Raises:
+        CheckpointError: an added token has the id of another one.
+    """
+    tokens: dict[str, AddedToken] = {}
+    from_json = (
+        [] if files.tokenizer else [AddedToken(i, t, False, False) for t, i in (files.added_tokens or {}).items()]
+    )
+    for token in (*files.tokenizer_added_tokens(), *files.config_added_tokens(), *from_json):
+        tokens.setdefault(token.text, token)
+    owners = {token_id: text for text, token_id in base.items()}
+    for token in tokens.values():
+        owner = owners.setdefault(token.id, token.text)
+        if owner != token.text:
+            raise CheckpointError(f"{files.folder}: added token {token.text!r} has the id {token.id} of {owner!r}")
+        if base.get(token.text, token.id) != token.id:
+            raise CheckpointError(
+                f"{files.folder}: added token {token.text!r} has the ids {token.id} and {base[token.text]}"
+            )
+    return list(tokens.values())
+
+
+def read_merges(path: Path, model: Mapping[str, Any], vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Read `model.merges`, written as "left right" or as [left, right].
+
+    Raises:
+        CheckpointError: a merge is malformed, or names or makes a token that the vocabulary lacks.
+    """
+    entries = model.get("merges")
+    if not isinstance(entries, list):
+        raise CheckpointError(f"{path}: no `merges` in its model")
+    merges: list[tuple[str, str]] = []
+    for entry in entries:
+        pair = tuple(entry.split(" ")) if isinstance(entry, str) else tuple(entry) if isinstance(entry, list) else ()
+        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise CheckpointError(f"{path}: merge {len(merges)} is not a pair: {entry!r}")
+        merges.append(pair)
+    check_merges(path, merges, vocabulary)
+    return merges
+
+
+def check_merges(path: Path, merges: list[tuple[str, str]], vocabulary: Mapping[str, int]) -> None:
+    """Refuse merges of tokens that do not exist. Raises CheckpointError."""
+    for rank, (left, right) in enumerate(merges):
+        if left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
+            missing = next(text for text in (left, right, left + right) if text not in vocabulary)
+            raise CheckpointError(f"{path}: merge {rank} ({left!r} + {right!r}) names no token: {missing!r}")

@@ -1,0 +1,135 @@
+"""Byte-level BPE vocabularies: from tokenizer.json, or from the vocab.json and merges.txt of older checkpoints."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ggufkit.checkpoints.vocabulary.added_tokens import (
+    check_merges,
+    merged_added_tokens,
+    read_base_vocabulary,
+    read_merges,
+)
+from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT, AddedToken, TokenizerFiles, read_json_object, read_text
+from ggufkit.checkpoints.vocabulary.pretokenizers import pretokenizer_name
+from ggufkit.checkpoints.vocabulary.special_tokens import special_names
+from ggufkit.checkpoints.vocabulary.token_types import TokenType, classify_added, padding_token
+from ggufkit.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class ByteLevelVocabulary:
+    """The lists of a "gpt2" vocabulary: one entry per id, and the merges in order."""
+
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    pretokenizer: str
+
+
+# Checkpoints without tokenizer.json leave the pre-tokenizer and the end-of-text token to the class that they name.
+_CLASSES = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
+_END_OF_TEXT = "<|endoftext|>"
+
+
+def read_tokenizer_json(files: TokenizerFiles, vocabulary_size: int | None) -> ByteLevelVocabulary:
+    """Read the vocabulary of a tokenizer.json.
+
+    Rows up to `vocabulary_size` that no token uses become unused [PAD…] tokens.
+
+    Raises:
+        CheckpointError: a malformed file, clashing ids, more tokens than config.json's vocab_size, merges that name
+            no token, or a pre-tokenizer that llama.cpp is not known to have.
+    """
+    path = files.folder / "tokenizer.json"
+    base = read_base_vocabulary(path, files.model)
+    merges = read_merges(path, files.model, base)
+    added = merged_added_tokens(files, base)
+    name = pretokenizer_name(files.tokenizer or {}, base, path)
+    return _assemble(files, base, added, merges, name, vocabulary_size)
+
+
+def read_vocab_and_merges(files: TokenizerFiles, vocabulary_size: int | None) -> ByteLevelVocabulary:
+    """Read vocab.json and merges.txt, GPT-2's way of keeping a vocabulary. Raises CheckpointError, as above."""
+    path = files.folder / "vocab.json"
+    base = read_base_vocabulary(path, {"vocab": read_json_object(path)})
+    merges = _read_merges_txt(files)
+    check_merges(files.folder / "merges.txt", merges, base)
+    tokenizer_class = str((files.tokenizer_config or {}).get("tokenizer_class")).removesuffix("Fast")
+    if tokenizer_class not in _CLASSES:
+        raise CheckpointError(
+            f"{files.folder}: vocab.json without tokenizer.json, and tokenizer_class {tokenizer_class!r} does not tell "
+            f"how text is cut before merging (known: {', '.join(_CLASSES)})",
+            hint=CONVERTER_HINT,
+        )
+    added = {token.text: token for token in merged_added_tokens(files, base)}
+    for text in {_END_OF_TEXT, *special_names(files)} & base.keys():
+        added[text] = AddedToken(base[text], text, special=True, normalized=True)
+    return _assemble(files, base, list(added.values()), merges, _CLASSES[tokenizer_class], vocabulary_size)
+
+
+def _assemble(
+    files: TokenizerFiles,
+    base: Mapping[str, int],
+    added: list[AddedToken],
+    merges: list[tuple[str, str]],
+    pretokenizer: str,
+    vocabulary_size: int | None,
+) -> ByteLevelVocabulary:
+    count = 1 + max(*base.values(), *(token.id for token in added), 0)
+    size = vocabulary_size or count
+    if count > size:
+        raise CheckpointError(
+            f"{files.folder}: token ids up to {count - 1}, but config.json has a vocab_size of {size}"
+        )
+    tokens = [padding_token(token_id) for token_id in range(size)]
+    types = [int(TokenType.UNUSED)] * size
+    for text, token_id in base.items():
+        tokens[token_id], types[token_id] = text, int(TokenType.NORMAL)
+    for token in added:
+        text = token.text if token.normalized else _decoded(token.text)
+        tokens[token.id], token_type = classify_added(text, special=token.special)
+        types[token.id] = int(token_type)
+    return ByteLevelVocabulary(
+        tokens, types, [f"{_joined(left)} {_joined(right)}" for left, right in merges], pretokenizer
+    )
+
+
+def _read_merges_txt(files: TokenizerFiles) -> list[tuple[str, str]]:
+    path = files.folder / "merges.txt"
+    if not path.is_file():
+        raise CheckpointError(f"{files.folder}: vocab.json, but neither merges.txt nor tokenizer.json beside it")
+    lines = read_text(path).split("\n")
+    if lines and lines[0].startswith("#"):
+        lines = lines[1:]
+    merges: list[tuple[str, str]] = []
+    for line in filter(None, map(str.strip, lines)):
+        left, _, right = line.partition(" ")
+        if not left or not right or " " in right:
+            raise CheckpointError(f"{path}: not a pair of tokens: {line!r}")
+        merges.append((left, right))
+    return merges
+
+
+def _joined(part: str) -> str:
+    """A space inside a merge would read as the gap between its halves: write it as byte-level BPE spells spaces."""
+    return part.replace(" ", "Ġ")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's alphabet: each byte as a visible character (openai/gpt-2, encoder.py, bytes_to_unicode)."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + index): byte for index, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def _decoded(text: str) -> str:
+    """Write an added token as the text that it stands for: llama.cpp looks for it in plain text.
+
+    A text that is not all in the byte alphabet is plain already.
+    """
+    if all(character in _BYTES for character in text):
+        return bytes(_BYTES[character] for character in text).decode("utf-8", "replace")
+    return text

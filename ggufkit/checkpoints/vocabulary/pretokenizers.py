@@ -1,0 +1,225 @@
+# ruff: noqa: RUF001 - regular expressions as they are in the wild: they are compared to the letter
+"""How text is cut before pairs are merged: llama.cpp's name for what a tokenizer.json does.
+
+llama.cpp's converter recognises a vocabulary by the hash of the ids that it gives to a fixed text, so it knows single
+vocabularies. Here the structure itself is looked up: the normalizer, the chain of pre-tokenizers with their regular
+expressions, and `ignore_merges`. So any vocabulary with a known structure converts, and an unknown one is refused.
+
+The chains are those of the named models' tokenizer.json. tests/checkpoints/vocabulary/test_pretokenizers_oracle.py
+proves each row: llama.cpp, given the name, must cut the test corpus into the ids that the tokenizers library gives;
+and for the vocabularies that llama.cpp carries, the row must lead to the name that its converter finds by hash.
+"""
+
+import json
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT
+from ggufkit.errors import CheckpointError
+
+Stage: TypeAlias = tuple[str, ...]
+"""One pre-tokenizer in short: its type, then the settings that matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A known structure. `marker`: a token by which one of several vocabularies with one structure is told apart."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    model: str  # a model that has it
+    ignore_merges: tuple[bool, ...] = (False,)
+    marker: str | None = None
+
+
+_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+_SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_LOWER_END = r"[^\r\n\p{L}\p{N}]?" + _UPPER + "*" + _LOWER + "+"
+_UPPER_START = r"[^\r\n\p{L}\p{N}]?" + _UPPER + "+" + _LOWER + "*"
+_SYMBOLS_SLASH = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
+
+LLAMA3 = "|".join((_CONTRACTIONS, _WORDS, r"\p{N}{1,3}", _SYMBOLS, _SPACES))
+QWEN2 = "|".join((_CONTRACTIONS, _WORDS, r"\p{N}", _SYMBOLS, _SPACES))
+QWEN35 = "|".join(
+    (_CONTRACTIONS, r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+", r"\p{N}", r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*", _SPACES)
+)
+TEKKEN = "|".join((_LOWER_END, _UPPER_START, r"\p{N}", _SYMBOLS_SLASH, _SPACES))
+GPT4O = "|".join(
+    (f"{_LOWER_END}{_CONTRACTIONS}?", f"{_UPPER_START}{_CONTRACTIONS}?", r"\p{N}{1,3}", _SYMBOLS_SLASH, _SPACES)
+)
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+MINICPM5 = "|".join((_CONTRACTIONS, _WORDS, r"\p{N}+", _SYMBOLS, _SPACES))
+SEED_CODER = "|".join((_CONTRACTIONS, _WORDS, r"\p{N}{1}", r" ?[^\s\p{L}\p{N}\r\n]+", _SPACES))
+_ASCII_SYMBOL = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
+_MARKED_WORDS = _ASCII_SYMBOL + r"[A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+DEEPSEEK3 = "|".join((_MARKED_WORDS, r" ?[\p{P}\p{S}]+[\r\n]*", _SPACES))
+_CASED_LETTERS = (
+    "µÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝ"
+    "Ὗ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-"
+    "ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+)
+
+# Whatever the text, one of their branches matches, so it makes no difference whether a tokenizer.json isolates the
+# matches, or (as tiktoken's files are often converted) removes what is not matched.
+_COVER_EVERYTHING = frozenset({LLAMA3, QWEN2, QWEN35, TEKKEN, GPT4O, GPT2, SEED_CODER, MINICPM5})
+
+_BYTES: Stage = ("ByteLevel",)
+_BYTES_GPT2: Stage = ("ByteLevel", "regex")
+_DIGITS: Stage = ("Digits", "individual")
+_THREE_DIGITS: Stage = ("Split", r"\p{N}{1,3}")
+_HAN_KANA: Stage = ("Split", "[一-龥぀-ゟ゠-ヿ]+")
+_HAN_HANGUL: Stage = ("Split", "[一-龥ࠀ-一가-퟿]+")
+
+TABLE: tuple[Row, ...] = (
+    Row("gpt-2", (_BYTES_GPT2,), "openai-community/gpt2"),
+    Row("gpt-2", (("Split", GPT2), _BYTES), "the same, written out"),
+    Row("llama-bpe", (("Split", LLAMA3), _BYTES), "meta-llama/Meta-Llama-3-8B", ignore_merges=(True,)),
+    Row("dbrx", (("Split", LLAMA3), _BYTES), "ibm-granite/granite-4.1-3b"),
+    Row("deepseek-r1-qwen", (("Split", QWEN2), _BYTES), "DeepSeek-R1-Distill-Qwen", marker="<｜begin▁of▁sentence｜>"),
+    Row("qwen2", (("Split", QWEN2), _BYTES), "Qwen/Qwen3-0.6B"),
+    Row("qwen35", (("Split", QWEN35), _BYTES), "Qwen/Qwen3.5-9B"),
+    Row("tekken", (("Split", TEKKEN), _BYTES), "mistralai/Mistral-Nemo-Base-2407", ignore_merges=(True,)),
+    Row("llama4", (("Split", GPT4O), _BYTES), "meta-llama/Llama-4-Scout", (False, True), marker="<|header_start|>"),
+    Row("gpt-4o", (("Split", GPT4O), _BYTES), "openai/gpt-oss-20b", (False, True)),
+    Row("starcoder", (_DIGITS, _BYTES_GPT2), "bigcode/starcoder2-3b", marker="<fim_prefix>"),
+    Row("command-r", (_DIGITS, _BYTES_GPT2), "CohereForAI/c4ai-command-r-v01", marker="<|START_OF_TURN_TOKEN|>"),
+    Row("smollm", (_DIGITS, _BYTES_GPT2), "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    Row(
+        "falcon",
+        (("Punctuation", "Contiguous"), _BYTES_GPT2, ("Digits", "runs"), ("Split", "[0-9][0-9][0-9]")),
+        "tiiuae/falcon-7b",
+    ),
+    Row(
+        "deepseek-llm",
+        (
+            ("Split", r"[\r\n]"),
+            ("Split", r"\s?[A-Za-z" + _CASED_LETTERS + "]+"),
+            ("Split", r"\s?[!-/:-~！-／：-～‘-‟　-。]+"),
+            ("Split", r"\s+$"),
+            _HAN_HANGUL,
+            _DIGITS,
+            _BYTES,
+        ),
+        "deepseek-ai/DeepSeek-V2-Lite",
+    ),
+    Row(
+        "deepseek-coder",
+        (("Split", r"[\r\n]"), ("Split", r"\s?\p{L}+"), ("Split", r"\s?\p{P}+"), _HAN_HANGUL, _DIGITS, _BYTES),
+        "deepseek-ai/deepseek-coder-6.7b-instruct",
+    ),
+    Row("deepseek-v3", (_THREE_DIGITS, _HAN_KANA, ("Split", DEEPSEEK3), _BYTES), "deepseek-ai/DeepSeek-V3"),
+    Row("minicpm5", (_THREE_DIGITS, ("Split", MINICPM5), _BYTES), "openbmb/MiniCPM5-1B", ignore_merges=(True,)),
+    Row("seed-coder", (("Split", SEED_CODER), _BYTES), "ByteDance-Seed/Seed-Coder-8B-Base"),
+)
+
+
+def pretokenizer_name(tokenizer: Mapping[str, Any], tokens: Container[str], path: Path) -> str:
+    """Name the pre-tokenizer of a tokenizer.json as llama.cpp does; `tokens` tells apart those of one structure.
+
+    Raises:
+        CheckpointError: the structure is not known.
+    """
+    stages = tuple(_stages(tokenizer.get("pre_tokenizer")))
+    ignore_merges = bool((tokenizer.get("model") or {}).get("ignore_merges", False))
+    if unknown := _unknown_normalizer(tokenizer.get("normalizer")):
+        raise CheckpointError(f"{path}: llama.cpp has no counterpart of its normalizer: {unknown}", hint=CONVERTER_HINT)
+    for row in TABLE:
+        if row.stages == stages and ignore_merges in row.ignore_merges and (not row.marker or row.marker in tokens):
+            return row.name
+    written = " -> ".join(" ".join(stage) for stage in stages) or "none"
+    raise CheckpointError(
+        f"{path}: no pre-tokenizer of llama.cpp is known to cut text like this one: {written} "
+        f"(ignore_merges {str(ignore_merges).lower()})",
+        hint=CONVERTER_HINT,
+    )
+
+
+def adds_space_prefix(tokenizer: Mapping[str, Any], tokens: Mapping[str, int], path: Path) -> bool:
+    """Tell whether a tokenizer.json that keeps a SentencePiece vocabulary puts a space before a text.
+
+    Three spellings are in use: the normalizer prepends and replaces (Llama 2), the normalizer only replaces (Gemma),
+    or a Metaspace pre-tokenizer does both (transformers 5).
+
+    Raises:
+        CheckpointError: the text is changed or cut in another way, which llama.cpp's tokenizer does not do.
+    """
+    normalizers = [part for part in _flat(tokenizer.get("normalizer"), "normalizers") if part.get("type") != "Sequence"]
+    stages = list(_flat(tokenizer.get("pre_tokenizer"), "pretokenizers"))
+    kinds = [str(part.get("type")) for part in (*normalizers, *stages)]
+    match kinds:
+        case ["Prepend", "Replace"] if not stages and _replaces_spaces(normalizers[1]):
+            return bool(normalizers[0].get("prepend") == "▁")
+        case ["Replace"] if not stages and _replaces_spaces(normalizers[0]):
+            return False
+        case ["Replace", "Split"] if _replaces_spaces(normalizers[0]) and stages[0].get("pattern") == {"String": " "}:
+            return False  # Gemma: no space is left to split at
+        case ["Metaspace"] if stages[0].get("replacement") == "▁" and _joins_words(stages[0], tokens):
+            scheme = stages[0].get("prepend_scheme", "always" if stages[0].get("add_prefix_space", True) else "never")
+            return scheme != "never"
+    raise CheckpointError(
+        f"{path}: a SentencePiece vocabulary with a normalizer and pre-tokenizer that llama.cpp does not have: "
+        f"{' -> '.join(kinds) or 'none'}",
+        hint=CONVERTER_HINT,
+    )
+
+
+def _stages(pre_tokenizer: object) -> Iterator[Stage]:
+    for part in _flat(pre_tokenizer, "pretokenizers"):
+        match part.get("type"):
+            case "Split":
+                yield _split(part)
+            case "ByteLevel":
+                flags = {"regex": part.get("use_regex", True), "prefix": part.get("add_prefix_space", True)}
+                yield ("ByteLevel", *(name for name, flag in flags.items() if flag))
+            case "Digits":
+                yield ("Digits", "individual" if part.get("individual_digits") else "runs")
+            case "Punctuation":
+                yield ("Punctuation", str(part.get("behavior", "Isolated")))
+            case kind:
+                rest = {key: value for key, value in part.items() if key != "type"}
+                yield (str(kind), json.dumps(rest, ensure_ascii=False)) if rest else (str(kind),)
+
+
+def _split(part: Mapping[str, Any]) -> Stage:
+    pattern = part.get("pattern")
+    if not isinstance(pattern, dict) or not isinstance(pattern.get("Regex"), str):
+        return ("Split", json.dumps(pattern, ensure_ascii=False), str(part.get("behavior")))
+    # Some files hold the line breaks themselves where others escape them.
+    regex = pattern["Regex"].replace("\r", r"\r").replace("\n", r"\n")
+    behavior, invert = str(part.get("behavior")).lower(), bool(part.get("invert"))
+    if (behavior, invert) == ("isolated", False) or (
+        regex in _COVER_EVERYTHING and (behavior, invert) in (("removed", True), ("isolated", True))
+    ):
+        return ("Split", regex)
+    return ("Split", regex, behavior, *(["inverted"] if invert else []))
+
+
+def _unknown_normalizer(normalizer: object) -> str | None:
+    """NFC passes: llama.cpp does not compose characters, but text rarely comes decomposed, and its converter agrees."""
+    names = [str(part.get("type")) for part in _flat(normalizer, "normalizers")]
+    return next((name for name in names if name != "NFC"), None)
+
+
+def _flat(part: object, members: str) -> Iterator[Mapping[str, Any]]:
+    """Walk through nested sequences in order."""
+    if not isinstance(part, dict):
+        return
+    if part.get("type") == "Sequence":
+        for member in part.get(members) or []:
+            yield from _flat(member, members)
+    else:
+        yield part
+
+
+def _replaces_spaces(normalizer: Mapping[str, Any]) -> bool:
+    return normalizer.get("pattern") == {"String": " "} and normalizer.get("content") == "▁"
+
+
+def _joins_words(metaspace: Mapping[str, Any], tokens: Mapping[str, int]) -> bool:
+    """llama.cpp merges across spaces; a Metaspace that splits at them allows that only if no token holds two words."""
+    return not metaspace.get("split", True) or not any("▁" in text[1:] for text in tokens if not text.startswith("<"))
