@@ -1,0 +1,25 @@
+"""What a quantized file is called: the source's name with the type in place of the source's own."""
+
+import re
+from pathlib import Path
+
+from ggufkit.quantization.types import ALIASES, TYPES, QuantizationType
+
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_TYPE_SUFFIX = re.compile(
+    rf"(?P<separator>[-._])(?:{'|'.join([*(kind.name for kind in TYPES), *ALIASES])})$", re.IGNORECASE
+)
+
+
+def output_name(source: str, kind: QuantizationType) -> str:
+    """Return `model-Q4_K_M.gguf` for `model-F16.gguf`, `model.gguf`, `model-F16-00001-of-00002.gguf` or a folder."""
+    stem = _SHARD.sub("", re.sub(r"\.gguf$", "", source, flags=re.IGNORECASE))
+    known = _TYPE_SUFFIX.search(stem)
+    separator = known["separator"] if known else "-"
+    return f"{stem[: known.start()] if known else stem}{separator}{kind.name}.gguf"
+
+
+def output_path(source: Path, kind: QuantizationType) -> Path:
+    """Return the output's path beside the source, which is a GGUF file or a checkpoint's folder."""
+    name = source.name or source.resolve().name  # `.` has no name of its own
+    return source.parent / output_name(name, kind) if source.name else Path(output_name(name, kind))
