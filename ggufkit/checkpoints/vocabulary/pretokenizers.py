@@ -68,6 +68,8 @@ _CASED_LETTERS = (
 # matches, or (as tiktoken's files are often converted) removes what is not matched.
 _COVER_EVERYTHING = frozenset({LLAMA3, QWEN2, QWEN35, TEKKEN, GPT4O, GPT2, SEED_CODER, MINICPM5})
 
+_ONE_SPACE = ({"String": " "}, {"Regex": " "})
+
 _BYTES: Stage = ("ByteLevel",)
 _BYTES_GPT2: Stage = ("ByteLevel", "regex")
 _DIGITS: Stage = ("Digits", "individual")
@@ -156,11 +158,11 @@ def adds_space_prefix(tokenizer: Mapping[str, Any], tokens: Mapping[str, int], p
             return bool(normalizers[0].get("prepend") == "▁")
         case ["Replace"] if not stages and _replaces_spaces(normalizers[0]):
             return False
-        case ["Replace", "Split"] if _replaces_spaces(normalizers[0]) and stages[0].get("pattern") == {"String": " "}:
+        case ["Replace", "Split"] if _replaces_spaces(normalizers[0]) and stages[0].get("pattern") in _ONE_SPACE:
             return False  # Gemma: no space is left to split at
         case ["Metaspace"] if stages[0].get("replacement") == "▁" and _joins_words(stages[0], tokens):
             scheme = stages[0].get("prepend_scheme", "always" if stages[0].get("add_prefix_space", True) else "never")
-            return scheme != "never"
+            return bool(scheme != "never")
     raise CheckpointError(
         f"{path}: a SentencePiece vocabulary with a normalizer and pre-tokenizer that llama.cpp does not have: "
         f"{' -> '.join(kinds) or 'none'}",
