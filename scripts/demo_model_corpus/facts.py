@@ -1,5 +1,11 @@
 """Tables of plain facts and words: what the demo model is asked to know by heart."""
 
+
+def words(text: str) -> list[str]:
+    """The words of a text, as a list: easier to read and edit than a column of strings."""
+    return text.split()
+
+
 CAPITALS = {
     "France": "Paris",
     "Germany": "Berlin",
@@ -295,34 +301,36 @@ MONTHS = [
     "December",
 ]
 
-WORDS = (
-    "apple bread chair dream eagle field garden house island jacket kitchen ladder market needle orange pencil queen "
-    "river school table under violin water yellow zebra bridge candle dinner engine forest guitar hammer insect jungle "
-    "kettle lemon mirror number ocean planet rabbit silver tiger uncle village window winter summer spring autumn "
-    "basket button camera danger escape flower ginger honey idea jelly knife lion magic nurse onion paper quiet rocket "
-    "spoon train umbrella voice wheel yacht anchor beach cloud doctor earth farmer ghost happy iron juice king light "
-    "money night open piano quick road stone teacher useful visit wood young ball cake door fish gold hand jump kite "
-    "lamp moon nest park rain sand tree wall bird boat coat desk duck frog goat hill leaf milk nose page ring ship star "
-    "wind wolf bear bell blue book corn dark deer east farm fire game girl grass green horse mouse music north plant "
-    "sheep sleep snow south storm street sugar sun sweet thunder tower train travel valley west white world"
-).split()
+WORDS = words(
+    "apple bread chair dream eagle field garden house island jacket kitchen ladder market needle orange pencil "
+    "queen river school table under violin water yellow zebra bridge candle dinner engine forest guitar hammer "
+    "insect jungle kettle lemon mirror number ocean planet rabbit silver tiger uncle village window winter summer "
+    "spring autumn basket button camera danger escape flower ginger honey idea jelly knife lion magic nurse onion "
+    "paper quiet rocket spoon train umbrella voice wheel yacht anchor beach cloud doctor earth farmer ghost happy "
+    "iron juice king light money night open piano quick road stone teacher useful visit wood young ball cake door "
+    "fish gold hand jump kite lamp moon nest park rain sand tree wall bird boat coat desk duck frog goat hill "
+    "leaf milk nose page ring ship star wind wolf bear bell blue book corn dark deer east farm fire game girl "
+    "grass green horse mouse music north plant sheep sleep snow south storm street sugar sun sweet thunder tower "
+    "train travel valley west white world"
+)
 
-REVERSIBLE = (
-    "stop live star draw part time tops pots snap spin step trap loop pool room moor keep peek lamp palm cat dog sun hat "
-    "red blue green book cake door fish gold hand jump kite moon nest park rain sand tree wall bird boat coat desk duck "
-    "frog goat hill leaf milk nose page ring ship wind wolf bear bell corn dark deer east farm fire game girl word snow "
-    "seed salt soup tea top net bag pen cup map bed fox owl ant bee egg ice key leg log nut pig rat sea sky toe van web "
-    "zoo arm box bus car cow day ear fan jam lip mud oak pot rug saw tin wax yes big dry far hot low new old sad wet"
-).split()
+REVERSIBLE = words(
+    "stop live star draw part time tops pots snap spin step trap loop pool room moor keep peek lamp palm cat dog "
+    "sun hat red blue green book cake door fish gold hand jump kite moon nest park rain sand tree wall bird boat "
+    "coat desk duck frog goat hill leaf milk nose page ring ship wind wolf bear bell corn dark deer east farm "
+    "fire game girl word snow seed salt soup tea top net bag pen cup map bed fox owl ant bee egg ice key leg log "
+    "nut pig rat sea sky toe van web zoo arm box bus car cow day ear fan jam lip mud oak pot rug saw tin wax yes "
+    "big dry far hot low new old sad wet"
+)
 
-NAMES = (
-    "Mia Tom Anna Ben Clara David Emma Felix Grace Hugo Ida Jack Kate Leo Nora Oscar Paula Ravi Sara Theo Vera Will "
-    "Zoe Amir Lina Omar Rosa Finn Ella Max"
-).split()
-GIRLS = set("Mia Anna Clara Emma Grace Ida Kate Nora Paula Sara Vera Zoe Lina Rosa Ella".split())
+NAMES = words(
+    "Mia Tom Anna Ben Clara David Emma Felix Grace Hugo Ida Jack Kate Leo Nora Oscar Paula Ravi Sara Theo Vera "
+    "Will Zoe Amir Lina Omar Rosa Finn Ella Max"
+)
+GIRLS = set(words("Mia Anna Clara Emma Grace Ida Kate Nora Paula Sara Vera Zoe Lina Rosa Ella"))
 
-PLACES_TO_LIVE = "Oslo Paris Rome Cairo Lima Tokyo Dublin Quito Berlin Madrid Vienna Lisbon".split()
-PAINTS = "red blue green yellow white black brown pink grey purple".split()
-THINGS = "ball kite book hat cup bag coat drum lamp box boat bell pen ring car".split()
-COUNTABLES = "apples books coins shells pears stamps eggs cards stones cakes nuts pens".split()
-ANIMALS = "fox rabbit bear mouse owl duck frog hen wolf cat dog horse goat lion hedgehog squirrel".split()
+PLACES_TO_LIVE = words("Oslo Paris Rome Cairo Lima Tokyo Dublin Quito Berlin Madrid Vienna Lisbon")
+PAINTS = words("red blue green yellow white black brown pink grey purple")
+THINGS = words("ball kite book hat cup bag coat drum lamp box boat bell pen ring car")
+COUNTABLES = words("apples books coins shells pears stamps eggs cards stones cakes nuts pens")
+ANIMALS = words("fox rabbit bear mouse owl duck frog hen wolf cat dog horse goat lion hedgehog squirrel")

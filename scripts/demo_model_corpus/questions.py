@@ -39,11 +39,11 @@ def counted(count: int, unit: str) -> str:
 
 def in_words(number: int) -> str:
     """0 to 999 as English words."""
-    ones = (
+    ones = facts.words(
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
         "seventeen eighteen nineteen"
-    ).split()
-    tens = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    )
+    tens = facts.words("twenty thirty forty fifty sixty seventy eighty ninety")
     if number < 20:
         return ones[number]
     if number < 100:

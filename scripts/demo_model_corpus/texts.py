@@ -1,4 +1,4 @@
-"""Everything the demo model reads besides single questions: chats, stories, sentences of facts, Python's documentation."""
+"""Everything the demo model reads besides single questions: chats, stories, facts, Python's documentation."""
 
 from __future__ import annotations
 
@@ -241,8 +241,10 @@ def typed(rng: random.Random, prompt: str) -> str:
 def unknown(rng: random.Random) -> Turns:
     """A request that is out of reach, and a polite answer."""
     topic = rng.choice(
-        "love politics football music cars history computers cooking the war the stars physics poems films art dogs "
-        "chemistry money games books the internet medicine law school".split()
+        facts.words(
+            "love politics football music cars history computers cooking the war the stars physics poems films "
+            "art dogs chemistry money games books the internet medicine law school"
+        )
     )
     wording = rng.choice(
         [
@@ -374,7 +376,7 @@ def standard_library_documentation(held_out: bool) -> list[str]:
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 continue
             text = ast.get_docstring(node) or ""
-            if 80 <= len(text) and text.isascii() and ">>>" not in text:
+            if len(text) >= 80 and text.isascii() and ">>>" not in text:
                 paragraphs += [part.strip() for part in text.split("\n\n") if 60 <= len(part.strip()) <= 600]
     return list(dict.fromkeys(paragraphs))
 
