@@ -87,6 +87,7 @@ def configure_argv(cmake: Path, ninja: Path, source: Path, build: Path, pin: Pin
         "LLAMA_BUILD_UI": "OFF",
         "LLAMA_USE_PREBUILT_UI": "OFF",
         # Else CMake asks git, which would answer with the commit of whatever repository lies around the source.
+        "GIT_EXE": "",
         "LLAMA_BUILD_COMMIT": pin.commit,
         "LLAMA_BUILD_NUMBER": "0",
     }
@@ -214,7 +215,7 @@ def compile_llama_cpp(
     build.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with log.open("a", encoding="utf-8") as file:
+    with log.open("a", encoding="utf-8", buffering=1) as file:
         _logged(configure_argv(cmake, ninja, source, build, pin, options), file, pass_fds, None)
         argv = compile_argv(ninja, build, pin, options.jobs or default_jobs())
         _logged(argv, file, pass_fds, progress)

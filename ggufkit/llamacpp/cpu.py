@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import platform
 import re
 import sys
 from pathlib import Path
@@ -57,6 +58,12 @@ def cgroup_quota(root: Path = _SYSTEM) -> float | None:
             continue
         quotas += [quota for folder in _enclosing(mount, group) if (quota := _quota(folder)) is not None]
     return min(quotas, default=None)
+
+
+def model_name(root: Path = _SYSTEM) -> str:
+    """Return what the CPU calls itself, else its architecture."""
+    found = re.search(r"^model name\s*:\s*(.+)$", _read(root / "proc/cpuinfo"), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def available_memory(root: Path = _SYSTEM) -> int:
