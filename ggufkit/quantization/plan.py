@@ -123,6 +123,7 @@ def plan(source: Path, kind: QuantizationType, options: QuantizeOptions | None =
     """
     options = options or QuantizeOptions()
     headers = _read_model(source)
+    _refuse_idle_patterns(headers, kind, options)
     covered = imatrix.coverage(options.imatrix) if options.imatrix else None
     aligned = all(header.alignment == _ALIGNMENT for header in headers)
     overrides = () if aligned else (("general.alignment", f"int:{_ALIGNMENT}"),)
@@ -220,6 +221,20 @@ def _tensors(source: Path, headers: Iterable[GgufHeader], report: tool.Report) -
             f"{source}: llama-quantize would leave out {len(infos)} tensors, as {next(iter(infos))!r}"
         )
     return tuple(planned)
+
+
+def _refuse_idle_patterns(headers: Iterable[GgufHeader], kind: QuantizationType, options: QuantizeOptions) -> None:
+    """Refuse tensor types that would silently have no effect. llama-quantize puts patterns into lower case."""
+    names = [info.name for header in headers for info in header.tensors]
+    for pattern, tensor_type in options.tensor_types:
+        if not kind.base.is_quantized:
+            raise UsageError(f"the tensor type {pattern}={tensor_type.name} has no effect together with {kind.name}")
+        try:
+            found = any(re.search(pattern.lower(), name) for name in names)
+        except re.error as error:
+            raise UsageError(f"{pattern!r} is not a regular expression: {error}") from None
+        if not found:
+            raise UsageError(f"no tensor's name matches {pattern!r}; the first is {names[0] if names else 'missing'!r}")
 
 
 def _refuse_requantizing(source: Path, tensors: tuple[PlannedTensor, ...], options: QuantizeOptions) -> None:
