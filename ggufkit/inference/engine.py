@@ -126,6 +126,7 @@ class Engine:
         self._interrupted = False
         self._in_memory: list[int] = []  # what the context holds, or a continuation of it if a call was cut short
         self._pieces: dict[int, bytes] = {}
+        self._control_tokens: dict[str, int] | None = None
         layers = options.gpu_layers if isinstance(options.gpu_layers, int) else -1
         self._model = native.Model(
             path,
@@ -248,10 +249,24 @@ class Engine:
         """Return the text of tokens; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(self.token_bytes(token, special=special) for token in tokens).decode("utf-8", "replace")
 
+    def token_text(self, token: int) -> str:
+        """Return a token as the vocabulary spells it, such as `<|im_end|>` or `Ġthe`."""
+        return self._model.token_text(token)
+
+    def is_control(self, token: int) -> bool:
+        """Tell whether only a template may write this token, such as `<|im_start|>`."""
+        return self._model.is_control(token)
+
+    def strips_spaces(self, token: int) -> tuple[bool, bool]:
+        """Tell whether a special token swallows the white space to its left, and to its right."""
+        return self._model.strips_spaces(token)
+
     def control_tokens(self) -> dict[str, int]:
-        """Return the tokens that only a template may write, such as `<|im_start|>`, by their text."""
-        tokens = range(self.vocabulary_size)
-        return {self._model.token_text(token): token for token in tokens if self._model.is_control(token)}
+        """Return the control tokens by their text. It looks at every token: tenths of a second, so once."""
+        if self._control_tokens is None:
+            ids = (token for token in range(self.vocabulary_size) if self._model.is_control(token))
+            self._control_tokens = {text: token for token in ids if (text := self._model.token_text(token))}
+        return self._control_tokens
 
     # ---- computing
 

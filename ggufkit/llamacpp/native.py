@@ -16,7 +16,7 @@ from ggufkit.llamacpp import binding
 if TYPE_CHECKING:
     import numpy as np
 
-_ATTRIBUTE_UNKNOWN, _ATTRIBUTE_CONTROL = 1 << 0, 1 << 3  # llama.h, enum llama_token_attr
+_UNKNOWN, _CONTROL, _STRIPS_LEFT, _STRIPS_RIGHT = 1 << 0, 1 << 3, 1 << 7, 1 << 8  # llama.h, enum llama_token_attr
 _DEVICE_IS_GPU = {1, 2}  # ggml-backend.h, enum ggml_backend_dev_type: GPU and integrated GPU
 _DECODE_NO_ROOM, _DECODE_ABORTED = 1, 2  # llama.h, return values of llama_decode
 _ONLY_SEQUENCE = 0
@@ -150,8 +150,15 @@ class Model:
 
     def is_control(self, token: int) -> bool:
         """Tell whether a token is a control or unknown token: matched in text only when specials are parsed."""
-        attributes = self.lib.llama_vocab_get_attr(self.vocabulary, token)
-        return bool(attributes & (_ATTRIBUTE_UNKNOWN | _ATTRIBUTE_CONTROL))
+        return bool(self._attributes(token) & (_UNKNOWN | _CONTROL))
+
+    def strips_spaces(self, token: int) -> tuple[bool, bool]:
+        """Tell whether a special token swallows the white space to its left, and to its right."""
+        attributes = self._attributes(token)
+        return bool(attributes & _STRIPS_LEFT), bool(attributes & _STRIPS_RIGHT)
+
+    def _attributes(self, token: int) -> int:
+        return int(self.lib.llama_vocab_get_attr(self.vocabulary, token))
 
     def token_text(self, token: int) -> str:
         """Return a token as the vocabulary spells it (`<|im_end|>`, `Ġthe`), not as it reads in a text."""
