@@ -47,7 +47,7 @@ SMALL_TALK: list[tuple[list[str], str]] = [
             "What do you know?",
             "What are you good at?",
         ],
-        "I can add, count, sort, spell, convert units, name capitals and tell short stories.",
+        "I can add, count, compare, spell, convert units, name capitals and tell short stories.",
     ),
     (
         ["How are you?", "How are you today?", "How do you do?", "Are you well?"],
@@ -328,11 +328,11 @@ def conversation(rng: random.Random) -> Turns:
 def plain_text(rng: random.Random, documentation: list[str]) -> str:
     """One paragraph of plain text of a random sort."""
     draw = rng.random()
-    if draw < 0.3:
+    if draw < 0.35:
         return story(rng)
-    if draw < 0.5:
+    if draw < 0.6:
         return " ".join(sentence(rng) for _ in range(rng.randrange(2, 7)))
-    if draw < 0.65 or not documentation:
+    if draw < 0.8 or not documentation:
         return "\n".join(plain_question(training_question(rng)) for _ in range(rng.randrange(1, 4)))
     return rng.choice(documentation)
 
@@ -340,14 +340,14 @@ def plain_text(rng: random.Random, documentation: list[str]) -> str:
 def training_document(rng: random.Random, documentation: list[str]) -> list[Segment]:
     """One document for the training stream, ended by <|endoftext|>."""
     draw = rng.random()
-    if draw < 0.07:
+    if draw < 0.04:
         text = "\n\n".join(plain_text(rng, documentation) for _ in range(rng.randrange(1, 4)))
         return [Segment(text, 0.5), Segment("<|endoftext|>", 0.5, special=True)]
-    if draw < 0.10:
+    if draw < 0.07:
         turns = small_talk(rng) if rng.random() < 0.7 else unknown(rng)
-    elif draw < 0.12:
+    elif draw < 0.09:
         turns = story_request(rng)
-    elif draw < 0.22:
+    elif draw < 0.16:
         turns = conversation(rng)
     else:
         turns = question_turns(rng)
