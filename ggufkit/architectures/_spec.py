@@ -30,11 +30,12 @@ ShapeTable: TypeAlias = Mapping[str, Callable[[Config], Shape]]
 
 
 class Vocabulary(StrEnum):
-    """Which tokenizer files an architecture's checkpoints bring, in the order in which they are looked for."""
+    """Which tokenizer files an architecture's checkpoints bring, and the family's habits with them."""
 
-    SENTENCEPIECE_OR_BPE = "sentencepiece-or-bpe"  # tokenizer.model, else tokenizer.json of either kind
-    SENTENCEPIECE = "sentencepiece"
-    BYTE_LEVEL_BPE = "byte-level-bpe"
+    AUTO = "auto"  # tokenizer.model if there is one, else what tokenizer.json turns out to be
+    LLAMA = "llama"  # the same, with Llama's settings for the space in front of a text
+    GEMMA = "gemma"  # SentencePiece only, never with a space in front
+    BYTE_LEVEL = "byte-level"  # byte-level BPE only
 
 
 def maybe(*keys: str) -> Maybe:
@@ -81,6 +82,5 @@ class ArchSpec:
     extra_tensors: Callable[[Config], Mapping[str, Array]] = no_tensors
     drop_blocks_from: str | None = None
     expert_count: str | None = None
-    vocabulary: Vocabulary = Vocabulary.SENTENCEPIECE_OR_BPE
-    tokenizer_metadata: Mapping[str, Any] = field(default_factory=dict)
+    vocabulary: Vocabulary = Vocabulary.AUTO
     remarks: Callable[[Config], Iterable[str]] = no_remarks

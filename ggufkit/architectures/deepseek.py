@@ -21,6 +21,7 @@ from ggufkit.architectures._ops import SplitKvB
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, maybe, to
+from ggufkit.errors import CheckpointError
 
 MLA: TensorTable = {
     "model.layers.{b}.self_attn.q_proj": "blk.{b}.attn_q",  # V2-Lite has no query LoRA
@@ -58,8 +59,14 @@ ROUTED_EXPERTS = routed_experts("mlp", gate="gate_proj", up="up_proj", down="dow
 
 
 def remarks(config: Config) -> Iterable[str]:
-    """Refuse another activation."""
+    """Refuse another activation, and a model without query LoRA that llama.cpp does not take for a Lite one."""
     require_activation(config, "silu")
+    layers = config["num_hidden_layers"]
+    lite = layers in (26, 27) or (layers, config["vocab_size"]) == (48, 128256)  # llama.cpp: src/models/deepseek2.cpp
+    if config.get("q_lora_rank") is None and not lite:
+        raise CheckpointError(
+            f"config.json has no q_lora_rank: llama.cpp loads such a DeepSeek with 26, 27 or 48 layers, not {layers}"
+        )
     return ()
 
 
@@ -92,7 +99,7 @@ DEEPSEEK2 = ArchSpec(
     },
     drop_blocks_from="num_hidden_layers",  # what follows is the multi-token-prediction head
     expert_count="n_routed_experts",
-    vocabulary=Vocabulary.BYTE_LEVEL_BPE,
+    vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,
 )
 

@@ -42,8 +42,11 @@ _LAYERS_27B = 46  # the one size whose attention llama.cpp scales by hidden_size
 
 
 def remarks(config: Config) -> Iterable[str]:
-    """Refuse an activation or an attention scale that llama.cpp does not compute."""
+    """Refuse an activation, an order of layers or an attention scale that llama.cpp does not compute."""
     require_activation(config, "gelu_pytorch_tanh", "hidden_activation")
+    layers = config.get("layer_types")
+    if layers and layers != ["sliding_attention" if b % 2 == 0 else "full_attention" for b in range(len(layers))]:
+        raise CheckpointError("config.json: layer_types do not alternate, as llama.cpp's Gemma 2 does")
     scaled_by = (
         config["hidden_size"] / config["num_attention_heads"]
         if config["num_hidden_layers"] == _LAYERS_27B
@@ -84,8 +87,7 @@ GEMMA2 = ArchSpec(
             "tie_word_embeddings": True,
         }
     },
-    vocabulary=Vocabulary.SENTENCEPIECE,
-    tokenizer_metadata={"tokenizer.ggml.add_space_prefix": False},
+    vocabulary=Vocabulary.GEMMA,
     remarks=remarks,
 )
 

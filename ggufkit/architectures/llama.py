@@ -22,7 +22,7 @@ from ggufkit.architectures._blocks import (
 from ggufkit.architectures._ops import UndoRopePermute
 from ggufkit.architectures._rope import llama3_frequency_factors
 from ggufkit.architectures._sizes import Config, head_dim
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, to
 
 SIZES: MetadataTable = {
     "vocab_size": "vocab_size",
@@ -40,6 +40,8 @@ MIXTRAL_EXPERTS = routed_experts("block_sparse_moe", gate="w1", up="w3", down="w
 def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation; warn of a sliding window, which ggml's llama graph does not apply."""
     require_activation(config, "silu")
+    if "sliding_attention" in (config.get("layer_types") or ()):
+        yield "llama.cpp does not apply this model's sliding attention layers"
     window, context = config.get("sliding_window"), config.get("max_position_embeddings")
     if window and (context is None or window < context):
         yield (
@@ -69,6 +71,7 @@ LLAMA = ArchSpec(
     },
     extra_tensors=llama3_frequency_factors,
     expert_count="num_local_experts",
+    vocabulary=Vocabulary.LLAMA,
     remarks=remarks,
 )
 

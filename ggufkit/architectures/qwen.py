@@ -25,8 +25,9 @@ from ggufkit.architectures._spec import ArchSpec
 def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation; warn of a sliding window that is switched on, which llama.cpp does not apply."""
     require_activation(config, "silu")
-    if config.get("use_sliding_window") and (window := config.get("sliding_window")):
-        yield f"llama.cpp does not apply this model's sliding_window of {window}"
+    window = config.get("sliding_window") if config.get("use_sliding_window") else None
+    if window or "sliding_attention" in (config.get("layer_types") or ()):
+        yield f"llama.cpp does not apply this model's sliding_window of {config.get('sliding_window')}"
 
 
 QWEN2 = ArchSpec(

@@ -1,16 +1,16 @@
 """The metadata of a converted model: what it is, its sizes, its tokenizer."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gguf
-from gguf import GGUFWriter
+from gguf import GGUFValueType, GGUFWriter
 
 from ggufkit.architectures import ArchSpec, Maybe
 from ggufkit.checkpoints import Checkpoint, Config
-from ggufkit.checkpoints.vocabulary import tokenizer_metadata
+from ggufkit.checkpoints.vocabulary import Typed, tokenizer_metadata
 from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import Value
 
@@ -107,6 +107,10 @@ def count_parameters(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[in
     return writer.get_total_parameter_count()
 
 
-def tokenizer(checkpoint: Checkpoint, spec: ArchSpec, config: Config) -> Mapping[str, Any]:
+def tokenizer(checkpoint: Checkpoint, spec: ArchSpec, config: Config) -> dict[str, Any]:
     """Read the checkpoint's tokenizer. Raises CheckpointError when it is missing or malformed."""
-    return {**tokenizer_metadata(checkpoint.folder, config, spec.vocabulary), **spec.tokenizer_metadata}
+    metadata = tokenizer_metadata(checkpoint.folder, config, style=spec.vocabulary.value)
+    return {
+        key: Value(value.value, GGUFValueType[value.kind]) if isinstance(value, Typed) else value
+        for key, value in metadata.items()
+    }

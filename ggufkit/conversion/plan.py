@@ -248,8 +248,6 @@ def _check_vocabulary(metadata: Mapping[str, object], targets: Mapping[str, Shap
 
 # Keys that change what the model computes. When nobody read one, and its value is not harmless, we would be guessing.
 _MEANINGFUL = {
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
     "partial_rotary_factor": (1, 1.0),
     "rope_scaling": (),
     "rope_parameters": (),

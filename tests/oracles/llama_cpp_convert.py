@@ -23,8 +23,12 @@ import sys
 from pathlib import Path
 
 
-def main() -> None:
-    options = parse_arguments()
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    if options.jobs:
+        for job in json.loads(options.jobs.read_text(encoding="utf-8")):
+            main(job)
+        return
     os.environ["HF_HUB_OFFLINE"] = "1"
     sys.path[:0] = [str(options.source), str(options.source / "gguf-py")]
 
@@ -55,19 +59,20 @@ def main() -> None:
             model.write()
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     checkout = Path(__file__).resolve().parents[2]
     source = os.environ.get("GGUFKIT_LLAMA_CPP_SOURCE") or checkout / "vendor" / "llama.cpp" / "source"
     parser = argparse.ArgumentParser(description="Convert a checkpoint with llama.cpp's own converter.")
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("checkpoint", type=Path, nargs="?")
+    parser.add_argument("output", type=Path, nargs="?")
     parser.add_argument("--outtype", choices=["f32", "f16", "bf16", "q8_0", "auto"], default="f16")
     parser.add_argument("--pre", help="pre-tokenizer name for a vocabulary that upstream does not recognise")
     parser.add_argument("--vocab-only", action="store_true", help="needs no weights in the checkpoint")
     parser.add_argument("--raw-config", action="store_true", help="read config.json without transformers")
     parser.add_argument("--source", type=Path, default=Path(source), help="llama.cpp's source tree")
     parser.add_argument("--verbose", action="store_true")
-    return parser.parse_args()
+    parser.add_argument("--jobs", type=Path, help="a JSON list of argument lists: many conversions in one process")
+    return parser.parse_args(arguments)
 
 
 def read_raw_config(folder: Path, is_mistral_format: bool = False) -> dict:

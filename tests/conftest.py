@@ -1,0 +1,28 @@
+"""What all tests share: figures that a test measured are printed in a table at the end of the run."""
+
+from collections.abc import Callable
+
+import pytest
+
+_FIGURES = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FIGURES] = {}
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Record a measured figure under a name; the end of the run shows it, whether the test passed or not."""
+
+    def record(name: str, value: str) -> None:
+        request.config.stash[_FIGURES][name] = value
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if figures := config.stash[_FIGURES]:
+        terminalreporter.section("measured figures")
+        for name, value in sorted(figures.items()):
+            terminalreporter.write_line(f"{name:<40} {value}")
