@@ -24,7 +24,7 @@ DEFAULT_ALIGNMENT = 32
 
 # Far above any real model, far below what would take seconds or hundreds of megabytes to walk through.
 MAX_ARRAY = 64 << 20
-MAX_ARRAY_STRINGS = 4 << 20  # in all arrays together
+MAX_ARRAY_STRINGS = 2 << 20  # in all arrays together
 MAX_KEYS = 1 << 14
 MAX_TENSORS = 1 << 17
 MAX_NAME = 63  # bytes, GGML_MAX_NAME less its closing zero
