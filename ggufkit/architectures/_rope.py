@@ -77,8 +77,8 @@ ROPE: MetadataTable = {
 def llama3_frequency_factors(config: Config) -> Mapping[str, Array]:
     """Llama 3.1's per-frequency divisors (head_dim / 2 of them), as `rope_freqs`; empty for other rope types.
 
-    The formula is transformers' `_compute_llama3_parameters`: long wavelengths are divided by `factor`, short ones kept,
-    those between blended. Computed in float32, as the model does.
+    The formula is transformers' `_compute_llama3_parameters`: long wavelengths are divided by `factor`, short ones
+    kept, those between blended. Computed in float32, as the model does.
     """
     values = rope(config)
     if values["rope_type"] != "llama3":

@@ -1,4 +1,4 @@
-"""Qwen 2, 2.5 and 3, dense. Llama's tensors, but ggml ropes them NEOX-style: nothing to permute. Qwen 3 norms q and k."""
+"""Qwen 2, 2.5 and 3, dense: Llama's tensors, roped NEOX-style, so nothing to permute. Qwen 3 norms q and k."""
 
 from collections.abc import Iterable
 

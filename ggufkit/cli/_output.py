@@ -52,9 +52,15 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def _live_bar() -> Iterator[Progress]:
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
     from rich.progress import Progress as Bars
-    from rich.progress import TransferSpeedColumn
 
     common = (TextColumn("{task.description}"), BarColumn())
     by_unit = {

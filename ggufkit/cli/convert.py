@@ -30,7 +30,9 @@ def _complete(names: tuple[str, ...]) -> Any:
 
 
 def command(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="The checkpoint folder: config.json, weights, tokenizer.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="The checkpoint folder: config.json, weights, tokenizer.")
+    ],
     output: _options.Output = None,
     outtype: Annotated[
         str,
@@ -52,10 +54,14 @@ def command(
     ] = "auto",
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Let llama.cpp's converter run Python code that the model folder brings."),
+        typer.Option(
+            "--trust-remote-code", help="Let llama.cpp's converter run Python code that the model folder brings."
+        ),
     ] = False,
     threads: _options.Threads = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and read no weights.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written, and read no weights.")
+    ] = False,
     as_json: _options.Json = False,
     quiet: _options.Quiet = False,
 ) -> None:

@@ -3,17 +3,24 @@
 All arrays here are one-dimensional. F16 and BF16 travel as uint16: moving them needs no arithmetic.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+from gguf import GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
+from ggufkit.gguf_file.writer import block_size
 from ggufkit.llamacpp import ggml
 
 Array = NDArray[Any]
 
-STORED = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<u2"), "BF16": np.dtype("<u2")}
+STORED: Mapping[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<u2"),
+    "BF16": np.dtype("<u2"),
+}
 _HALVES = {GGMLQuantizationType.F16: "F16", GGMLQuantizationType.BF16: "BF16"}
 
 
@@ -77,14 +84,16 @@ def _to_half_by_numpy(source: Array, kind: str) -> Array:
     if kind == "F16":
         with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported as such
             return source.astype(np.float16).view(np.uint16)
-    return quants.quantize(source, GGMLQuantizationType.BF16).view(np.uint16)
+    rounded: Array = quants.quantize(source, GGMLQuantizationType.BF16)
+    return rounded.view(np.uint16)
 
 
 def _quantize(source: Array, tensor_type: GGMLQuantizationType, columns: int) -> Array:
     library = ggml.load()
     if library is None:
-        return quants.quantize(source.reshape(-1, columns), tensor_type).reshape(-1)
-    block, block_bytes = GGML_QUANT_SIZES[tensor_type]
+        quantized: Array = quants.quantize(source.reshape(-1, columns), tensor_type)
+        return quantized.reshape(-1)
+    block, block_bytes = block_size(tensor_type)
     target = np.empty(source.size // block * block_bytes, np.uint8)
     library.quantize(np.ascontiguousarray(source), int(tensor_type), columns, target)
     return target

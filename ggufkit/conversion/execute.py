@@ -1,4 +1,4 @@
-"""Carry out a plan: pieces of a few megabytes are read, changed, encoded and written, by as many threads as there are cores.
+"""Carry out a plan: pieces of a few megabytes are read, changed, encoded and written, by as many threads as cores.
 
 A piece never depends on another, and every place in the file is known, so the order in which they are done is free and
 memory stays bounded by pieces, whatever the size of the model.
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES
 
+from ggufkit.architectures import Shape
 from ggufkit.checkpoints import Config, StoredTensor
 from ggufkit.conversion.elements import STORED, Array, encode, first_not_finite, to_float32
 from ggufkit.conversion.plan import ConversionPlan, Step
 from ggufkit.errors import CheckpointError
-from ggufkit.gguf_file.writer import TensorLayout
+from ggufkit.gguf_file.writer import TensorLayout, block_size
 from ggufkit.progress import Progress
 
 _PIECE_BYTES = 4 * 2**20
@@ -117,7 +117,7 @@ def _pieces(plan: ConversionPlan) -> Iterator[_Piece]:
             continue
         (target,) = step.targets
         place = target.offset
-        block, block_bytes = GGML_QUANT_SIZES[target.type]
+        block, block_bytes = block_size(target.type)
         for source in step.sources:
             source_rows = source.shape[0]
             row_bytes = math.prod(source.shape[1:]) // block * block_bytes
@@ -149,11 +149,11 @@ def _do(piece: _Piece, config: Config, descriptor: int) -> None:
 
 def _read(source: StoredTensor, rows: range | None) -> Array:
     """Read rows of a tensor (all of it when None), shaped, in the type of storage."""
-    shape = source.shape if rows is None else (len(rows), *source.shape[1:])
-    array = np.empty(shape, STORED[source.dtype])
+    shape: Shape = source.shape if rows is None else (len(rows), *source.shape[1:])
+    raw = bytearray(math.prod(shape) * STORED[source.dtype].itemsize)
     start = 0 if rows is None else rows.start * (source.size // source.shape[0])
-    source.read_into(memoryview(array.reshape(-1)).cast("B"), start)
-    return array
+    source.read_into(memoryview(raw), start)
+    return np.frombuffer(raw, STORED[source.dtype]).reshape(shape)
 
 
 def _not_finite(piece: _Piece, target: TensorLayout, index: int, element: Array, dtype: str) -> CheckpointError:
@@ -161,17 +161,17 @@ def _not_finite(piece: _Piece, target: TensorLayout, index: int, element: Array,
     row = piece.rows.start if piece.rows is not None else 0
     where = f"tensor {piece.source.name!r}, element {row * math.prod(piece.source.shape[1:]) + index}"
     if math.isfinite(value):
-        return CheckpointError(f"{where} is {value:g}, out of range for {target.type.name}", hint="--outtype bf16 or f32")
+        return CheckpointError(
+            f"{where} is {value:g}, out of range for {target.type.name}", hint="--outtype bf16 or f32"
+        )
     return CheckpointError(f"{where} is {value}", hint="the checkpoint is damaged, or its training diverged")
 
 
 def _write_array(descriptor: int, array: Array, place: int) -> None:
-    _write(descriptor, memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B"), place)
+    _write(descriptor, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, place)
 
 
 def _write(descriptor: int, data: memoryview, place: int) -> None:
     done = 0
     while done < len(data):
         done += os.pwrite(descriptor, data[done:], place + done)
-
-

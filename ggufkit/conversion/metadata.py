@@ -41,7 +41,7 @@ def model_metadata(spec: ArchSpec, config: Config) -> dict[str, Any]:
         for key, source in table.items():
             values.pop(key, None)
             if isinstance(source, Maybe):
-                value = next((config[name] for name in source.keys if config.get(name) is not None), None)  # noqa: SIM118
+                value = next((config[name] for name in source.keys if config.get(name) is not None), None)
             elif callable(source):
                 value = source(config)
             elif source in config:
@@ -70,8 +70,8 @@ def _typed(key: str, value: Any) -> Any:
 def general_metadata(folder: Path, tensors: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
     """Describe the model in `general.*` keys: name, size label, licence, languages, sampling defaults.
 
-    The `gguf` package reads them from the model card, config.json, generation_config.json and the folder's name, with the
-    same heuristics as llama.cpp's converter.
+    The `gguf` package reads them from the model card, config.json, generation_config.json and the folder's name, with
+    the same heuristics as llama.cpp's converter.
 
     Raises:
         CheckpointError: the model card's front matter or generation_config.json is malformed.
@@ -86,14 +86,12 @@ def general_metadata(folder: Path, tensors: Sequence[tuple[str, tuple[int, ...]]
             description.size_label = gguf.size_label(*counts)
         writer.add_type("model")
         description.set_gguf_meta_model(writer)
-    except Exception as error:  # noqa: BLE001 - it parses strangers' YAML and JSON with no errors of its own
+    except Exception as error:  # it parses strangers' YAML and JSON with no errors of its own
         raise CheckpointError(
             f"{folder}: README.md or generation_config.json is malformed: {error}", hint="mend or remove the file"
         ) from error
     return {
-        key: Value(value.value, value.type)
-        for key, value in writer.kv_data[0].items()
-        if key != "general.architecture"
+        key: Value(value.value, value.type) for key, value in writer.kv_data[0].items() if key != "general.architecture"
     }
 
 
@@ -104,7 +102,8 @@ def count_parameters(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[in
     writer = GGUFWriter(None, "unused")
     for name, shape in tensors:
         writer.add_tensor_info(name, shape, np.dtype(np.float32), 0, raw_dtype=gguf.GGMLQuantizationType.F32)
-    return writer.get_total_parameter_count()
+    total, shared, one_expert, experts = writer.get_total_parameter_count()
+    return total, shared, one_expert, experts
 
 
 def tokenizer(checkpoint: Checkpoint, spec: ArchSpec, config: Config) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGMLQuantizationType
 
 from ggufkit.architectures import ArchSpec, Array, Op, Rule, Shape, TensorTable
 from ggufkit.checkpoints import Checkpoint, Config, StoredTensor
 from ggufkit.conversion.metadata import general_metadata, model_metadata, tokenizer
 from ggufkit.errors import CheckpointError, UnmappedTensorError
-from ggufkit.gguf_file.writer import FileLayout, TensorLayout, lay_out
+from ggufkit.gguf_file.writer import FileLayout, TensorLayout, block_size, lay_out
 
 T = TypeVar("T")
 
@@ -123,12 +123,8 @@ def make_plan(checkpoint: Checkpoint, spec: ArchSpec, output_type: OutputType) -
     _check_vocabulary(metadata, {name: shape for name, shape, _ in targets})
     layout = lay_out(spec.name, metadata, targets)
     places = {tensor.name: tensor for tensor in layout.tensors}
-    steps = tuple(
-        Step(draft.sources, draft.op, tuple(places[name] for name, _ in draft.targets)) for draft in drafts
-    )
-    return ConversionPlan(
-        checkpoint, spec, config, output_type, layout, steps, extra, (*remarks, *_unread(config))
-    )
+    steps = tuple(Step(draft.sources, draft.op, tuple(places[name] for name, _ in draft.targets)) for draft in drafts)
+    return ConversionPlan(checkpoint, spec, config, output_type, layout, steps, extra, (*remarks, *_unread(config)))
 
 
 def plan_tensors(spec: ArchSpec, config: Config, tensors: Mapping[str, StoredTensor]) -> list[_Draft]:
@@ -179,7 +175,9 @@ def _draft(
     if "{e}" in group.pattern:
         count = config[spec.expert_count] if spec.expert_count else max(members) + 1
         if missing := sorted(set(range(count)) - set(members)):
-            raise CheckpointError(f"{group.pattern.format(b=group.block, e='*')}: no expert {missing} in the checkpoint")
+            raise CheckpointError(
+                f"{group.pattern.format(b=group.block, e='*')}: no expert {missing} in the checkpoint"
+            )
         if len(members) > count:
             raise CheckpointError(f"{group.pattern.format(b=group.block, e='*')}: more than {count} experts")
     sources = tuple(members[index] for index in sorted(members))
@@ -227,7 +225,7 @@ def _type(name: str, shape: Shape, output_type: OutputType) -> GGMLQuantizationT
     if len(shape) <= 1 or name.endswith(("_norm.weight", ".ffn_gate_inp.weight")) or not name.endswith(".weight"):
         return GGMLQuantizationType.F32
     wanted = output_type.tensor_type
-    block, _ = GGML_QUANT_SIZES[wanted]
+    block, _ = block_size(wanted)
     return GGMLQuantizationType.F16 if shape[-1] % block else wanted
 
 
@@ -267,4 +265,3 @@ _MEANINGFUL = {
 def _unread(config: Config) -> list[str]:
     keys = [key for key in config.unread() if key in _MEANINGFUL and config[key] not in _MEANINGFUL[key]]
     return [f"config.json: nothing here uses {key} = {config[key]!r}" for key in keys]
-

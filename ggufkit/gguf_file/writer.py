@@ -57,7 +57,7 @@ def lay_out(
     as INT32), or `Value`. Empty lists and strings are left out: the format's other readers stumble over them.
 
     Raises:
-        ValueError: a row does not divide into blocks of its type, or a name is too long. Both are the caller's to avoid.
+        ValueError: a row does not divide into blocks of its type, or a name is too long: the caller's to avoid.
     """
     writer = GGUFWriter(None, architecture)
     for key, value in metadata.items():
@@ -79,15 +79,21 @@ def lay_out(
 
 def tensor_size(shape: tuple[int, ...], tensor_type: GGMLQuantizationType) -> int:
     """Count the bytes of a tensor; ValueError when its rows do not divide into the type's blocks."""
-    block, block_bytes = GGML_QUANT_SIZES[tensor_type]
+    block, block_bytes = block_size(tensor_type)
     if shape and shape[-1] % block:
         raise ValueError(f"rows of {shape[-1]} elements do not divide into blocks of {block} ({tensor_type.name})")
     return math.prod(shape) // block * block_bytes
 
 
+def block_size(tensor_type: GGMLQuantizationType) -> tuple[int, int]:
+    """Give the elements and the bytes of one block of a type; both are those of a single element for plain types."""
+    elements, size = GGML_QUANT_SIZES[tensor_type]
+    return int(elements), int(size)
+
+
 def _serialize(writer: GGUFWriter) -> bytes:
     buffer = io.BytesIO()
-    writer.fout = [buffer]  # type: ignore[list-item]  # the writer wants files; it only ever writes to them
+    writer.fout = [buffer]
     writer.state = WriterState.EMPTY
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

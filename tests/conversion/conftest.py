@@ -40,12 +40,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def upstream(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], Path]:
+def upstream(
+    checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str, str], Path]:
     """Give the GGUF file that llama.cpp's converter makes of a recipe: all are made by one child process, in one go."""
     root = tmp_path_factory.mktemp("upstream")
     outputs = {job: root / f"{'-'.join(job)}.gguf" for job in UPSTREAM_JOBS}
     jobs = [
-        [str(checkpoint(name, dtype)), str(path), "--outtype", outtype, "--pre", "qwen2", "--source", str(find_source())]
+        [
+            str(checkpoint(name, dtype)),
+            str(path),
+            "--outtype",
+            outtype,
+            "--pre",
+            "qwen2",
+            "--source",
+            str(find_source()),
+        ]
         for (name, dtype, outtype), path in outputs.items()
     ]
     (root / "jobs.json").write_text(json.dumps(jobs))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.oracle
 
 # What we write and llama.cpp's converter does not, by recipe; everything else must be equal.
 ONLY_OURS = {
-    # transformers' MixtralConfig omits head_dim, which for every other Llama is written; the value is llama.cpp's default.
+    # transformers' MixtralConfig omits head_dim, which every other Llama has; the value is llama.cpp's default.
     "mixtral": {"llama.attention.key_length", "llama.attention.value_length"},
 }
 

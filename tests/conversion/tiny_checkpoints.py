@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 VOCABULARY = 384
-_TEXT = "The quick brown fox jumps over the lazy dog. 0123456789 Ärger, Жук, 犬も歩けば棒に当たる。 def f(x):\n    return x\n"
+_TEXT = "The quick brown fox jumps over the lazy dog. 0123456789 Ärger, Жук, 犬も歩く。 def f(x):\n    return x\n"
 # Qwen 2's regex: llama.cpp's name for this pre-tokenizer is "qwen2".
 _QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -84,7 +84,9 @@ RECIPES: dict[str, Recipe] = {
     ),
     "deepseek-v2": Recipe("DeepseekV2Config", _common(**_MLA, **_V2_ROUTING, q_lora_rank=24)),
     # llama.cpp takes a model without query LoRA for one of the Lite ones, by its 27 layers.
-    "deepseek-v2-lite": Recipe("DeepseekV2Config", _common(**_MLA, **_V2_ROUTING, q_lora_rank=None, num_hidden_layers=27)),
+    "deepseek-v2-lite": Recipe(
+        "DeepseekV2Config", _common(**_MLA, **_V2_ROUTING, q_lora_rank=None, num_hidden_layers=27)
+    ),
     "deepseek-v3": Recipe(
         "DeepseekV3Config",
         _common(**_MLA, q_lora_rank=24, n_group=2, topk_group=1, norm_topk_prob=True, routed_scaling_factor=2.5),
@@ -178,7 +180,9 @@ def _write_sentencepiece(folder: Path) -> None:
             minloglevel=2,
         )
     settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "tokenizer_class": "LlamaTokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "add_bos_token": True, "add_eos_token": False}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**settings, "add_bos_token": True, "add_eos_token": False})
+    )
 
 
 Maker = Callable[[str, str], Path]
