@@ -100,7 +100,7 @@ def argv(tool: Path, options: Options) -> list[str]:
 
 
 _TENSOR = re.compile(
-    r"\[ *(?P<index>\d+)/ *(?P<total>\d+)\] (?P<name>.+?) +- \[(?P<shape>[ \d,]+)\], type = +(?P<was>\w+), "
+    r"\[ *(?P<index>\d+)/ *(?P<total>\d+)\] (?P<name>.+?) +- \[(?P<shape>[ \d,]+)\], type = +(?P<was>\w+),"
     r"(?P<rest>.*)"
 )
 _TARGET = re.compile(r"converting to (\w+)|size =.* -> .* \((\w+)\)$")

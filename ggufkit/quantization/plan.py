@@ -28,6 +28,7 @@ _NEED_IMATRIX = {
     TensorType.IQ1_M,
     TensorType.IQ1_S,
 }
+_Q5_K_OUTPUT = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS"}
 _EMBEDDINGS = {"token_embd.weight", "per_layer_token_embd.weight"}
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 
@@ -131,6 +132,8 @@ def plan(source: Path, kind: QuantizationType, options: QuantizeOptions | None =
     if report.failure:
         if "imatrix" in report.failure:
             raise InputError(f"llama.cpp does not accept the importance matrix {options.imatrix}: {report.failure}")
+        if "no tensor type fallback" in report.failure:
+            raise UsageError(f"{kind.name} does not fit the tensors of this model: {report.failure}")
         raise GgufFileError(f"llama.cpp does not accept {source}: {report.failure}")
     tensors = _tensors(source, headers, report)
     _refuse_requantizing(source, tensors, options)
@@ -147,10 +150,7 @@ def plan(source: Path, kind: QuantizationType, options: QuantizeOptions | None =
         type=kind,
         options=options,
         tensors=tensors,
-        fallbacks=tuple(
-            Fallback(line.name, line.columns, _type_named(line.wanted), _type_named(line.got))
-            for line in report.fallbacks
-        ),
+        fallbacks=_fallbacks(kind, options, tensors, report),
         without_importance=uncovered,
         bytes_before=sum(header.file_size for header in headers),
         bytes_after=_file_size(headers[0], tensors, options, report),
@@ -184,10 +184,10 @@ def _tool_options(
 def _read_model(source: Path) -> list[GgufHeader]:
     """Read the header of a model, or those of all parts of a split one."""
     first = read_header(source)
-    if "general.architecture" not in first.metadata:
-        raise GgufFileError(f"{source} is not a model: it has no key 'general.architecture'")
     count = first.metadata.get("split.count", 0)
     if not isinstance(count, int) or count < 2:
+        if "general.architecture" not in first.metadata:
+            raise GgufFileError(f"{source} is not a model: it has no key 'general.architecture'")
         return [first]
     found = _SHARD.search(source.name)
     if not found or found[1] != "00001" or int(found[2]) != count:
@@ -251,6 +251,31 @@ def _needs_imatrix(tensor: PlannedTensor, kind: QuantizationType) -> bool:
     if tensor.to is tensor.was or tensor.name in _EMBEDDINGS or tensor.name == "output.weight":
         return False
     return tensor.to in _NEED_IMATRIX or (tensor.to is TensorType.Q2_K and kind.name == "Q2_K_S")
+
+
+def _fallbacks(
+    kind: QuantizationType, options: QuantizeOptions, tensors: tuple[PlannedTensor, ...], report: tool.Report
+) -> tuple[Fallback, ...]:
+    """List what llama-quantize reports, and the one that it does not.
+
+    Where the recipe's blocks do not divide the rows of the output layer (or of the embeddings that stand for it), it
+    gets Q8_0 instead of Q6_K or Q5_K without a word (src/llama-quant.cpp, llama_tensor_get_type_impl).
+    """
+    named = {line.name: line for line in report.fallbacks}
+    found = [
+        Fallback(line.name, line.columns, _type_named(line.wanted), _type_named(line.got)) for line in named.values()
+    ]
+    by_name = {tensor.name: tensor for tensor in tensors}
+    last = by_name.get("output.weight") or by_name.get("token_embd.weight")
+    if last is None or last.name in named or options.pure or last.was is TensorType.Q8_0:
+        return tuple(found)
+    chosen = [options.output_tensor_type, *(t for p, t in options.tensor_types if re.search(p.lower(), last.name))]
+    if any(tensor_type is not None for tensor_type in chosen) or kind.base is TensorType.MXFP4:
+        return tuple(found)
+    if last.to is TensorType.Q8_0 and kind.base.block_size > 1 and last.shape[0] % kind.base.block_size:
+        wanted = TensorType.Q5_K if kind.name in _Q5_K_OUTPUT else TensorType.Q6_K
+        found.insert(0, Fallback(last.name, last.shape[0], wanted, last.to))
+    return tuple(found)
 
 
 def _uncovered(
