@@ -20,7 +20,11 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+
+UPSTREAM = {}  # what is replaced below, so that each job starts from the original
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,8 +41,10 @@ def main(arguments: list[str] | None = None) -> None:
     import torch
 
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
-    if options.raw_config:
-        conversion.ModelBase.load_hparams = staticmethod(read_raw_config)
+    load_hparams = UPSTREAM.setdefault("load_hparams", conversion.ModelBase.load_hparams)
+    recognise = UPSTREAM.setdefault("get_vocab_base_pre", conversion.TextModel.get_vocab_base_pre)
+    conversion.ModelBase.load_hparams = staticmethod(read_raw_config if options.raw_config else load_hparams)
+    conversion.TextModel.get_vocab_base_pre = accepting_unknown(recognise, options.pre) if options.pre else recognise
     file_types = {
         "f32": gguf.LlamaFileType.ALL_F32,
         "f16": gguf.LlamaFileType.MOSTLY_F16,
@@ -50,8 +56,6 @@ def main(arguments: list[str] | None = None) -> None:
         hyperparameters = conversion.ModelBase.load_hparams(options.checkpoint, False)
         architecture = conversion.get_model_architecture(hyperparameters, conversion.ModelType.TEXT)
         model_class = conversion.get_model_class(architecture)
-        if options.pre:
-            accept_unknown_pretokenizer(model_class, options.pre)
         model = model_class(options.checkpoint, file_types[options.outtype], options.output)
         if options.vocab_only:
             model.write_vocab()
@@ -82,16 +86,14 @@ def read_raw_config(folder: Path, is_mistral_format: bool = False) -> dict:
     return config
 
 
-def accept_unknown_pretokenizer(model_class: type, name: str) -> None:
-    recognise = model_class.get_vocab_base_pre
-
+def accepting_unknown(recognise: Callable[..., str], name: str) -> Callable[..., str]:
     def recognise_or_name(self, tokenizer) -> str:
         try:
             return recognise(self, tokenizer)
         except NotImplementedError:
             return name
 
-    model_class.get_vocab_base_pre = recognise_or_name
+    return recognise_or_name
 
 
 if __name__ == "__main__":
