@@ -133,11 +133,13 @@ def _uv_settings() -> dict[str, str]:
 
 def _explain(error: LlamaCppError, purpose: str) -> LlamaCppError | MissingDependencyError:
     text = str(error)
+    # Of what pip said only its own conclusions: the rest is retries and warnings.
+    said = " ".join(found.strip() for found in re.findall(r"ERROR: ([^|]*)", text.partition(" (command: ")[0])) or text
     if "externally-managed-environment" in text or is_externally_managed():
         return externally_managed(purpose)
     if re.search(r"ProxyError|ConnectionError|NewConnectionError|Temporary failure|timed out|Cannot connect", text):
         return LlamaCppError(
-            f"cannot {purpose}: the package index cannot be reached ({text})",
+            f"cannot {purpose}: the package index cannot be reached ({said})",
             hint="check the network and pip's index and proxy settings (pip config list), or give --sdist FILE",
         )
-    return LlamaCppError(f"cannot {purpose}: {text}", hint="check pip's index and proxy settings: pip config list")
+    return LlamaCppError(f"cannot {purpose}: {said}", hint="check pip's index and proxy settings: pip config list")

@@ -118,6 +118,9 @@ class _SetUp:
         needed = self._needed()
         if needed and not self.options.dry_run:
             self._check_room(needed)
+            if "llama.cpp" in needed:  # what would stop the build later is better said before the download
+                build.find_compiler()
+                build.check_backends(self.options.build)
             with self._alone() as lock:
                 # Another set-up may have done it while we waited.
                 needed = self._needed()

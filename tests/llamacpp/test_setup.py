@@ -135,6 +135,16 @@ def test_a_removed_compiler_does_not_matter_once_it_is_built(world, monkeypatch)
     assert states(set_up()) == ALL_THERE
 
 
+def test_no_compiler_is_said_before_anything_is_fetched(world, monkeypatch):
+    def none():
+        raise MissingDependencyError("no C++ compiler is installed")
+
+    monkeypatch.setattr(build, "find_compiler", none)
+    with pytest.raises(MissingDependencyError):
+        set_up()
+    assert world.calls == []
+
+
 def test_force_compiles_although_it_is_there(world):
     set_up()
     world.calls.clear()
