@@ -23,7 +23,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-
 UPSTREAM = {}  # what is replaced below, so that each job starts from the original
 
 
