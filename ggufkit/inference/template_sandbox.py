@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-LARGEST_SOURCE = 512 << 10  # characters; the longest known template has 17 thousand
+LARGEST_SOURCE = 100_000  # characters; the longest known template has 17 thousand, and compiling takes its time
 LARGEST_VALUE = 16 << 20  # characters, or elements counted as often as they would be printed
 LARGEST_NUMBER = 4096  # bits
 WIDEST_PADDING = 10_000
@@ -188,7 +188,7 @@ def _repeated(left: Any, right: Any) -> int:
     """Return the size of a product before it is computed."""
     for value, count in ((left, right), (right, left)):
         if isinstance(value, str | bytes | list | tuple) and isinstance(count, int):
-            return (_weight(value, {}) + 1) * max(0, count)
+            return max(1, _weight(value, {})) * max(0, count)
     return 0
 
 
