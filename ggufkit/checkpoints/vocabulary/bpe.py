@@ -44,7 +44,8 @@ def read_tokenizer_json(files: TokenizerFiles, vocabulary_size: int | None) -> B
     base = read_base_vocabulary(path, files.model)
     merges = read_merges(path, files.model, base)
     added = merged_added_tokens(files, base)
-    name = pretokenizer_name(files.tokenizer or {}, base, path)
+    texts = base.keys() | {token.text for token in added}
+    name = pretokenizer_name(files.tokenizer or {}, texts, path)
     return _assemble(files, base, added, merges, name, vocabulary_size)
 
 
