@@ -74,8 +74,9 @@ def _build_lines(found: "Diagnosis") -> list[str]:
     if build.compiler:
         lines.append(f"made with {build.compiler}")
     for device in build.devices:
-        memory = f"{_output.size(device.memory_free)} free of {_output.size(device.memory_total)}"
-        lines.append(f"{device.name} ({device.backend}, {device.kind}): {device.description}, {memory}")
+        # The CPU's memory has a row of its own.
+        memory = f", {_output.size(device.memory_free)} free of {_output.size(device.memory_total)}"
+        lines.append(f"{device.name} ({device.backend}): {device.description}{'' if device.kind == 'cpu' else memory}")
     if build.features:
         lines.append(f"features {' '.join(build.features)}")
     return lines

@@ -42,7 +42,8 @@ class Libraries:
 
 def ask(installation: Installation) -> Libraries:
     """Load the build's libraries in a child process and ask them. Raises LlamaCppError when they do not load."""
-    done = run.run([sys.executable, "-m", "ggufkit.llamacpp.devices", installation.lib])
+    # -P: the current folder may hold modules whose names hide the standard library's
+    done = run.run([sys.executable, "-P", "-m", "ggufkit.llamacpp.devices", installation.lib])
     try:
         answer = json.loads(done.stdout)
     except ValueError:

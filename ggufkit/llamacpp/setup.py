@@ -258,7 +258,7 @@ class _SetUp:
     def _check(self) -> str:
         """Load the libraries through the binding in a process of its own, so that a broken build cannot end ours."""
         code = "from ggufkit.llamacpp import binding; print(binding.load().llama_print_system_info().decode())"
-        done = run.run([sys.executable, "-c", code])
+        done = run.run([sys.executable, "-P", "-c", code])
         return done.stdout.strip().rstrip("| ")
 
     @contextlib.contextmanager
