@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from ggufkit.cli import _chat
+from ggufkit.cli import _chat, _errors
 from ggufkit.errors import GgufkitError, UsageError
 from ggufkit.inference.engine import GenerationResult
 from ggufkit.inference.options import SamplingOptions
@@ -51,7 +51,7 @@ def talk(session: ChatSession, *, single_turn: bool) -> int:
             terminal.take(text)
         except GgufkitError as error:
             # In a conversation a mistake costs one message, not all of them.
-            _chat.tell(f"error: {error}" + (f" (hint: {error.hint})" if error.hint else ""))
+            _errors.report(error)
         if single_turn and terminal.last:
             break
     return 0

@@ -4,7 +4,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -305,11 +304,11 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 
 @pytest.fixture
-def broken(tmp_path: Path, random_model: Path) -> Iterator[dict[str, Path]]:
+def broken(tmp_path: Path, random_model: Path) -> dict[str, Path]:
     good = random_model.read_bytes()
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint/config.json").write_text("{}")
-    yield {
+    return {
         "missing": tmp_path / "missing.gguf",
         "empty": write_bytes(tmp_path / "empty.gguf", b""),
         "text": write_bytes(tmp_path / "text.gguf", b"<!doctype html>"),

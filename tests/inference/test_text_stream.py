@@ -1,5 +1,7 @@
 """Text that comes out of bytes piece by piece is the text of all bytes, and stops where it must."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ def test_bytes_that_are_not_utf8_are_shown() -> None:
 @given(st.binary(max_size=40), st.lists(st.integers(0, 40)))
 def test_no_cut_changes_the_text(data: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    parts = [data[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    parts = [data[begin:end] for begin, end in itertools.pairwise(edges)]
     assert "".join(collect(TextStream(), parts)) == data.decode("utf-8", "replace")
 
 
@@ -30,7 +32,7 @@ def test_no_cut_changes_the_text(data: bytes, cuts: list[int]) -> None:
 def test_the_text_ends_before_the_first_stop_string(text: str, stop: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     stream = TextStream([stop])
-    parts = [text[begin:end].encode() for begin, end in zip(edges, edges[1:], strict=False)]
+    parts = [text[begin:end].encode() for begin, end in itertools.pairwise(edges)]
     assert "".join(collect(stream, parts)) == text.split(stop)[0]
     assert stream.stopped_by == (stop if stop in text else None)
 
