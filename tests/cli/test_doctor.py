@@ -12,6 +12,7 @@ from ggufkit.llamacpp import binding, find, pin
 @pytest.fixture
 def bare(tmp_path, monkeypatch):
     monkeypatch.delenv(find.VARIABLE, raising=False)
+    pin.pin()  # read while it is still found in the checkout
     monkeypatch.setattr(pin, "checkout", lambda: None)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(binding, "installed_version", lambda: None)

@@ -9,6 +9,7 @@ from ggufkit.llamacpp import binding, devices, diagnosis, find, pin
 def bare(tmp_path, monkeypatch):
     """A machine on which nothing was set up."""
     monkeypatch.delenv(find.VARIABLE, raising=False)
+    pin.pin()  # read while it is still found in the checkout
     monkeypatch.setattr(pin, "checkout", lambda: None)
     monkeypatch.setattr(diagnosis, "checkout", lambda: None)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

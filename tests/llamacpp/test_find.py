@@ -27,9 +27,9 @@ def places(tmp_path, monkeypatch):
     """A checkout and a home of our own, both empty."""
     checkout, data = tmp_path / "checkout", tmp_path / "data"
     monkeypatch.delenv(find.VARIABLE, raising=False)
+    pinned = pin.pin().version  # read while it is still found in the real checkout
     monkeypatch.setattr(pin, "checkout", lambda: checkout)
     monkeypatch.setenv("XDG_DATA_HOME", str(data))
-    pinned = pin.pin().version
     return checkout / "vendor/llama.cpp/dist", data / "ggufkit/llama.cpp" / pinned / "dist"
 
 
