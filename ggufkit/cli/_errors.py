@@ -10,7 +10,7 @@ INTERRUPTED = 130
 
 
 def report(error: BaseException) -> int:
-    """Print an error as `error: …` and `hint: …` on stderr; return the exit code. GGUFKIT_DEBUG=1: also the traceback."""
+    """Print an error as `error: …` and `hint: …` on stderr; return the exit code. GGUFKIT_DEBUG=1 shows more."""
     if os.environ.get("GGUFKIT_DEBUG") == "1":
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):

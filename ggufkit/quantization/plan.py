@@ -125,7 +125,7 @@ def plan(source: Path, kind: QuantizationType, options: QuantizeOptions | None =
     options = options or QuantizeOptions()
     headers = _read_model(source)
     _refuse_idle_patterns(headers, kind, options)
-    covered = imatrix.coverage(options.imatrix) if options.imatrix else None
+    covered = imatrix.coverage(options.imatrix) if options.imatrix else {}
     aligned = all(header.alignment == _ALIGNMENT for header in headers)
     overrides = () if aligned else (("general.alignment", f"int:{_ALIGNMENT}"),)
     report = tool.quantize(_tool_options(source, None, kind, options, overrides))
@@ -280,12 +280,12 @@ def _fallbacks(
 
 def _uncovered(
     path: Path | None,
-    covered: Mapping[str, int] | None,
+    covered: Mapping[str, int],
     tensors: tuple[PlannedTensor, ...],
     needing: list[PlannedTensor],
 ) -> tuple[str, ...]:
     """Name the tensors without importance values; refuse gaps and misfits on which llama-quantize gives up midway."""
-    if covered is None:
+    if path is None:
         return ()
     quantized = [tensor for tensor in tensors if tensor.to is not tensor.was and tensor.to.is_quantized]
     for tensor in quantized:

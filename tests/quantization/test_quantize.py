@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -168,8 +169,9 @@ def test_a_split_model_is_taken_whole(models: Path, tmp_path: Path):
 
 
 @pytest.mark.oracle
-def test_an_importance_matrix_is_used(models: Path, tmp_path: Path):
-    source, matrix = models / "even-F16.gguf", tiny_gguf.write_imatrix(tmp_path / "imatrix.gguf")
+@pytest.mark.parametrize("write", [tiny_gguf.write_imatrix, tiny_gguf.write_legacy_imatrix])
+def test_an_importance_matrix_is_used(write: Callable[[Path], Path], models: Path, tmp_path: Path):
+    source, matrix = models / "even-F16.gguf", write(tmp_path / "imatrix")
     options = QuantizeOptions(imatrix=matrix)
     planned = plan(source, quantization_type("Q2_K_S"), options)
     result = quantize(source, "Q2_K_S", tmp_path / "ours.gguf", options)
@@ -193,11 +195,15 @@ def test_matrices_that_would_stop_it_midway_are_refused_before(models: Path, tmp
     gap = tiny_gguf.write_imatrix(tmp_path / "gap.gguf", leave_out=["blk.1.ffn_up.weight"])
     alien = tiny_gguf.write_imatrix(tmp_path / "alien.gguf", columns=64)
     (tmp_path / "text.dat").write_text("hello")
+    (tmp_path / "longer.dat").write_text("no model, and no importance matrix either")
+    legacy = tiny_gguf.write_legacy_imatrix(tmp_path / "legacy.dat", leave_out=["blk.0.attn_q.weight"])
     cases = {
         gap: "nothing for 1 tensors that need it, as 'blk.1.ffn_up.weight'",
         alien: "not for this model: it has 64 values",
         source: "but no importance matrix",
-        tmp_path / "text.dat": "does not accept the importance matrix",
+        tmp_path / "text.dat": "text.dat is no importance matrix: ",
+        tmp_path / "longer.dat": "longer.dat is no importance matrix: ",
+        legacy: "nothing for 1 tensors that need it, as 'blk.0.attn_q.weight'",
         tmp_path / "missing.gguf": "no such importance matrix",
         tmp_path / ("x" * 200): "longer than 127 bytes",
     }

@@ -1,5 +1,6 @@
 """Tiny Llamas with random weights as GGUF files, importance matrices for them, and llama-quantizes that misbehave."""
 
+import struct
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -74,6 +75,20 @@ def write_imatrix(path: Path, *, leave_out: Iterable[str] = (), columns: int | N
             writer.add_tensor(f"{name}.in_sum2", sums)
             writer.add_tensor(f"{name}.counts", np.full((1, 1), 1536, np.float32))
     return _finish(writer, path)
+
+
+def write_legacy_imatrix(path: Path, *, leave_out: Iterable[str] = ()) -> Path:
+    """Write an importance matrix in the format before GGUF: entries, then the chunk count and the text's name."""
+    random = np.random.default_rng(1)
+    names = [name for name, shape in weights().items() if name.startswith("blk.") and len(shape) > 1]
+    names = [name for name in names if name not in leave_out]
+    content = struct.pack("<i", len(names))
+    for name in names:
+        columns = weights()[name][1]
+        content += struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", 3, columns)
+        content += (random.random(columns) * 100).astype("<f4").tobytes()
+    path.write_bytes(content + struct.pack("<ii", 3, len("some-text.txt")) + b"some-text.txt")
+    return path
 
 
 def by_hand(source: Path, kind: str, output: Path, *flags: str | Path) -> bytes:
