@@ -228,16 +228,22 @@ def _declared() -> list[str]:
 
 
 def _package_problems(packages: tuple[Package, ...]) -> list[Problem]:
-    target = f"-e {checkout()}" if checkout() else "ggufkit"
     problems = []
     for extra in dict.fromkeys(package.extra for package in packages):
         bad = [package for package in packages if package.extra == extra and not package.is_fine]
         if bad:
             names = ", ".join(f"{package.name} {package.version or 'missing'} ({package.wanted})" for package in bad)
             what = f"for verify and llama.cpp's converter: {names}" if extra == "hf" else names
-            suffix = f"[{extra}]" if extra else ""
-            problems.append(Problem(what, f"{sys.executable} -m pip install '{target}{suffix}'", not extra))
+            problems.append(Problem(what, _package_fix(extra), not extra))
     return problems
+
+
+def _package_fix(extra: str) -> str:
+    suffix = f"[{extra}]" if extra else ""
+    if root := checkout():
+        # The script knows how to get a torch without gigabytes of CUDA.
+        return str(root / "scripts" / "setup") + (" --test" if extra == "hf" else "")
+    return f"{sys.executable} -m pip install 'ggufkit{suffix}'"
 
 
 def _version(name: str) -> str | None:
