@@ -17,6 +17,9 @@ def read_base_vocabulary(path: Path, model: Mapping[str, Any]) -> dict[str, int]
     vocabulary = model.get("vocab")
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise CheckpointError(f"{path}: no `vocab` in its model")
+    ids = vocabulary.values()
+    if set(map(type, ids)) == {int} and min(ids) >= 0 and len(set(ids)) == len(ids):
+        return vocabulary
     by_id: dict[int, str] = {}
     for text, token_id in vocabulary.items():
         if not is_token_id(token_id) or token_id < 0:
@@ -53,7 +56,7 @@ def merged_added_tokens(files: TokenizerFiles, base: Mapping[str, int]) -> list[
     return list(tokens.values())
 
 
-def read_merges(path: Path, model: Mapping[str, Any], vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
+def read_merges(path: Path, model: Mapping[str, Any], vocabulary: Mapping[str, int]) -> list[list[str]]:
     """Read `model.merges`, written as "left right" or as [left, right].
 
     Raises:
@@ -62,17 +65,15 @@ def read_merges(path: Path, model: Mapping[str, Any], vocabulary: Mapping[str, i
     entries = model.get("merges")
     if not isinstance(entries, list):
         raise CheckpointError(f"{path}: no `merges` in its model")
-    merges: list[tuple[str, str]] = []
-    for entry in entries:
-        pair = tuple(entry.split(" ")) if isinstance(entry, str) else tuple(entry) if isinstance(entry, list) else ()
-        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-            raise CheckpointError(f"{path}: merge {len(merges)} is not a pair: {entry!r}")
-        merges.append(pair)
-    check_merges(path, merges, vocabulary)
-    return merges
+    pairs = [entry.split(" ") if isinstance(entry, str) else entry for entry in entries]
+    for rank, pair in enumerate(pairs):
+        if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str or type(pair[1]) is not str:
+            raise CheckpointError(f"{path}: merge {rank} is not a pair: {entries[rank]!r}")
+    check_merges(path, pairs, vocabulary)
+    return pairs
 
 
-def check_merges(path: Path, merges: list[tuple[str, str]], vocabulary: Mapping[str, int]) -> None:
+def check_merges(path: Path, merges: list[list[str]], vocabulary: Mapping[str, int]) -> None:
     """Refuse merges of tokens that do not exist. Raises CheckpointError."""
     for rank, (left, right) in enumerate(merges):
         if left not in vocabulary or right not in vocabulary or left + right not in vocabulary:

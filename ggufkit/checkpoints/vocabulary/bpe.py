@@ -72,7 +72,7 @@ def _assemble(
     files: TokenizerFiles,
     base: Mapping[str, int],
     added: list[AddedToken],
-    merges: list[tuple[str, str]],
+    merges: list[list[str]],
     pretokenizer: str,
     vocabulary_size: int | None,
 ) -> ByteLevelVocabulary:
@@ -90,30 +90,30 @@ def _assemble(
         text = token.text if token.normalized else _decoded(token.text)
         tokens[token.id], token_type = classify_added(text, special=token.special)
         types[token.id] = int(token_type)
-    return ByteLevelVocabulary(
-        tokens, types, [f"{_joined(left)} {_joined(right)}" for left, right in merges], pretokenizer
-    )
+    return ByteLevelVocabulary(tokens, types, [_joined(*pair) for pair in merges], pretokenizer)
 
 
-def _read_merges_txt(files: TokenizerFiles) -> list[tuple[str, str]]:
+def _read_merges_txt(files: TokenizerFiles) -> list[list[str]]:
     path = files.folder / "merges.txt"
     if not path.is_file():
         raise CheckpointError(f"{files.folder}: vocab.json, but neither merges.txt nor tokenizer.json beside it")
     lines = read_text(path).split("\n")
     if lines and lines[0].startswith("#"):
         lines = lines[1:]
-    merges: list[tuple[str, str]] = []
+    merges: list[list[str]] = []
     for line in filter(None, map(str.strip, lines)):
         left, _, right = line.partition(" ")
         if not left or not right or " " in right:
             raise CheckpointError(f"{path}: not a pair of tokens: {line!r}")
-        merges.append((left, right))
+        merges.append([left, right])
     return merges
 
 
-def _joined(part: str) -> str:
+def _joined(left: str, right: str) -> str:
     """A space inside a merge would read as the gap between its halves: write it as byte-level BPE spells spaces."""
-    return part.replace(" ", "Ġ")
+    if " " in left or " " in right:
+        left, right = left.replace(" ", "Ġ"), right.replace(" ", "Ġ")
+    return f"{left} {right}"
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -127,10 +127,13 @@ _BYTES = _byte_alphabet()
 
 
 def _decoded(text: str) -> str:
-    """Write an added token as the text that it stands for: llama.cpp looks for it in plain text.
+    """Write an added token in byte spelling (`ĠĠ`) as the text that it stands for: llama.cpp has plain text there.
 
-    A text that is not all in the byte alphabet is plain already.
+    A text that is not all in the byte alphabet, or does not spell Unicode in it (`§§`), is plain already.
     """
     if all(character in _BYTES for character in text):
-        return bytes(_BYTES[character] for character in text).decode("utf-8", "replace")
+        try:
+            return bytes(_BYTES[character] for character in text).decode("utf-8")
+        except UnicodeDecodeError:
+            return text
     return text

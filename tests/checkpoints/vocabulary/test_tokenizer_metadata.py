@@ -91,7 +91,7 @@ class TestByteLevel:
             added(6, "ĠĠĠ", special=False, normalized=True),  # meant to the letter
             added(7, "one▁two", special=False),
             added(8, "<|looks_special|>", special=False),
-            added(9, "<｜begin▁of▁sentence｜>", special=False),
+            added(9, "<\uff5cbegin▁of▁sentence\uff5c>", special=False),
         ]
         change(byte_level, "added_tokens", value=tokens)
         metadata = tokenizer_metadata(byte_level, {})
@@ -100,7 +100,7 @@ class TestByteLevel:
             "ĠĠĠ",
             "one two",
             "<|looks_special|>",
-            "<｜begin▁of▁sentence｜>",
+            "<\uff5cbegin▁of▁sentence\uff5c>",
         ]
         assert metadata["tokenizer.ggml.token_type"][5:] == [USER_DEFINED] * 3 + [CONTROL] * 2  # type: ignore[index]
 
