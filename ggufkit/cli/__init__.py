@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ggufkit import __version__
-from ggufkit.cli import _errors, chat, convert, doctor, quantize, setup
+from ggufkit.cli import _errors, _signals, chat, convert, doctor, quantize, setup
 from ggufkit.errors import GgufkitError
 
 EXAMPLES = """\
@@ -60,7 +60,8 @@ def root(
 def main() -> None:
     """Run the command; whatever a user can cause ends as one line, a hint and a documented exit code."""
     try:
-        app()
+        with _signals.orderly_end():
+            app()
     except (GgufkitError, KeyboardInterrupt) as error:
         sys.exit(_errors.report(error))
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes one line as well

@@ -75,13 +75,13 @@ def run(
     except OSError as error:
         raise LlamaCppError(f"cannot start {command[0]}: {error.strerror}", hint="ggufkit doctor") from error
     output = _Output(on_line)
-    try:
-        with process:
+    with process:
+        try:
             output.follow(process)
             status = process.wait()
-    except BaseException:
-        _kill(process)
-        raise
+        except BaseException:
+            _kill(process)  # here, because leaving the outer block waits for the process to end
+            raise
     if status:
         raise _failure(command, status, output)
     text = b"".join(output.stdout).decode("utf-8", "replace")
