@@ -123,7 +123,10 @@ def parse(lines: Iterable[str]) -> Report:
     fallbacks: list[FallbackLine] = []
     needs_imatrix, dataset, chunks, failure = False, None, 0, None
     for line in lines:
-        if found := _TENSOR.match(line):
+        # A failure comes first: it may end a line that began with a tensor.
+        if failed := next((match for pattern in _FAILURES if (match := pattern.search(line))), None):
+            failure = failed[1].strip()
+        elif found := _TENSOR.match(line):
             target = _TARGET.search(found["rest"])
             shape = tuple(int(extent) for extent in found["shape"].split(","))
             tensors.append(TensorLine(found["name"], shape, found["was"], target and (target[1] or target[2])))
@@ -135,8 +138,6 @@ def parse(lines: Iterable[str]) -> Report:
             dataset = found[1]
         elif found := _CHUNKS.match(line):
             chunks = int(found[1])
-        elif failed := next((match for pattern in _FAILURES if (match := pattern.search(line))), None):
-            failure = failed[1].strip()
     return Report(tuple(tensors), tuple(fallbacks), needs_imatrix, dataset, chunks, failure)
 
 

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import handmade_checkpoint
 import numpy as np
 import pytest
+import tiny_gguf
 
 from ggufkit import cli
 from ggufkit.cli.quantize import output_paths, sort_arguments
@@ -22,10 +24,6 @@ from ggufkit.errors import UsageError
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.llamacpp.find import VARIABLE
 from ggufkit.quantization.types import quantization_type
-
-sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("quantization", "conversion"))
-import tiny_checkpoints
-import tiny_gguf
 
 COMMAND = [sys.executable, "-c", "from ggufkit.cli import main; main()", "quantize"]
 
@@ -69,7 +67,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Llama as a checkpoint folder; tests must not change it."""
     folder = tmp_path_factory.mktemp("checkpoints") / "llama"
     folder.mkdir()
-    tiny_checkpoints.make("llama", folder, "bfloat16")
+    handmade_checkpoint.write(folder)
     return folder
 
 
@@ -310,7 +308,7 @@ def test_a_failure_behind_the_conversion_leaves_nothing(
     out.mkdir()
     ran = ggufkit("Q8_0", checkpoint, "-o", out, "--output-tensor-type", "Q6_K")
     assert ran.code == 2  # before a weight is converted
-    assert "rows of 64 weights do not divide into blocks of 256" in ran.err
+    assert "rows of 32 weights do not divide into blocks of 256" in ran.err
     monkeypatch.setenv(VARIABLE, str(tiny_gguf.fake_build(tmp_path / "build", tiny_gguf.HALF)))
     ran = ggufkit("Q8_0", checkpoint, "-o", out)
     assert ran.code == 7
@@ -337,8 +335,13 @@ def test_a_disk_too_small_for_both_files_is_found_before_the_conversion(
 
 @pytest.mark.engine
 @pytest.mark.fault
-@pytest.mark.parametrize("source", ["model", "checkpoint"])
-def test_ctrl_c_ends_it_at_once_and_leaves_nothing(source: str, here: Path, checkpoint: Path, tmp_path_factory):
+@pytest.mark.parametrize(
+    ("source", "sent", "code"),
+    [("model", signal.SIGINT, 130), ("checkpoint", signal.SIGINT, 130), ("model", signal.SIGTERM, 143)],
+)
+def test_signals_end_it_at_once_and_leave_nothing(
+    source: str, sent: signal.Signals, code: int, here: Path, checkpoint: Path, tmp_path_factory
+):
     build = tiny_gguf.fake_build(tmp_path_factory.mktemp("build") / "build", tiny_gguf.HANG)
     path = here / "model-F16.gguf" if source == "model" else checkpoint
     process = subprocess.Popen(
@@ -348,11 +351,11 @@ def test_ctrl_c_ends_it_at_once_and_leaves_nothing(source: str, here: Path, chec
         text=True,
     )
     child = int(_wait_for(here / "hanging").read_text())
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     started = time.monotonic()
     _, err = process.communicate(timeout=30)
-    assert time.monotonic() - started < 5
-    assert process.returncode == 130
+    assert time.monotonic() - started < 10  # a busy machine; 2 on a free one
+    assert process.returncode == code
     assert "Traceback" not in err
     assert not Path(f"/proc/{child}").exists()
     assert names(here) == {"model-F16.gguf", "hanging"}

@@ -5,7 +5,6 @@ import ctypes
 import os
 import resource
 import struct
-import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import raw_gguf as raw
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -21,9 +21,6 @@ from ggufkit.errors import GgufFileError
 from ggufkit.gguf_file.reader import MAX_ARRAY_STRINGS, ValueType, read_header, tensor_bytes
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.find import find
-
-sys.path.insert(0, str(Path(__file__).parent))
-import raw_gguf as raw
 
 SCALARS: dict[gguf.GGUFValueType, Any] = {
     gguf.GGUFValueType.UINT8: 255,
@@ -297,10 +294,10 @@ def test_a_sparse_terabyte_of_zeros_is_refused_fast_and_in_little_memory(tmp_pat
     strings = raw.array("k", raw.STRING, MAX_ARRAY_STRINGS, b"")
     path.write_bytes(raw.file([raw.NAME, strings], keys=3, alignment=1))
     os.truncate(path, 1 << 40)
-    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(GgufFileError, match="key 2 is empty"):
         read_header(path)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
 
 

@@ -1,10 +1,10 @@
 """llama-quantize's command line and output: pure functions on recorded text, then the program itself."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import tiny_gguf
 
 from ggufkit.errors import LlamaCppError
 from ggufkit.llamacpp.find import VARIABLE, find
@@ -18,9 +18,6 @@ from ggufkit.llamacpp.quantize import (
     parse_types,
     quantize,
 )
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "quantization"))
-import tiny_gguf
 
 TOOL = Path("bin/llama-quantize")
 
@@ -88,6 +85,12 @@ def test_what_a_dry_run_printed_is_read():
 def test_a_failure_is_quoted():
     lines = ["llama_model_quantize: failed to quantize: unknown model architecture: 'martian'", "and more"]
     assert parse(lines).failure == "unknown model architecture: 'martian'"
+    # On a full disk it ends a line that began with a tensor.
+    line = (
+        "[  10/  21] blk.0.ffn_gate.weight   - [   256,    512,      1,      1], type =    f16, converting to q8_0 .. "
+        "llama_model_quantize: failed to quantize: basic_ios::clear: iostream error"
+    )
+    assert parse([line]).failure == "basic_ios::clear: iostream error"
 
 
 def test_progress_is_read_from_tensor_lines_only():
@@ -119,6 +122,14 @@ def test_a_source_that_it_cannot_load_is_a_failure_in_its_own_words(tmp_path: Pa
     report = quantize(Options(source=tmp_path / "bad.gguf", output=None, type="Q8_0", threads=1))
     assert report.failure is not None
     assert "failed to load model" in report.failure
+
+
+@pytest.mark.engine
+@pytest.mark.fault
+def test_a_full_disk_is_a_failure_of_the_stream(tmp_path: Path):
+    source = tiny_gguf.write_model(tmp_path / "model-F16.gguf")
+    report = quantize(Options(source=source, output=Path("/dev/full"), type="Q8_0", threads=1))
+    assert report.failure == "basic_ios::clear: iostream error"
 
 
 @pytest.mark.engine

@@ -1,12 +1,9 @@
 """Models to quantize, made once; tests must not change them."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import tiny_gguf
 
 
