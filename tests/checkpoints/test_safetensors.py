@@ -43,7 +43,6 @@ BAD = {
     "not utf-8": raw(b'{"\xff":1}'),
     "not json": raw(b"{,}"),
     "a list": raw([1]),
-    "leading space": raw(b' {"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
     "nested": raw(b'{"a":' * 50_000),
     "metadata of numbers": raw({"__metadata__": {"a": 1}, "a": entry()}),
     "tensor is a list": raw({"a": []}),
@@ -69,6 +68,14 @@ def test_bad_files_are_refused_by_us_and_by_the_library(tmp_path: Path, name: st
         SafetensorsFile(path)
     with pytest.raises((SafetensorError, OSError)):
         safe_open(path, framework="numpy")
+
+
+def test_a_header_must_begin_with_a_brace(tmp_path: Path) -> None:
+    """The format says so, though the library forgives a space."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(raw(b' {"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'))
+    with pytest.raises(CheckpointError, match="does not start with"):
+        SafetensorsFile(path)
 
 
 def test_a_good_file_gives_the_bytes_that_the_library_gives(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_decomposed_text_differs_where_the_original_composes(tmp_path: Path):
 
 def test_added_tokens_in_the_middle_of_text(tmp_path: Path):
     row = next(row for row in TABLE if row.name == "qwen2")
-    user_defined = ("<tool>", "    ", "\n\n\n", "§§", "▁x")
+    user_defined = ("<tool>", "    ", "\n\n\n", "§§")
     config = write_byte_level(tmp_path, pre_tokenizer_of(row), user_defined=user_defined)
     original = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     plain = ["a<tool>b", "x        y", "if a:\n\n\n\n    b", "§§§ §§", "<|im_end|", "<tool><tool>\n", *corpus()]
