@@ -46,7 +46,7 @@ def command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="A file, or a folder for several types; default: beside SRC."),
+        typer.Option("-o", "--output", help="A file, or a folder for several types."),
     ] = None,
     imatrix: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Importance matrix: which weights matter, from llama-imatrix.")
@@ -81,7 +81,7 @@ def command(
     """Quantize a model: make it several times smaller for a little loss.
 
     SRC is a GGUF file in F16, BF16 or F32, or a checkpoint folder, which is converted on the way. Without -o,
-    model-F16.gguf becomes model-Q4_K_M.gguf beside it.
+    model-F16.gguf becomes model-Q4_K_M.gguf beside it, and a checkpoint a file in the current folder.
     """
     from ggufkit.errors import InputError
     from ggufkit.quantization.plan import QuantizeOptions

@@ -20,6 +20,7 @@ def output_name(source: str, kind: QuantizationType) -> str:
 
 
 def output_path(source: Path, kind: QuantizationType) -> Path:
-    """Return the output's path beside the source, which is a GGUF file or a checkpoint's folder."""
-    name = source.name or source.resolve().name  # `.` has no name of its own
-    return source.parent / output_name(name, kind) if source.name else Path(output_name(name, kind))
+    """Return the output's path: beside a GGUF file; in the current folder for a checkpoint, as `convert` does."""
+    if source.is_dir():
+        return Path(output_name(source.resolve().name, kind))
+    return source.with_name(output_name(source.name, kind))

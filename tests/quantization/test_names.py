@@ -30,8 +30,11 @@ def test_the_type_of_the_source_is_replaced(source: str, output: str):
     assert output_name(source, Q4) == output
 
 
-def test_the_output_lies_beside_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_output_lies_beside_a_file_and_in_the_current_folder_for_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     assert output_path(Path("models/a-F16.gguf"), Q4) == Path("models/a-Q4_K_M.gguf")
     (tmp_path / "checkpoint").mkdir()
+    assert output_path(tmp_path / "checkpoint", Q4) == Path("checkpoint-Q4_K_M.gguf")
     monkeypatch.chdir(tmp_path / "checkpoint")
     assert output_path(Path(), Q4) == Path("checkpoint-Q4_K_M.gguf")
