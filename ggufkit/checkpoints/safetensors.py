@@ -1,7 +1,7 @@
 """Safetensors files without reading their data: checked headers, and tensors as ranges of bytes in a file.
 
 The format (huggingface/safetensors, README): an unsigned 64-bit little-endian length, a JSON header of that length,
-then the data. `data_offsets` count from the end of the header; together they cover the data with neither hole nor overlap.
+then the data. `data_offsets` count from the end of the header; together they cover the data without hole or overlap.
 """
 
 import json

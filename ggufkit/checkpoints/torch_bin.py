@@ -100,9 +100,11 @@ def _load(path: Path) -> "dict[str, Tensor]":
             f"reading {path.name} needs torch, which is not installed", hint="pip install 'ggufkit[hf]'"
         ) from None
     from pickle import UnpicklingError
+    from zipfile import is_zipfile
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # torch maps only its zip format; before version 1.6 a checkpoint was a bare pickle, which is read whole.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except UnpicklingError as error:
         raise UnsafeError(f"{path} pickles more than tensors, or is damaged: {_first_line(error)}") from None
     except (OSError, RuntimeError, ValueError, EOFError) as error:

@@ -7,21 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_checkpoints
 
 from ggufkit.llamacpp.find import find_source
 
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny_checkpoints
-
 ORACLE = Path(__file__).parents[1] / "oracles" / "llama_cpp_convert.py"
-
-# Every output type of a bf16 checkpoint, as nearly all released ones are; of float32 and float16 what differs.
-UPSTREAM_JOBS = [
-    (name, dtype, outtype)
-    for name in tiny_checkpoints.RECIPES
-    for dtype, outtypes in (("bfloat16", ("f32", "f16", "bf16", "q8_0")), ("float32", ("f32", "f16", "bf16")))
-    for outtype in outtypes
-] + [("llama", "float16", outtype) for outtype in ("f32", "f16", "bf16", "q8_0")]
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +35,7 @@ def upstream(
 ) -> Callable[[str, str, str], Path]:
     """Give the GGUF file that llama.cpp's converter makes of a recipe: all are made by one child process, in one go."""
     root = tmp_path_factory.mktemp("upstream")
-    outputs = {job: root / f"{'-'.join(job)}.gguf" for job in UPSTREAM_JOBS}
+    outputs = {job: root / f"{'-'.join(job)}.gguf" for job in tiny_checkpoints.UPSTREAM_JOBS}
     jobs = [
         [
             str(checkpoint(name, dtype)),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import UPSTREAM_JOBS
+import tiny_checkpoints
 from gguf import GGUFReader
 
 from ggufkit.conversion import Converter, OutputType, convert
@@ -18,7 +18,7 @@ ONLY_OURS = {
 }
 
 
-@pytest.mark.parametrize(("name", "dtype", "outtype"), UPSTREAM_JOBS, ids="-".join)
+@pytest.mark.parametrize(("name", "dtype", "outtype"), tiny_checkpoints.UPSTREAM_JOBS, ids="-".join)
 def test_equals_llama_cpp(
     name: str,
     dtype: str,

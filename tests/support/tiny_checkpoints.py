@@ -5,7 +5,7 @@ size that is not hidden / heads, norms that are not one, biases where the archit
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,14 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
+# Every output type of a bf16 checkpoint, as nearly all released ones are; of float32 and float16 what differs.
+UPSTREAM_JOBS = [
+    (name, dtype, outtype)
+    for name in RECIPES
+    for dtype, outtypes in (("bfloat16", ("f32", "f16", "bf16", "q8_0")), ("float32", ("f32", "f16", "bf16")))
+    for outtype in outtypes
+] + [("llama", "float16", outtype) for outtype in ("f32", "f16", "bf16", "q8_0")]
+
 
 def make(name: str, folder: Path, dtype: str = "float32") -> Path:
     """Make the checkpoint of a recipe in `folder` and return it."""
@@ -183,6 +191,3 @@ def _write_sentencepiece(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(
         json.dumps({**settings, "add_bos_token": True, "add_eos_token": False})
     )
-
-
-Maker = Callable[[str, str], Path]

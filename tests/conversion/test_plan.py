@@ -1,0 +1,138 @@
+"""A plan refuses what it does not understand, and says where and what."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import handmade_checkpoint
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+
+from ggufkit.conversion import OutputType, open_plan
+from ggufkit.errors import CheckpointError, UnmappedTensorError, UnsupportedArchitectureError
+
+Weights = dict[str, np.ndarray]
+
+
+def plan_of(folder: Path, weights: Weights | None = None, outtype: OutputType = OutputType.F16, **config: Any) -> Any:
+    with open_plan(handmade_checkpoint.write(folder, weights, **config), outtype) as plan:
+        return plan
+
+
+def without(name: str) -> Callable[[Weights], None]:
+    return lambda weights: weights.__delitem__(name)
+
+
+def adding(name: str, shape: tuple[int, ...]) -> Callable[[Weights], None]:
+    return lambda weights: weights.update({name: np.zeros(shape, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("model.layers.1.mlp.up_proj.weight"), r"no tensor of the checkpoint becomes blk\.1\.ffn_up\.weight"),
+        (without("model.norm.weight"), r"becomes output_norm\.weight"),
+        (without("lm_head.weight"), "no lm_head"),
+        (adding("model.layers.0.self_attn.q_proj.lora_A", (2, 2)), r"no rule for tensor .*lora_A"),
+        (adding("vision.patch", (2, 2)), r"no rule for tensor 'vision\.patch'"),
+        (adding("model.layers.2.input_layernorm.weight", (32,)), "beyond config.json's 2 layers"),
+        (
+            adding("lm_head.weight", (100, 32)),
+            r"output\.weight has shape \(100, 32\), but config\.json says \(257, 32\)",
+        ),
+        (adding("model.layers.0.self_attn.q_proj.weight", (30, 32)), r"'model\.layers\.0\.self_attn\.q_proj\.weight'"),
+        (adding("model.norm.bias", (0,)), r"tensor 'model\.norm\.bias' is empty"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Weights], None], message: str) -> None:
+    weights = handmade_checkpoint.tensors()
+    change(weights)
+    with pytest.raises(CheckpointError, match=message):
+        plan_of(tmp_path, weights)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"rope_scaling": {"rope_type": "made-up", "factor": 2}}, "rope type 'made-up'"),
+        ({"rope_scaling": [1]}, "expected an object"),
+        ({"vocab_size": 300}, "tokenizer|config.json says"),
+        ({"num_hidden_layers": 3}, r"blk\.2\."),
+        ({"rms_norm_eps": "tiny"}, "expected a number"),
+        ({"num_attention_heads": 8, "head_dim": None}, "shape"),
+    ],
+)
+def test_configs_that_do_not_fit_are_explained(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        plan_of(tmp_path, **config)
+
+
+def test_an_unmapped_tensor_is_not_dropped(tmp_path: Path) -> None:
+    weights = {**handmade_checkpoint.tensors(), "model.layers.0.mlp.gate_proj.scales": np.zeros(2, np.float32)}
+    with pytest.raises(UnmappedTensorError):
+        plan_of(tmp_path, weights)
+
+
+def test_integers_are_no_weights(tmp_path: Path) -> None:
+    weights = {**handmade_checkpoint.tensors(), "model.norm.weight": np.zeros(32, np.int8)}
+    with pytest.raises(CheckpointError, match="of type I8"):
+        plan_of(tmp_path, weights)
+
+
+def test_unknown_architecture_names_its_neighbours(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedArchitectureError, match="MistralForCausalLM"):
+        plan_of(tmp_path, architectures=["MistrallForCausalLM"])
+
+
+def test_what_llama_cpp_will_not_do_is_warned_of(tmp_path: Path) -> None:
+    [warning] = plan_of(tmp_path, sliding_window=16).warnings
+    assert "sliding_window of 16" in warning
+    [warning] = plan_of(tmp_path, partial_rotary_factor=0.5).warnings
+    assert "partial_rotary_factor = 0.5" in warning
+
+
+def test_the_layout_is_what_the_file_will_be(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, outtype=OutputType.Q8_0)
+    types = {tensor.name: tensor.type for tensor in plan.layout.tensors}
+    assert types["blk.0.attn_q.weight"] is GGMLQuantizationType.Q8_0
+    assert types["blk.0.attn_norm.weight"] is GGMLQuantizationType.F32
+    end = len(plan.layout.header)
+    for tensor in plan.layout.tensors:
+        assert tensor.offset == end
+        end += (tensor.size + 31) // 32 * 32
+    assert plan.layout.size == end
+
+
+def test_a_row_that_does_not_divide_falls_back_to_f16(tmp_path: Path) -> None:
+    weights = handmade_checkpoint.tensors()
+    for block in range(2):
+        prefix = f"model.layers.{block}.mlp"
+        weights |= {f"{prefix}.{part}_proj.weight": np.zeros((72, 32), np.float32) for part in ("gate", "up")}
+        weights[f"{prefix}.down_proj.weight"] = np.zeros((32, 72), np.float32)
+    plan = plan_of(tmp_path, weights, OutputType.Q8_0, intermediate_size=72)
+    types = {tensor.name: tensor.type.name for tensor in plan.layout.tensors}
+    assert (types["blk.0.ffn_down.weight"], types["blk.0.ffn_up.weight"]) == ("F16", "Q8_0")
+
+
+def test_auto_takes_the_checkpoint_s_own_type(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, outtype=OutputType.AUTO).output_type is OutputType.F16
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_experts_are_counted(tmp_path: Path, count: int) -> None:
+    """Four are announced; a missing one, the last included, and one too many are found."""
+    weights = handmade_checkpoint.tensors()
+    for block in range(2):
+        for part in ("gate", "up", "down"):
+            del weights[f"model.layers.{block}.mlp.{part}_proj.weight"]
+        moe = f"model.layers.{block}.block_sparse_moe"
+        weights[f"{moe}.gate.weight"] = np.zeros((4, 32), np.float32)
+        for expert in range(count):
+            weights[f"{moe}.experts.{expert}.w1.weight"] = np.zeros((64, 32), np.float32)
+            weights[f"{moe}.experts.{expert}.w2.weight"] = np.zeros((32, 64), np.float32)
+            weights[f"{moe}.experts.{expert}.w3.weight"] = np.zeros((64, 32), np.float32)
+    config = {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2}
+    with pytest.raises(CheckpointError, match=r"no expert \[3\]" if count == 3 else "more than 4 experts"):
+        plan_of(tmp_path, weights, **config)
