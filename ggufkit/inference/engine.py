@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ggufkit.errors import GgufFileError, InputError, LlamaCppError, UsageError
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, LARGEST_SEED, EngineOptions, SamplingOptions
@@ -34,8 +34,7 @@ class FinishReason(StrEnum):
     INTERRUPTED = "interrupted"  # the caller did not want more
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What one token added to the reply; `text` may be empty, `token` is None for text held back until the end."""
 
     text: str
@@ -125,8 +124,9 @@ class Engine:
         self._context: native.Context | None = None
         self._interrupted = False
         self._in_memory: list[int] = []  # what the context holds, or a continuation of it if a call was cut short
-        self._pieces: dict[int, bytes] = {}
+        self._pieces: dict[int, bytes | None] = {}
         self._control_tokens: dict[str, int] | None = None
+        self._turn = 0
         layers = options.gpu_layers if isinstance(options.gpu_layers, int) else -1
         self._model = native.Model(
             path,
@@ -288,14 +288,16 @@ class Engine:
             UsageError: no tokens, tokens outside the vocabulary, or an empty stop string.
             InputError: the prompt does not fit in the context.
             LlamaCppError: while iterating, when llama.cpp fails.
+            UsageError: while iterating, when another reply was begun meanwhile.
         """
-        self._check(tokens)
+        context = self._check(tokens)
         if not all(stop):
             raise UsageError("a stop string must not be empty")
         if max_tokens is not None and max_tokens < 1:
             raise UsageError("max_tokens must be positive")
         options = sampling or self.sampling_defaults()
         self._interrupted = False
+        context.resume()
         return Generation(self._steps(tuple(tokens), options, max_tokens, tuple(stop)))
 
     def interrupt(self) -> None:
@@ -331,6 +333,8 @@ class Engine:
         texts: list[str] = []
         generated = evaluated = 0
         reason = FinishReason.INTERRUPTED
+        self._turn += 1
+        turn = self._turn
         started = first = time.perf_counter()
         reused = self._reuse(prompt)
         sampler = _sampler(model, options, seed, prompt)
@@ -345,27 +349,33 @@ class Engine:
             except native.AbortedError:
                 self._interrupted = True
             ready = time.perf_counter()
+            # Looked up once: the loop runs for every token.
+            sample, decode, bytes_of, feed = sampler.sample, context.decode_one, self._reply_bytes, stream.feed
+            in_memory, full = self._in_memory, self.context_size
             while not self._interrupted:
-                token = sampler.sample(context)
+                token = sample(context)
                 if not generated:
                     first = time.perf_counter()
-                if model.ends_generation(token):
+                data = bytes_of(token)
+                if data is None:
                     reason = FinishReason.STOP
                     break
                 generated += 1
-                text = stream.feed(self._cached_bytes(token))
+                text = feed(data)
                 texts.append(text)
                 yield Piece(text, token)
+                if self._turn != turn:
+                    raise UsageError("this reply cannot go on: the engine has begun another one")
                 if stream.stopped_by is not None:
                     reason = FinishReason.STOP
                     break
-                if generated == max_tokens or len(self._in_memory) >= self.context_size:
+                if generated == max_tokens or len(in_memory) >= full:
                     reason = FinishReason.LENGTH
                     break
                 if self._interrupted:
                     break
-                self._in_memory.append(token)
-                context.decode_one(token)
+                in_memory.append(token)
+                decode(token)
                 evaluated += 1
             ended = time.perf_counter()
             if rest := stream.finish():
@@ -408,23 +418,27 @@ class Engine:
         del self._in_memory[shared:]
         return shared
 
-    def _cached_bytes(self, token: int) -> bytes:
-        data = self._pieces.get(token)
-        if data is None:
-            data = self._pieces[token] = self._model.token_bytes(token)
-        return data
+    def _reply_bytes(self, token: int) -> bytes | None:
+        """Return the bytes of a token, or None for one that ends the reply; remembered, for C calls take time."""
+        try:
+            return self._pieces[token]
+        except KeyError:
+            data = None if self._model.ends_generation(token) else self._model.token_bytes(token)
+            self._pieces[token] = data
+            return data
 
-    def _check(self, tokens: Sequence[int]) -> None:
+    def _check(self, tokens: Sequence[int]) -> native.Context:
         if not tokens:
             raise UsageError("there are no tokens to evaluate")
         if not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:
             raise UsageError(f"a token is outside the vocabulary of {self.vocabulary_size}")
-        self._live_context()
+        context = self._live_context()
         if len(tokens) > self.context_size:
             raise InputError(
                 f"the prompt has {len(tokens)} tokens, but the context holds {self.context_size}",
                 hint=f"-c {2 * len(tokens)} gives room for it and a reply",
             )
+        return context
 
     def _live_context(self) -> native.Context:
         if self._context is None:

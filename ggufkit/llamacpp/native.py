@@ -279,8 +279,12 @@ class Context:
         self.lib.llama_memory_clear(self._memory, True)
 
     def interrupt(self) -> None:
-        """Stop a running `decode` as soon as possible; may be called from another thread or a signal handler."""
+        """Stop `decode` as soon as possible, until `resume`; may be called from a thread or a signal handler."""
         self._stop.set()
+
+    def resume(self) -> None:
+        """Let `decode` run again."""
+        self._stop.clear()
 
     def decode(self, tokens: Sequence[int]) -> None:
         """Append tokens to the sequence and compute the logits after the last one.
@@ -315,7 +319,7 @@ class Context:
         return np.ctypeslib.as_array(rows, (count, self.vocabulary_size)).copy()
 
     def has_finite_logits(self) -> bool:
-        """Tell whether the last logits are numbers: a sampler aborts the whole process on NaN."""
+        """Tell whether the last logits are numbers: a sampler makes nonsense of NaN, or ends the process."""
         import numpy as np
 
         row = self.lib.llama_get_logits_ith(self.handle, -1)
@@ -337,7 +341,6 @@ class Context:
         Only here, not for single tokens: C asks Python after every node of the graph, which costs about a
         millisecond per call of llama_decode.
         """
-        self._stop.clear()
         self.lib.llama_set_abort_callback(self.handle, self._abort, None)
         try:
             with _signals_held(self._stop.set):

@@ -142,6 +142,14 @@ def test_pieces_that_nobody_took_are_still_generated(engine: Engine) -> None:
     assert generation.result.generated_tokens == 6
 
 
+def test_a_reply_cannot_go_on_after_another_has_begun(engine: Engine) -> None:
+    first = engine.generate([1, 2, 3], SamplingOptions(seed=1), max_tokens=5)
+    next(first)
+    engine.generate([4, 5], SamplingOptions(seed=1), max_tokens=5).result  # noqa: B018 - runs it
+    with pytest.raises(UsageError, match="begun another"):
+        next(first)
+
+
 # ---- reuse of the prompt
 
 

@@ -142,7 +142,7 @@ BOMBS = {
     "slices": "{% set n = namespace(l=[]) %}{% set a = 'a' * 9999999 %}{% for i in range(99999) %}"
     "{% set n.l = n.l + [a[1:]] %}{% endfor %}",
     "kept slices": "{% set a = 'é' * 9999999 %}"
-    + "".join(f"{{% set v{i} = a[{i}:] %}}" for i in range(3500)),
+    + "".join(f"{{% set v{i} = a[{i}:] %}}" for i in range(2500)),
     "nesting": "{{ " + "(" * 100_000 + "1" + ")" * 100_000 + " }}",
     "code": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "code by format": "{{ '{0.__class__.__mro__}'.format('') }}",
@@ -151,13 +151,13 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_template_bomb_does_not_go_off(name: str, resident_growth: "MemoryWatch") -> None:
-    started = time.monotonic()
+    started = time.process_time()  # not by the wall: other programs may be busy
     try:
         text = ChatTemplate(BOMBS[name]).render([Message("user", "hi")])
     except InputError:
         text = ""
     assert text == ""
-    assert time.monotonic() - started < SECONDS + 4
+    assert time.process_time() - started < SECONDS + 3
     assert resident_growth() < 700e6
 
 
