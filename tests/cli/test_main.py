@@ -1,0 +1,46 @@
+"""The command itself: help, version, completion, and what happens to mistakes."""
+
+import subprocess
+import sys
+
+import ggufkit
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "ggufkit", *arguments], capture_output=True, text=True)
+
+
+def test_a_bare_call_helps_and_succeeds() -> None:
+    done = run()
+    assert done.returncode == 0
+    assert "Examples:" in done.stdout
+    assert "ggufkit quantize Q4_K_M" in done.stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"ggufkit {ggufkit.__version__}\n"
+
+
+def test_every_command_has_help_with_a_summary() -> None:
+    for command in ("convert", "quantize", "chat", "setup", "doctor"):
+        done = run(command, "--help")
+        assert done.returncode == 0
+        assert f"ggufkit {command}" in done.stdout
+        assert "Options:" in done.stdout
+
+
+def test_a_mistyped_command_gets_its_neighbour_and_exit_code_2() -> None:
+    done = run("quantise")
+    assert done.returncode == 2
+    assert "quantize" in done.stderr
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    done = run("convert", "--nonsense")
+    assert done.returncode == 2
+    assert "--nonsense" in done.stderr
+
+
+def test_completion_knows_the_commands() -> None:
+    script = run("--show-completion", "bash")
+    assert script.returncode == 0
