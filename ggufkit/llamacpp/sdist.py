@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 
@@ -34,14 +33,14 @@ def fetch(pin: Pin, folder: Path, *, given: Path | None = None, progress: Progre
             return cached
         cached.unlink()  # a download that was cut off, or the file of another pin
     progress("Downloading llama.cpp", 0, 0)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as temporary:
-        _download(pin, Path(temporary))
-        found = next(Path(temporary).glob("*.tar.gz"), None)
+    with trees.whole_folder(folder) as fresh:
+        _download(pin, fresh)
+        found = next(fresh.glob("*.tar.gz"), None)
         if found is None:
             raise InputError(f"pip found no source distribution of {pin.package} {pin.version}")
         _verify(found, pin)
-        found.replace(cached)
+        if found.name != cached.name:
+            found.rename(fresh / cached.name)
     return cached
 
 
@@ -101,6 +100,7 @@ def _download(pin: Pin, folder: Path) -> None:
         purpose=f"download {pin.package} {pin.version}",
         environment={"CMAKE_ARGS": "-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"},
     )
+    requirement.unlink()
 
 
 def _verify(file: Path, pin: Pin) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -122,6 +121,8 @@ class _SetUp:
                 build.find_compiler()
                 build.check_backends(self.options.build)
             with self._alone() as lock:
+                for folder in (self.home, self.builds, self.cache / "downloads", self.cache / "wheels"):
+                    trees.remove_leftovers(folder)
                 # Another set-up may have done it while we waited.
                 needed = self._needed()
                 self._do("source", needed, self._install_source)
@@ -191,7 +192,7 @@ class _SetUp:
     def _sdist(self) -> Path:
         """Return the verified source distribution; downloaded at most once, and only if a step asks for it."""
         self.given_sdist = sdist.fetch(
-            self.pin, self.cache / "downloads", given=self.given_sdist, progress=self.progress
+            self.pin, self.cache / "downloads" / self.pin.version, given=self.given_sdist, progress=self.progress
         )
         return self.given_sdist
 
@@ -244,16 +245,15 @@ class _SetUp:
         folder = self.cache / "wheels" / self.pin.version
         if found := next(folder.glob("*.whl"), None):
             return found
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            arguments: list[str | Path] = ["wheel", "--quiet", "--no-deps", "--wheel-dir", temporary, self._sdist()]
+        sdist_file = self._sdist()
+        with trees.whole_folder(folder) as fresh:
+            arguments: list[str | Path] = ["wheel", "--quiet", "--no-deps", "--wheel-dir", fresh, sdist_file]
             packages.pip(
                 arguments,
                 purpose=f"make a wheel of {self.pin.package}",
                 environment={"CMAKE_ARGS": "-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"},
             )
-            wheel = next(Path(temporary).glob("*.whl"))
-            return wheel.rename(folder / wheel.name)
+        return next(folder.glob("*.whl"))
 
     def _check(self) -> str:
         """Load the libraries through the binding in a process of its own, so that a broken build cannot end ours."""

@@ -20,7 +20,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}{_MARK}") as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
             yield new
@@ -31,6 +31,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}:
             raise
         raise OutputError(f"cannot write {target}: {error.strerror}", hint=_HINT) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left in `folder`. Only for who knows that nobody else is writing there."""
+    for path in folder.glob(f".*{_MARK}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -59,6 +65,7 @@ def size_of(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
+_MARK = "-ggufkit-part-"
 _HINT = "free some space, or set GGUFKIT_CACHE (downloads, builds) or XDG_DATA_HOME (the result) to another folder"
 
 

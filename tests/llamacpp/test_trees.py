@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -32,6 +34,21 @@ def test_failure_keeps_the_old_folder_and_leaves_nothing(tmp_path):
         be_interrupted()
     assert [path.name for path in target.iterdir()] == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == ["dist"]
+
+
+@pytest.mark.fault
+def test_leftovers_of_a_killed_run_are_found_and_nothing_else(tmp_path):
+    code = f"""
+import os, pathlib
+from ggufkit.llamacpp import trees
+with trees.whole_folder(pathlib.Path({str(tmp_path / "dist")!r})):
+    os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (tmp_path / ".other").mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    trees.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".other"]
 
 
 def test_full_disk_is_one_line(tmp_path):
