@@ -104,7 +104,7 @@ class _Lines:
         if now - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = now
             amount = f"{size(done)} of {size(total)}" if unit == "bytes" else f"{done} of {total}"
-            print(f"{stage}: {amount}", file=sys.stderr, flush=True)
+            print(f"{stage}: {amount}" if total else f"{stage} …", file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:

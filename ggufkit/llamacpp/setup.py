@@ -142,7 +142,7 @@ class _SetUp:
         if find.read_stamp(self.home / "source").get("version") != self.pin.version:
             needed["source"] = f"unpack llama.cpp {self.pin.commit} as {self.home / 'source'}"
         if reason := self._why_build():
-            needed["llama.cpp"] = f"{reason}: build {self.home / 'dist'}"
+            needed["llama.cpp"] = f"build {self.home / 'dist'} ({reason})"
         if binding.installed_version() != self.pin.version:
             needed["binding"] = f"install {self.pin.package} {self.pin.version} into {sys.prefix}"
         return needed
@@ -157,7 +157,7 @@ class _SetUp:
         if self.options.force:
             return "asked for"
         if not stamp:
-            return "not there"
+            return "not there yet"
         if stamp.get("recipe") != build.recipe(self.pin, BuildOptions(cmake_args=made_with)):
             return "made by another version"
         if stamp.get("machine") != build.machine_identity():
