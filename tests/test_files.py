@@ -21,9 +21,14 @@ def leftovers(folder: Path) -> list[str]:
 def test_replaces_only_when_the_block_ends_well(tmp_path: Path) -> None:
     target = tmp_path / "model.gguf"
     target.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), atomic_output(target) as temporary:
-        temporary.write_bytes(b"new")
-        raise ZeroDivisionError
+
+    def fail_half_way() -> None:
+        with atomic_output(target) as temporary:
+            temporary.write_bytes(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     assert target.read_bytes() == b"old"
     with atomic_output(target) as temporary:
         temporary.write_bytes(b"new")

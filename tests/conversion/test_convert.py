@@ -29,7 +29,9 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest
     convert(source, tmp_path / "a.gguf", threads=1)
     monkeypatch.setattr(execute, "_PIECE_BYTES", 100)
     convert(source, tmp_path / "b.gguf", threads=5)
-    command = "import sys; from pathlib import Path; from ggufkit.conversion import convert; convert(*map(Path, sys.argv[1:]))"
+    command = (
+        "import sys; from pathlib import Path; from ggufkit import convert; convert(*map(Path, sys.argv[1:]))"
+    )
     for seed in ("1", "2"):
         subprocess.run(
             [sys.executable, "-c", command, source, tmp_path / f"{seed}.gguf"],
