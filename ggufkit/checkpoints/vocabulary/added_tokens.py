@@ -33,18 +33,21 @@ def read_base_vocabulary(path: Path, model: Mapping[str, Any]) -> dict[str, int]
 def merged_added_tokens(files: TokenizerFiles, base: Mapping[str, int]) -> list[AddedToken]:
     """Collect the added tokens of tokenizer.json, tokenizer_config.json and, without the former, added_tokens.json.
 
-    A text that is listed twice keeps its first id and place, as in the tokenizers library.
+    A text that is listed twice keeps its first id and place, as in the tokenizers library. That library numbers added
+    tokens by itself, so an id that leaves a hole would be another one there.
 
     Raises:
-        CheckpointError: an added token has the id of another one.
+        CheckpointError: an added token has the id of another one, or ids have a hole.
     """
     tokens: dict[str, AddedToken] = {}
     from_json = (
         [] if files.tokenizer else [AddedToken(i, t, False, False) for t, i in (files.added_tokens or {}).items()]
     )
-    for token in (*files.tokenizer_added_tokens(), *files.config_added_tokens(), *from_json):
+    beside = sorted((*files.config_added_tokens(), *from_json), key=lambda token: token.id)
+    for token in (*files.tokenizer_added_tokens(), *beside):
         tokens.setdefault(token.text, token)
     owners = {token_id: text for text, token_id in base.items()}
+    next_id = len(base)
     for token in tokens.values():
         owner = owners.setdefault(token.id, token.text)
         if owner != token.text:
@@ -53,6 +56,11 @@ def merged_added_tokens(files: TokenizerFiles, base: Mapping[str, int]) -> list[
             raise CheckpointError(
                 f"{files.folder}: added token {token.text!r} has the ids {token.id} and {base[token.text]}"
             )
+        if token.text not in base and token.id != next_id:
+            raise CheckpointError(
+                f"{files.folder}: added token {token.text!r} has the id {token.id}, but the next free one is {next_id}"
+            )
+        next_id = max(next_id, token.id + 1)
     return list(tokens.values())
 
 
