@@ -80,13 +80,14 @@ def find_source() -> Path:
     Raises:
         MissingDependencyError: there is none.
     """
-    places = [home / "source" for home, _ in _homes()]
     if named := os.environ.get(VARIABLE):
         folder = Path(named).expanduser().absolute()
-        places[:0] = [folder / "source", folder.parent / "source"]
-    for place in places:
-        if (place / "convert_hf_to_gguf.py").is_file():
-            return place
+        for place in (folder / "source", folder.parent / "source"):
+            if (place / "convert_hf_to_gguf.py").is_file():
+                return place
+    for home, _ in _homes():
+        if read_stamp(home / "source").get("version") == pin.pin().version:
+            return home / "source"
     raise MissingDependencyError("llama.cpp's source tree is not unpacked yet", hint="ggufkit setup")
 
 

@@ -112,7 +112,7 @@ class _SetUp:
 
     def run(self) -> SetupResult:
         started = time.monotonic()
-        if self.options.build.backends and os.environ.get(find.VARIABLE):
+        if os.environ.get(find.VARIABLE) and (self.options.build.definitions() or self.options.force):
             raise UsageError(f"{find.VARIABLE} is set, so nothing would be built", hint=f"unset {find.VARIABLE}")
         needed = self._needed()
         if needed and not self.options.dry_run:

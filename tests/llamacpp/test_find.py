@@ -96,8 +96,16 @@ def test_source_tree_beside_the_build(places, tmp_path, monkeypatch):
         find.find_source()
     source = places[0].parent / "source"
     source.mkdir(parents=True)
-    (source / "convert_hf_to_gguf.py").touch()
+    (source / find.STAMP).write_text('{"version": "0.0.1"}')
+    with pytest.raises(MissingDependencyError):
+        find.find_source()
+    (source / find.STAMP).write_text(json.dumps({"version": pin.pin().version}))
     assert find.find_source() == source
+    own = tmp_path / "own" / "source"
+    own.mkdir(parents=True)
+    (own / "convert_hf_to_gguf.py").touch()
+    monkeypatch.setenv(find.VARIABLE, str(own.parent / "dist"))
+    assert find.find_source() == own
 
 
 def test_relative_xdg_folders_are_ignored(monkeypatch, tmp_path):
