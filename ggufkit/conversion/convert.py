@@ -12,7 +12,7 @@ from ggufkit.architectures import nearest, spec_for
 from ggufkit.checkpoints import Config, open_checkpoint, read_config
 from ggufkit.conversion.execute import execute
 from ggufkit.conversion.plan import ConversionPlan, OutputType, make_plan
-from ggufkit.errors import CheckpointError, GgufFileError, UnsupportedArchitectureError
+from ggufkit.errors import CheckpointError, GgufFileError, MissingDependencyError, UnsupportedArchitectureError
 from ggufkit.files import PlannedFile, atomic_output, check_output, check_space
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.llamacpp import converter as llamacpp_converter
@@ -116,7 +116,14 @@ def who_converts(config: Config, wanted: Converter) -> Converter:
     except UnsupportedArchitectureError:
         if wanted is Converter.NATIVE:
             raise
-        known = llamacpp_converter.known_architectures()
+        try:
+            known = llamacpp_converter.known_architectures()
+        except MissingDependencyError as error:
+            raise UnsupportedArchitectureError(
+                f"no spec for architecture {config.architecture!r} (nearest known: "
+                f"{', '.join(nearest(config.architecture))}), and llama.cpp's converter is not there to fall back on",
+                hint=f"{error.hint}, then the same command again",
+            ) from None
         if config.architecture in known:
             return Converter.LLAMA_CPP
         raise UnsupportedArchitectureError(

@@ -84,3 +84,18 @@ def test_a_name_from_a_stranger_cannot_forge_output(tmp_path: Path) -> None:
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in ggufkit("convert", "nowhere", cwd=tmp_path, GGUFKIT_DEBUG="1").stderr
+
+
+def test_an_unknown_architecture_is_named_even_where_llama_cpp_is_not_set_up(tmp_path: Path) -> None:
+    handmade_checkpoint.write(tmp_path / "model", architectures=["GPT2LMHeadModel"])
+    program = "from ggufkit.llamacpp import find; find._homes = list; from ggufkit.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "convert", "model"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={key: value for key, value in os.environ.items() if key != "GGUFKIT_LLAMA_CPP"},
+    )
+    assert done.returncode == 3
+    assert "'GPT2LMHeadModel'" in done.stderr
+    assert "hint: ggufkit setup" in done.stderr
