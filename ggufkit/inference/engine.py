@@ -1,6 +1,5 @@
 """The one generation loop of the program: tokens in, text out, over llama.cpp's C functions."""
 
-import os
 import secrets
 import sys
 import time
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ggufkit.errors import GgufFileError, InputError, LlamaCppError, UsageError
+from ggufkit.inference.model_file import check_model_file
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, LARGEST_SEED, EngineOptions, SamplingOptions
 from ggufkit.inference.text_stream import TextStream
 from ggufkit.llamacpp import cpu, native
@@ -20,9 +20,6 @@ from ggufkit.progress import Progress, silent
 if TYPE_CHECKING:
     import numpy as np
 
-_MAGIC = b"GGUF"
-_VERSIONS = (2, 3)
-_HEADER_BYTES = 24  # magic, version, number of tensors, number of metadata entries
 _LOGIT_ROWS_AT_ONCE = 128  # a row of 262 144 float32 is one MiB
 
 
@@ -117,8 +114,8 @@ class Engine:
     """
 
     def __init__(self, path: Path, options: EngineOptions, progress: Progress) -> None:
-        check_is_gguf(path)
         started = time.perf_counter()
+        check_model_file(path)
         self.path = path
         self.options = options
         self._context: native.Context | None = None
@@ -480,41 +477,6 @@ _SAMPLING_KEYS: tuple[tuple[str, str, Any], ...] = (
     ("repeat_penalty", "general.sampling.penalty_repeat", float),
     ("repeat_last_n", "general.sampling.penalty_last_n", int),
 )
-
-
-def check_is_gguf(path: Path) -> None:
-    """Look at the first bytes of a file before llama.cpp does, and say what it is if it is not a GGUF.
-
-    Raises:
-        GgufFileError: the file is missing, a folder, too short, of another format or an unknown version.
-    """
-    if path.is_dir():
-        config = (path / "config.json").exists()
-        raise GgufFileError(
-            f"{path} is a {'checkpoint ' if config else ''}folder, not a GGUF file",
-            hint=f"ggufkit quantize Q4_K_M {path}" if config else None,
-        )
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEADER_BYTES)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise GgufFileError(f"cannot read {path}: {error.strerror}") from error
-    if not head.startswith(_MAGIC):
-        pointer = head.startswith(b"version https://git-l")
-        kind = "a Git LFS pointer, not the file itself" if pointer else "not a GGUF file"
-        raise GgufFileError(f"{path} is {kind} (it begins with {head[:8]!r}, not {_MAGIC!r})")
-    version = int.from_bytes(head[4:8], "little")
-    if len(head) < _HEADER_BYTES:
-        raise GgufFileError(f"{path} ends within its header, after {size} bytes", hint="download or convert it again")
-    if version not in _VERSIONS:
-        swapped = int.from_bytes(head[4:8], "big") in _VERSIONS
-        kind = "big-endian" if swapped else f"version {version}"
-        raise GgufFileError(f"{path} is a {kind} GGUF file; this llama.cpp reads little-endian versions 2 and 3")
-    tensors, entries = int.from_bytes(head[8:16], "little"), int.from_bytes(head[16:24], "little")
-    # The shortest tensor entry and the shortest metadata entry have 24 and 13 bytes.
-    if tensors * 24 + entries * 13 > size:
-        raise GgufFileError(f"{path} is cut off or broken: {tensors} tensors and {entries} entries in {size} bytes")
 
 
 def peak_memory() -> int:

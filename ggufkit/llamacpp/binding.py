@@ -20,6 +20,7 @@ _loading = threading.Lock()
 _module: ModuleType | None = None
 _log: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
 _unfinished = ""
+_taken = 0
 _kept_alive: list[Any] = []  # C code holds pointers to these for as long as the process lives
 
 
@@ -48,9 +49,16 @@ def installed_version() -> str | None:
         return None
 
 
-def log_lines() -> list[str]:
-    """Return the last lines (at most 1000) that llama.cpp logged since it was loaded."""
-    return [*_log, _unfinished] if _unfinished else list(_log)
+def log_lines(since: int = 0) -> list[str]:
+    """Return the last lines (at most 1000) that llama.cpp logged since it was loaded, or since a `log_position`."""
+    kept = list(_log)
+    lines = kept[max(0, len(kept) - (_taken - since)) :]
+    return [*lines, _unfinished] if _unfinished else lines
+
+
+def log_position() -> int:
+    """Return how many lines were logged so far, for `log_lines`."""
+    return _taken
 
 
 def log_tail(count: int = 20) -> str:
@@ -92,9 +100,10 @@ def _catch_log(module: Any) -> None:
 
 def _take(_level: int, text: bytes | None, _user_data: Any) -> None:
     """Collect one piece of log; a line may come in several. Called by C, from any thread: must not raise."""
-    global _unfinished
+    global _unfinished, _taken
     *lines, _unfinished = (_unfinished + (text or b"").decode("utf-8", "replace")).split("\n")
     _log.extend(lines)
+    _taken += len(lines)
 
 
 def _leave_streams_alone(redirection: Any) -> None:

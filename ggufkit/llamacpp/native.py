@@ -71,7 +71,7 @@ class Model:
 
         callback = self.lib.llama_progress_callback(report)
         parameters.progress_callback = callback
-        logged = len(binding.log_lines())
+        logged = binding.log_position()
         try:
             with _signals_held(stopped.set):
                 self.handle = self.lib.llama_model_load_from_file(os.fsencode(path), parameters)
@@ -229,7 +229,7 @@ class Context:
         parameters.type_k = _CACHE_TYPES[cache_type_k]
         parameters.type_v = _CACHE_TYPES[cache_type_v]
         parameters.no_perf = True
-        logged = len(binding.log_lines())
+        logged = binding.log_position()
         self.handle = self.lib.llama_init_from_model(model.handle, parameters)
         if not self.handle:
             raise LlamaCppError(
@@ -417,7 +417,7 @@ def has_gpu() -> bool:
 
 def log_excerpt(start: int, count: int = 3) -> str:
     """Quote what llama.cpp logged about a failure: its last lines about errors since line `start`, else its last."""
-    lines = [line.strip() for line in binding.log_lines()[start:] if line.strip(" .\n")]
+    lines = [line.strip() for line in binding.log_lines(start) if line.strip(" .\n")]
     telling = [line for line in lines if any(word in line.lower() for word in ("error", "fail", "assert", "unable"))]
     return "; ".join((telling or lines)[-count:]) or "it gave no reason"
 
@@ -428,6 +428,8 @@ _initialized = False
 def _initialize(lib: Any) -> None:
     global _initialized
     if not _initialized:
+        # When ggml aborts it starts a debugger to print our whole stack: noise that hides its own line.
+        os.environ.setdefault("GGML_NO_BACKTRACE", "1")
         lib.llama_backend_init()
         _initialized = True
 

@@ -333,13 +333,13 @@ def broken(tmp_path: Path, random_model: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing", "No such file"),
-        ("empty", "not a GGUF file"),
+        ("missing", "there is no file"),
+        ("empty", "is empty"),
         ("text", "not a GGUF file"),
         ("pointer", "Git LFS pointer"),
         ("version", "version 99"),
         ("big-endian", "big-endian"),
-        ("header", "ends within its header"),
+        ("header", "the file ends inside"),
         ("cut", "cut.gguf"),
         ("checkpoint", "checkpoint folder"),
         ("folder", "is a folder"),
@@ -349,6 +349,29 @@ def test_a_file_that_is_no_model_is_named_and_explained(broken: dict[str, Path],
     with pytest.raises(GgufFileError, match=message) as caught:
         Engine.open(broken[name])
     assert str(broken[name]) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("general.architecture", "llama2"),
+        ("llama.block_count", 0),
+        ("llama.block_count", 1000),
+        ("llama.attention.layer_norm_rms_epsilon", -1.0),
+        ("llama.attention.layer_norm_rms_epsilon", float("nan")),
+        ("llama.expert_count", "four"),
+        ("llama.expert_count", 2000),
+        ("llama.expert_used_count", 2),
+        ("llama.rope.scaling.type", "zzz"),
+        ("tokenizer.ggml.tokens", ["a", "a"]),
+    ],
+)
+def test_metadata_that_llama_cpp_aborts_on_is_an_error_and_not_a_dead_process(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    path = tiny_model.write(tmp_path / "m.gguf", overrides={key: value})
+    with pytest.raises(GgufFileError, match=key if key != "general.architecture" else "llama2"):
+        Engine.open(path)
 
 
 def test_weights_that_are_not_numbers_are_an_error_and_not_a_dead_process(tmp_path: Path) -> None:

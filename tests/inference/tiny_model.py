@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -73,10 +74,12 @@ def write(
     metadata: dict[str, float | int] | None = None,
     successors: dict[int, int] | None = None,
     second_best: dict[int, int] | None = None,
+    overrides: dict[str, Any] | None = None,
 ) -> Path:
     """Write a model with random weights, or one that says after each token the one that `successors` names.
 
-    The one that `second_best` names is a little less likely, all others are much less so.
+    The one that `second_best` names is a little less likely, all others are much less so. `overrides` are metadata that
+    take the place of what belongs there.
     """
     tokens, types, merges = vocabulary()
     writer = gguf.GGUFWriter(path, "llama")
@@ -106,6 +109,9 @@ def write(
     writer.add_add_bos_token(add_bos)
     if template is not None:
         writer.add_chat_template(template)
+    for key, value in (overrides or {}).items():
+        kinds = {int: gguf.GGUFValueType.UINT32, float: gguf.GGUFValueType.FLOAT32, str: gguf.GGUFValueType.STRING}
+        writer.kv_data[0][key] = gguf.GGUFValue(value, kinds.get(type(value), gguf.GGUFValueType.ARRAY))
     tensors = _random_weights(len(tokens), width, seed)
     if successors is not None:
         _script(tensors, successors, second_best or {})
