@@ -19,7 +19,14 @@ from typing import Any
 
 from ggufkit.checkpoints.vocabulary.bpe import ByteLevelVocabulary, read_tokenizer_json, read_vocab_and_merges
 from ggufkit.checkpoints.vocabulary.chat_templates import chat_template_metadata, generation_defaults
-from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT, MetadataValue, TokenizerFiles, Typed, is_token_id
+from ggufkit.checkpoints.vocabulary.files import (
+    CONVERTER_HINT,
+    MOST_TOKENS,
+    MetadataValue,
+    TokenizerFiles,
+    Typed,
+    is_token_id,
+)
 from ggufkit.checkpoints.vocabulary.pretokenizers import adds_space_prefix
 from ggufkit.checkpoints.vocabulary.sentencepiece import (
     SentencePieceVocabulary,
@@ -74,6 +81,8 @@ def tokenizer_metadata(
     files = TokenizerFiles.read(folder)
     size = config.get("vocab_size")
     size = size if is_token_id(size) and size > 0 else None
+    if size and size > MOST_TOKENS:
+        raise CheckpointError(f"{folder}: config.json gives a vocab_size of {size}")
 
     metadata: dict[str, MetadataValue]
     match _read(files, style, size):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ggufkit.checkpoints.vocabulary.files import AddedToken, TokenizerFiles, is_token_id
+from ggufkit.checkpoints.vocabulary.files import MOST_TOKENS, AddedToken, TokenizerFiles, is_token_id
 from ggufkit.errors import CheckpointError
 
 
@@ -18,11 +18,11 @@ def read_base_vocabulary(path: Path, model: Mapping[str, Any]) -> dict[str, int]
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise CheckpointError(f"{path}: no `vocab` in its model")
     ids = vocabulary.values()
-    if set(map(type, ids)) == {int} and min(ids) >= 0 and len(set(ids)) == len(ids):
+    if set(map(type, ids)) == {int} and 0 <= min(ids) <= max(ids) < MOST_TOKENS and len(set(ids)) == len(ids):
         return vocabulary
     by_id: dict[int, str] = {}
     for text, token_id in vocabulary.items():
-        if not is_token_id(token_id) or token_id < 0:
+        if not is_token_id(token_id) or not 0 <= token_id < MOST_TOKENS:
             raise CheckpointError(f"{path}: the id of token {text!r} is {token_id!r}, expected a number from 0 up")
         if token_id in by_id:
             raise CheckpointError(f"{path}: tokens {by_id[token_id]!r} and {text!r} share the id {token_id}")

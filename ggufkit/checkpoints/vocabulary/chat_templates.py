@@ -4,7 +4,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ggufkit.checkpoints.vocabulary.files import MetadataValue, TokenizerFiles, Typed, read_json_object, read_text
+from ggufkit.checkpoints.vocabulary.files import (
+    MetadataValue,
+    TokenizerFiles,
+    Typed,
+    checked_text,
+    read_json_object,
+    read_text,
+)
 from ggufkit.errors import CheckpointError
 
 _KEY = "tokenizer.chat_template"
@@ -28,6 +35,10 @@ _SAMPLING: tuple[tuple[tuple[str, ...], str, type], ...] = (
 )
 
 
+# Of the GGUF types INT32 and FLOAT32; not a number compares as larger.
+_LARGEST = {int: 2**31 - 1, float: 3.4e38, str: -1}
+
+
 def chat_template_metadata(files: TokenizerFiles) -> dict[str, MetadataValue]:
     """Find the chat template: in tokenizer_config.json, else chat_template.jinja, else chat_template.json.
 
@@ -44,7 +55,7 @@ def chat_template_metadata(files: TokenizerFiles) -> dict[str, MetadataValue]:
     if template is None:
         return {}
     if isinstance(template, str):
-        return {_KEY: template}
+        return {_KEY: checked_text(source, "chat_template", template)}
     if isinstance(template, list):
         return _named_templates(source, template)
     raise CheckpointError(f"{source}: `chat_template` must be a text or a list of named texts, found {template!r:.60}")
@@ -69,8 +80,8 @@ def generation_defaults(folder: Path) -> dict[str, MetadataValue]:
 
 def _setting(path: Path, name: str, value: object, kind: type) -> MetadataValue:
     if kind is str and isinstance(value, str):
-        return value
-    if kind is not str and isinstance(value, int | float) and not isinstance(value, bool):
+        return checked_text(path, name, value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST[kind]:
         return float(value) if kind is float else Typed(int(value), "INT32")
     raise CheckpointError(f"{path}: {name!r} is {value!r}, expected a {'text' if kind is str else 'number'}")
 
@@ -96,6 +107,7 @@ def _named_templates(source: Path, choices: list[Any]) -> dict[str, MetadataValu
         template = choice.get("template") if isinstance(choice, dict) else None
         if not isinstance(name, str) or not isinstance(template, str):
             raise CheckpointError(f"{source}: a chat template needs a name and a text, found {choice!r:.60}")
+        template = checked_text(source, "chat_template", template)
         name = _NOT_ALLOWED_IN_NAME.sub("_", name)
         if name == "default":
             metadata[_KEY] = template

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 from ggufkit.errors import CheckpointError
 
 CONVERTER_HINT = "try llama.cpp's own converter: --converter llama.cpp"
+MOST_TOKENS = 1 << 24  # many times the largest vocabulary in use: what lies beyond is a damaged file
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {_kind(content)}")
     return content
@@ -110,6 +113,17 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: not valid UTF-8: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def checked_text(path: Path, name: str, text: str) -> str:
+    """Refuse half a surrogate pair, which JSON can hold and UTF-8 cannot. Raises CheckpointError."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{path}: {name!r} is not valid Unicode: {error.reason}") from error
+    return text
 
 
 def is_token_id(value: object) -> TypeGuard[int]:

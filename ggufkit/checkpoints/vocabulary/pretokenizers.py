@@ -211,8 +211,9 @@ def _flat(part: object, members: str) -> Iterator[Mapping[str, Any]]:
     """Walk through nested sequences in order."""
     if not isinstance(part, dict):
         return
-    if part.get("type") == "Sequence":
-        for member in part.get(members) or []:
+    inner = part.get(members)
+    if part.get("type") == "Sequence" and isinstance(inner, list):
+        for member in inner:
             yield from _flat(member, members)
     else:
         yield part
