@@ -12,7 +12,8 @@ from typing import Any
 
 from ggufkit.cli import _output
 from ggufkit.errors import InputError, UsageError
-from ggufkit.inference.engine import Engine, FinishReason, GenerationResult
+from ggufkit.inference.engine import Engine
+from ggufkit.inference.generation import FinishReason, GenerationResult
 from ggufkit.inference.options import EngineOptions
 from ggufkit.inference.session import ChatSession, Conversation, Reply
 from ggufkit.inference.templates import ChatTemplate

@@ -8,7 +8,7 @@ from typing import Any
 
 from ggufkit.cli import _chat, _errors
 from ggufkit.errors import GgufkitError, UsageError
-from ggufkit.inference.engine import GenerationResult
+from ggufkit.inference.generation import GenerationResult
 from ggufkit.inference.options import SamplingOptions
 from ggufkit.inference.session import ChatSession, Reply
 

@@ -1,17 +1,15 @@
 """The one generation loop of the program: tokens in, text out, over llama.cpp's C functions."""
 
 import secrets
-import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ggufkit.errors import GgufFileError, InputError, LlamaCppError, UsageError
-from ggufkit.inference.model_file import check_model_file
+from ggufkit.inference.generation import FinishReason, Generation, GenerationResult, Piece, peak_memory
+from ggufkit.inference.model_file import cache_bytes, check_model_file
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, LARGEST_SEED, EngineOptions, SamplingOptions
 from ggufkit.inference.text_stream import TextStream
 from ggufkit.llamacpp import cpu, native
@@ -23,89 +21,6 @@ if TYPE_CHECKING:
 _LOGIT_ROWS_AT_ONCE = 128  # a row of 262 144 float32 is one MiB
 
 
-class FinishReason(StrEnum):
-    """Why a reply ended."""
-
-    STOP = "stop"  # the model said so, or a stop string came up
-    LENGTH = "length"  # the wanted number of tokens is there, or the context is full
-    INTERRUPTED = "interrupted"  # the caller did not want more
-
-
-class Piece(NamedTuple):
-    """What one token added to the reply; `text` may be empty, `token` is None for text held back until the end."""
-
-    text: str
-    token: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationResult:
-    """A finished reply and what it took. Times are in seconds, memory in bytes.
-
-    `prompt_seconds` is for the evaluated tokens only: `reused_tokens` of the prompt were in memory already.
-    `generation_seconds` starts with the first token, so it spans one evaluation less than the reply has tokens.
-    """
-
-    text: str
-    finish_reason: FinishReason
-    stop_string: str | None
-    context_full: bool
-    prompt_tokens: int
-    reused_tokens: int
-    generated_tokens: int
-    evaluated_tokens: int
-    prompt_seconds: float
-    generation_seconds: float
-    time_to_first_token: float
-    load_seconds: float
-    peak_memory: int
-    seed: int
-
-    @property
-    def prompt_tokens_per_second(self) -> float:
-        """Return how fast the prompt was read; 0 when nothing had to be."""
-        return _rate(self.prompt_tokens - self.reused_tokens, self.prompt_seconds)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Return how fast the reply was generated, sampling and decoding of text included."""
-        return _rate(self.evaluated_tokens, self.generation_seconds)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return everything as values that JSON has."""
-        return {
-            **asdict(self),
-            "prompt_tokens_per_second": self.prompt_tokens_per_second,
-            "tokens_per_second": self.tokens_per_second,
-        }
-
-
-class Generation:
-    """A reply in the making: iterate over its pieces, then read `result`."""
-
-    def __init__(self, steps: Generator[Piece, None, GenerationResult]) -> None:
-        self._result: GenerationResult | None = None
-        self._pieces = self._run(steps)
-
-    def __iter__(self) -> Iterator[Piece]:
-        return self._pieces
-
-    def __next__(self) -> Piece:
-        return next(self._pieces)
-
-    @property
-    def result(self) -> GenerationResult:
-        """Return the result; pieces that nobody took yet are generated first."""
-        for _ in self._pieces:
-            pass
-        if self._result is None:
-            raise LlamaCppError("the reply was given up before it ended")
-        return self._result
-
-    def _run(self, steps: Generator[Piece, None, GenerationResult]) -> Iterator[Piece]:
-        self._result = yield from steps
-
-
 class Engine:
     """A model ready to answer. Not for use by several threads at once, but `interrupt` may come from anywhere.
 
@@ -115,7 +30,7 @@ class Engine:
 
     def __init__(self, path: Path, options: EngineOptions, progress: Progress) -> None:
         started = time.perf_counter()
-        check_model_file(path)
+        self._header = check_model_file(path)
         self.path = path
         self.options = options
         self._context: native.Context | None = None
@@ -453,6 +368,7 @@ class Engine:
         if self._model.has_encoder or not self._model.has_decoder:
             raise GgufFileError(f"{self.path} is a model with an encoder: it cannot be used to generate text")
         options = self.options
+        self._check_memory()
         threads = options.threads or cpu.usable_cores()
         return native.Context(
             self._model,
@@ -467,6 +383,18 @@ class Engine:
             most_outputs=most_outputs,
         )
 
+    def _check_memory(self) -> None:
+        """Refuse a context that cannot fit: the system would grant the memory, and kill us when it is used."""
+        options = self.options
+        needed = cache_bytes(self._header, self.context_size, options.cache_type_k, options.cache_type_v)
+        available = cpu.available_memory()
+        if needed > available and not native.has_gpu():
+            raise InputError(
+                f"a context of {self.context_size} tokens takes {needed / 1e9:.1f} GB, "
+                f"but {available / 1e9:.1f} GB of memory are free",
+                hint=f"-c {max(256, self.context_size * available // needed // 2 // 256 * 256)} would fit",
+            )
+
 
 # The `gguf` package's Keys.General.SAMPLING_*; the converter writes them from generation_config.json.
 _SAMPLING_KEYS: tuple[tuple[str, str, Any], ...] = (
@@ -477,14 +405,6 @@ _SAMPLING_KEYS: tuple[tuple[str, str, Any], ...] = (
     ("repeat_penalty", "general.sampling.penalty_repeat", float),
     ("repeat_last_n", "general.sampling.penalty_last_n", int),
 )
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this process held in memory at once, mapped model files included."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _sampler(model: native.Model, options: SamplingOptions, seed: int, prompt: tuple[int, ...]) -> native.Sampler:
@@ -501,7 +421,3 @@ def _sampler(model: native.Model, options: SamplingOptions, seed: int, prompt: t
     for token in prompt[-options.repeat_last_n :] if options.repeat_last_n else ():
         sampler.accept(token)
     return sampler
-
-
-def _rate(count: int, seconds: float) -> float:
-    return count / seconds if count > 0 and seconds > 0 else 0.0

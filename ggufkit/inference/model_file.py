@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ggufkit.errors import GgufFileError
 from ggufkit.gguf_file.reader import GgufHeader, read_header
+from ggufkit.inference.options import CacheType
 
 _MOST_BLOCKS = 512  # LLAMA_MAX_LAYERS
 _MOST_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
@@ -36,6 +37,29 @@ def check_model_file(path: Path) -> GgufHeader:
     _check_shape(header)
     _check_tokens(header)
     return header
+
+
+def cache_bytes(header: GgufHeader, tokens: int, key_type: CacheType, value_type: CacheType) -> int:
+    """Estimate the memory that keys and values of so many tokens take; 0 when the file does not tell.
+
+    Upper bound: layers that look at a window only, or keep a state instead, are counted in full where the file does
+    not give their number of heads as 0.
+    """
+    values = header.metadata
+    architecture = values.get("general.architecture")
+
+    def number(name: str, default: int = 0) -> int:
+        value = values.get(f"{architecture}.{name}", default)
+        return value if isinstance(value, int) and value > 0 else default
+
+    blocks, heads = number("block_count"), number("attention.head_count")
+    shared = values.get(f"{architecture}.attention.head_count_kv", heads)
+    key_heads = sum(count for count in shared if isinstance(count, int)) if isinstance(shared, list) else 0
+    if not isinstance(shared, list) and isinstance(shared, int):
+        key_heads = shared * -(-blocks // number("full_attention_interval", 1))
+    head_size = number("embedding_length") // heads if heads else 0
+    key, value = number("attention.key_length", head_size), number("attention.value_length", head_size)
+    return int(tokens * key_heads * (key * key_type.bytes_per_value + value * value_type.bytes_per_value))
 
 
 def _begins_with(path: Path, start: bytes) -> bool:

@@ -32,6 +32,24 @@ class CacheType(StrEnum):
     Q4_0 = "q4_0"
     IQ4_NL = "iq4_nl"
 
+    @property
+    def bytes_per_value(self) -> float:
+        """Return how much memory one number takes, the scales of its block included."""
+        return _BYTES_PER_VALUE[self]
+
+
+_BYTES_PER_VALUE = {  # ggml-common.h: blocks of 32 values and their scales
+    CacheType.F32: 4,
+    CacheType.F16: 2,
+    CacheType.BF16: 2,
+    CacheType.Q8_0: 34 / 32,
+    CacheType.Q5_1: 24 / 32,
+    CacheType.Q5_0: 22 / 32,
+    CacheType.Q4_1: 20 / 32,
+    CacheType.Q4_0: 18 / 32,
+    CacheType.IQ4_NL: 18 / 32,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ggufkit.errors import UsageError
-from ggufkit.inference.engine import Engine, Generation, GenerationResult, Piece
+from ggufkit.inference.engine import Engine
+from ggufkit.inference.generation import Generation, GenerationResult, Piece
 from ggufkit.inference.options import SamplingOptions
 from ggufkit.inference.templates import ChatTemplate, Message, RoleRefusedError, merge_system
 

@@ -67,9 +67,25 @@ def model_name(root: Path = _SYSTEM) -> str:
 
 
 def available_memory(root: Path = _SYSTEM) -> int:
-    """Return the bytes of memory that can be used without swapping."""
+    """Return the bytes of memory that can be used without swapping, and within the limits of cgroups."""
     found = re.search(r"^MemAvailable:\s*(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE)
-    return int(found[1]) * 1024 if found else total_memory() // 2
+    free = int(found[1]) * 1024 if found else total_memory() // 2
+    return min([free, *_memory_limits(root)])
+
+
+def _memory_limits(root: Path) -> list[int]:
+    """Return the bytes that the enclosing cgroups (version 2 or 1) allow; "max" and absurdly much mean no limit."""
+    limits = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        mount = root / ("sys/fs/cgroup/memory" if controllers else "sys/fs/cgroup")
+        for folder in _enclosing(mount, group):
+            text = (_read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")).strip()
+            limits += [int(text)] if text.isdecimal() else []
+    return limits
 
 
 def total_memory() -> int:

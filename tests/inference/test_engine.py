@@ -11,7 +11,8 @@ import pytest
 import tiny_model
 
 from ggufkit.errors import GgufFileError, InputError, LlamaCppError, UsageError
-from ggufkit.inference.engine import Engine, FinishReason
+from ggufkit.inference.engine import Engine
+from ggufkit.inference.generation import FinishReason
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, SamplingOptions
 
 pytestmark = pytest.mark.engine
@@ -271,6 +272,12 @@ def test_the_context_is_what_the_model_was_trained_for_but_at_most_8192(tmp_path
         tiny_model.write(tmp_path / "m.gguf", training_context=trained)
         with Engine.open(tmp_path / "m.gguf", EngineOptions(context_size=wanted, threads=1)) as engine:
             assert engine.context_size == expected
+
+
+def test_a_context_beyond_the_memory_is_refused_with_one_that_fits(random_model: Path) -> None:
+    with pytest.raises(InputError, match=r"2000000000 tokens takes 512\.0 GB") as caught:
+        Engine.open(random_model, EngineOptions(context_size=2_000_000_000))
+    assert "-c " in str(caught.value.hint)
 
 
 def test_the_models_file_gives_the_sampling_defaults(tmp_path: Path) -> None:
