@@ -16,9 +16,10 @@ def test_unread_keys_are_known() -> None:
     assert config.unread() == ["c"]
 
 
-def test_defaults_fill_what_is_absent_or_null() -> None:
+def test_defaults_fill_what_is_absent_and_not_what_is_null() -> None:
+    """A null switches something off (sliding_window, a softcap): the default would switch it on again."""
     config = Config({"a": 1, "b": None}).with_defaults({"a": 10, "b": 20, "c": 30})
-    assert dict(config) == {"a": 1, "b": 20, "c": 30}
+    assert dict(config) == {"a": 1, "c": 30}
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,16 @@ def tokenizer_metadata(
       their type, and the vocabulary is filled up to vocab_size (upstream's file would not load).
     * add_space_prefix is also written, as false, when the files say that no space is put in front of a text but
       tokenizer_config.json does not repeat it. llama.cpp would put one.
+    * An added token whose text cannot be byte spelling (`§§`) stays as it is; upstream writes replacement characters.
     * Special-token ids beyond the vocabulary are left out; llama.cpp ignores them.
     * Names of pre-tokenizers that llama.cpp treats alike are not told apart (pretokenizers.py).
+
+    What upstream converts and llama.cpp then cuts wrongly or aborts on is refused: SentencePiece models of type
+    unigram, vocabularies that cannot spell every byte, two tokens of one text, unknown pre-tokenizers.
+
+    Where llama.cpp still cuts otherwise than the original, whatever the metadata: decomposed text (it has no NFC), a
+    Metaspace pre-tokenizer before a text that begins with a space, words with combining marks under "tekken" and
+    "gpt-4o", and plain tokens named like control tokens (`</s>` in Qwen's vocabulary). The tests show each.
 
     Raises:
         CheckpointError: no tokenizer, a malformed file, ids that clash or lie beyond the vocabulary, merges that name

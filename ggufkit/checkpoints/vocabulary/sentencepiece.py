@@ -45,7 +45,7 @@ def read_model(files: TokenizerFiles, path: Path, vocabulary_size: int | None) -
     in llama.cpp's converter (conversion/base.py, _create_vocab_sentencepiece).
 
     Raises:
-        CheckpointError: not a SentencePiece model, or not one that llama.cpp can apply.
+        CheckpointError: not a SentencePiece model, or not one that llama.cpp can apply to every text.
     """
     processor = _load(path)
     if (model_type := read_model_settings(path).model_type) != ModelType.BPE:
@@ -77,6 +77,7 @@ def read_model(files: TokenizerFiles, path: Path, vocabulary_size: int | None) -
         if token.id < size:
             text, token_type = classify_added(token.text, special=token.special)
             vocabulary.put(token.id, text, _ADDED_SCORE, token_type)
+    _check_bytes(path, vocabulary.tokens)
     return vocabulary
 
 
@@ -96,7 +97,7 @@ def read_merging(files: TokenizerFiles, vocabulary_size: int | None) -> Sentence
     and cuts most texts differently from the original.)
 
     Raises:
-        CheckpointError: ids with holes or duplicates, or merges that name no token.
+        CheckpointError: ids with holes or duplicates, merges that name no token, or bytes without a token.
     """
     path = files.folder / "tokenizer.json"
     base = read_base_vocabulary(path, files.model)
@@ -119,7 +120,19 @@ def read_merging(files: TokenizerFiles, vocabulary_size: int | None) -> Sentence
     for token in added:
         text, token_type = classify_added(token.text, special=token.special)
         vocabulary.put(token.id, text, _ADDED_SCORE, token_type)
+    _check_bytes(path, vocabulary.tokens)
     return vocabulary
+
+
+def _check_bytes(path: Path, tokens: list[str]) -> None:
+    """Refuse a vocabulary that cannot spell every byte: llama.cpp aborts at the first character that it lacks."""
+    known = set(tokens)
+    for byte in range(256):
+        if f"<0x{byte:02X}>" not in known and not (byte < 0x80 and chr(byte) in known):
+            raise CheckpointError(
+                f"{path}: no token for the byte <0x{byte:02X}>; llama.cpp would abort at a character that the "
+                "vocabulary lacks"
+            )
 
 
 def _load(path: Path) -> Any:

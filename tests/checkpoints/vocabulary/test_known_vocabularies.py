@@ -17,10 +17,9 @@ from ggufkit.llamacpp.find import find_source
 
 pytestmark = [pytest.mark.oracle, pytest.mark.engine, pytest.mark.slow]
 
-# File -> the row whose structure its model has. MPT and OLMo share GPT-2's; llama.cpp treats all three alike.
+# File -> the row whose structure its model has.
 VOCABULARIES = {
     "gpt-2": "gpt-2",
-    "mpt": "gpt-2",
     "llama-bpe": "llama-bpe",
     "qwen2": "qwen2",
     "deepseek-llm": "deepseek-llm",
@@ -28,7 +27,7 @@ VOCABULARIES = {
     "falcon": "falcon",
     "starcoder": "smollm",
 }
-SAME_TO_LLAMA_CPP = [{"gpt-2", "mpt", "olmo"}, {"starcoder", "smollm", "refact", "command-r"}]
+SAME_TO_LLAMA_CPP = {"starcoder", "smollm", "refact", "command-r"}  # they differ in how spaces are cleaned up at output
 
 
 def upstream_hashes() -> tuple[str, dict[str, set[str]]]:
@@ -75,10 +74,9 @@ def test_name_and_ids(name: str):
     text, names = upstream_hashes()
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     with_bos = [fields.get("tokenizer.ggml.bos_token_id"), *ids]  # some tokenizers add it by themselves
-    found = [names[digest] for digest in map(digest_of, (ids, with_bos)) if digest in names]
+    found = set().union(*(names.get(digest, set()) for digest in map(digest_of, (ids, with_bos))))
     ours = pretokenizer_name(content, set(fields["tokenizer.ggml.tokens"]), path)
-    assert len(found) == 1
-    assert ours in found[0] or any({ours} | found[0] <= same for same in SAME_TO_LLAMA_CPP)
+    assert ours in found or {ours} | found <= SAME_TO_LLAMA_CPP
 
     with llama_vocabulary(path) as vocabulary:
         if fields.get("tokenizer.ggml.pre"):
@@ -90,6 +88,6 @@ def digest_of(ids: list[int]) -> str:
 
 
 def differing(tokenizer: Tokenizer, vocabulary: LlamaVocabulary) -> list[str]:
-    return [
-        text for text in corpus() if tokenizer.encode(text, add_special_tokens=False).ids != vocabulary.encode(text)
-    ]
+    # Qwen's vocabulary has a plain token "</s>", which llama.cpp takes for a control token because of its name.
+    texts = [text for text in corpus() if "</s>" not in text]
+    return [text for text in texts if tokenizer.encode(text, add_special_tokens=False).ids != vocabulary.encode(text)]

@@ -39,7 +39,7 @@ TEMPLATE: dict[str, Any] = {
         },
     ],
 }
-CONFIG: dict[str, Any] = {"vocab_size": 8, "bos_token_id": 0, "eos_token_id": [1, 2], "pad_token_id": None}
+CONFIG: dict[str, Any] = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": [1, 2], "pad_token_id": None}
 SAMPLES = [{**BYTE_LEVEL, "post_processor": TEMPLATE}, {**MERGING, "post_processor": TEMPLATE}]
 
 values = st.recursive(

@@ -173,6 +173,18 @@ class TestMergingTokenizerJson:
         with llama_vocabulary(write_gguf(folder / "ours.gguf", metadata)) as vocabulary:
             assert not differing(ids_of(original), vocabulary, texts)
 
+    def test_ids_of_a_gemma(self, tmp_path: Path):
+        from transformers import GemmaTokenizer
+
+        pieces = {"bos_piece": "<bos>", "eos_piece": "<eos>", "pad_id": 3, "pad_piece": "<pad>"}
+        train_sentencepiece(tmp_path / "model", size=3000, add_dummy_prefix=False, control_symbols=["<mask>"], **pieces)
+        tokenizer = GemmaTokenizer.from_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "saved")
+        metadata = tokenizer_metadata(tmp_path / "saved", {"vocab_size": len(tokenizer)}, style="gemma")
+        original = Tokenizer.from_file(str(tmp_path / "saved" / "tokenizer.json"))
+        with llama_vocabulary(write_gguf(tmp_path / "ours.gguf", metadata)) as vocabulary:
+            assert not differing(ids_of(original), vocabulary, corpus())
+
     def test_equal_scores_would_cut_many_texts_differently(self, folder: Path):
         """Why the scores are not those of llama.cpp's converter, which are all -1000."""
         metadata = tokenizer_metadata(folder, {}, style="llama")

@@ -37,6 +37,7 @@ BYTE_LEVEL: dict[str, Any] = {
         "merges": ["a b", ["Ġ", "ab"]],
     },
 }
+BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 MERGING: dict[str, Any] = {
     "added_tokens": [added(0, "<unk>"), added(1, "<s>")],
     "normalizer": {
@@ -50,7 +51,7 @@ MERGING: dict[str, Any] = {
     "model": {
         "type": "BPE",
         "byte_fallback": True,
-        "vocab": {"<unk>": 0, "<s>": 1, "<0x0A>": 2, "▁": 3, "a": 4, "b": 5, "ab": 6, "▁ab": 7},
+        "vocab": {text: index for index, text in enumerate(["<unk>", "<s>", *BYTE_TOKENS, "▁", "a", "b", "ab", "▁ab"])},
         "merges": ["a b", "▁ ab"],
     },
 }
@@ -135,17 +136,35 @@ class TestMerging:
         return tmp_path
 
     def test_lists(self, folder: Path):
-        metadata = tokenizer_metadata(folder, {"vocab_size": 9}, style="llama")
+        metadata = tokenizer_metadata(folder, {"vocab_size": 264}, style="llama")
         assert metadata["tokenizer.ggml.model"] == "llama"
         assert metadata["tokenizer.ggml.pre"] == "default"
-        assert metadata["tokenizer.ggml.tokens"] == ["<unk>", "<s>", "<0x0A>", "▁", "a", "b", "ab", "▁ab", "[PAD8]"]
-        assert metadata["tokenizer.ggml.token_type"] == [CONTROL, CONTROL, BYTE, *[NORMAL] * 5, UNUSED]
+        assert metadata["tokenizer.ggml.tokens"] == [
+            "<unk>",
+            "<s>",
+            *BYTE_TOKENS,
+            "▁",
+            "a",
+            "b",
+            "ab",
+            "▁ab",
+            "[PAD263]",
+        ]
+        assert metadata["tokenizer.ggml.token_type"] == [CONTROL] * 2 + [BYTE] * 256 + [NORMAL] * 5 + [UNUSED]
         assert "tokenizer.ggml.merges" not in metadata
         assert "tokenizer.ggml.add_space_prefix" not in metadata
 
     def test_scores_follow_the_merges(self, folder: Path):
         scores = tokenizer_metadata(folder, {})["tokenizer.ggml.scores"]
-        assert scores[6] > scores[7] > scores[4]  # type: ignore[index,operator]
+        assert isinstance(scores, list)
+        a, ab, space_ab = (MERGING["model"]["vocab"][text] for text in ("a", "ab", "▁ab"))
+        assert scores[ab] > scores[space_ab] > scores[a]
+
+    def test_every_byte_needs_a_token(self, folder: Path):
+        vocabulary = {text: i for i, text in enumerate(t for t in MERGING["model"]["vocab"] if t != "<0xFF>")}
+        change(folder, "model", "vocab", value=vocabulary)
+        with pytest.raises(CheckpointError, match="no token for the byte <0xFF>"):
+            tokenizer_metadata(folder, {})
 
     @pytest.mark.parametrize(
         ("normalizer", "pre_tokenizer", "prefix"),
@@ -178,7 +197,7 @@ class TestMerging:
         change(folder, "normalizer", value=None)
         change(folder, "pre_tokenizer", value={"type": "Metaspace", "replacement": "▁", "split": True})
         tokenizer_metadata(folder, {})
-        change(folder, "model", "vocab", "a▁b", value=8)
+        change(folder, "model", "vocab", "a▁b", value=263)
         with pytest.raises(CheckpointError, match="Metaspace"):
             tokenizer_metadata(folder, {})
 
