@@ -5,9 +5,10 @@ llama.cpp's converter recognises a vocabulary by the hash of the ids that it giv
 vocabularies. Here the structure itself is looked up: the normalizer, the chain of pre-tokenizers with their regular
 expressions, and `ignore_merges`. So any vocabulary with a known structure converts, and an unknown one is refused.
 
-The chains are those of the named models' tokenizer.json. tests/checkpoints/vocabulary/test_pretokenizers_oracle.py
-proves each row: llama.cpp, given the name, must cut the test corpus into the ids that the tokenizers library gives;
-and for the vocabularies that llama.cpp carries, the row must lead to the name that its converter finds by hash.
+The chains are those of the named models' tokenizer.json. Each row is proved in tests/checkpoints/vocabulary/:
+test_token_ids.py - llama.cpp, given the name, must cut the test corpus into the ids that the tokenizers library gives;
+test_known_vocabularies.py - the row must lead to the name that llama.cpp's converter finds by hash.
+To add a row, take the chain from the model's tokenizer.json; those tests tell whether the name is right.
 """
 
 import json
@@ -58,6 +59,18 @@ SEED_CODER = "|".join((_CONTRACTIONS, _WORDS, r"\p{N}{1}", r" ?[^\s\p{L}\p{N}\r\
 _ASCII_SYMBOL = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
 _MARKED_WORDS = _ASCII_SYMBOL + r"[A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
 DEEPSEEK3 = "|".join((_MARKED_WORDS, r" ?[\p{P}\p{S}]+[\r\n]*", _SPACES))
+SPARK = "|".join((_MARKED_WORDS, r" ?[\p{P}\p{S}]+", r"[\r\n]", r"\s+(?!\S)", r"\s+"))
+BAILING = "|".join(
+    (
+        "'(?i:[sdmt]|ll|ve|re)",
+        r"[^\r\n\p{L}\p{N}]?+\p{L}+",
+        r"\p{N}",
+        r" ?[^\s\p{L}\p{N}]++[\r\n]*",
+        r"\s*[\r\n]",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
 _CASED_LETTERS = (
     "µÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝ"
     "Ὗ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-"
@@ -115,6 +128,13 @@ TABLE: tuple[Row, ...] = (
         "deepseek-ai/deepseek-coder-6.7b-instruct",
     ),
     Row("deepseek-v3", (_THREE_DIGITS, _HAN_KANA, ("Split", DEEPSEEK3), _BYTES), "deepseek-ai/DeepSeek-V3"),
+    Row(
+        "spark2_5",
+        (_THREE_DIGITS, _HAN_KANA, ("Split", SPARK), _DIGITS, _BYTES),
+        "XHToken/Spark-X2.5-1.7B",
+    ),
+    Row("bailingmoe", (("Split", BAILING), _BYTES), "inclusionAI/Ling-lite"),
+    Row("bloom", (("Split", r" ?[^(\s|[.,!?…。，、।۔،])]+"), _BYTES), "bigscience/bloomz-560m"),
     Row("minicpm5", (_THREE_DIGITS, ("Split", MINICPM5), _BYTES), "openbmb/MiniCPM5-1B", ignore_merges=(True,)),
     Row("seed-coder", (("Split", SEED_CODER), _BYTES), "ByteDance-Seed/Seed-Coder-8B-Base"),
 )
