@@ -94,11 +94,11 @@ def stream(reply: Reply) -> GenerationResult:
 def timings(result: GenerationResult) -> str:
     """Sum up the speed of a reply in one line."""
     read = result.prompt_tokens - result.reused_tokens
-    reused = f", {result.reused_tokens} reused" if result.reused_tokens else ""
+    reused = f" and {result.reused_tokens} reused" if result.reused_tokens else ""
     return (
-        f"{result.generated_tokens} tokens, {result.tokens_per_second:.1f} tokens per second | "
-        f"prompt {read} tokens{reused}, {result.prompt_tokens_per_second:.1f} tokens per second | "
-        f"first token after {result.time_to_first_token:.2f} s"
+        f"{result.generated_tokens} tokens, {result.tokens_per_second:.1f} tokens per second (prompt: {read} tokens"
+        f"{reused}, {result.prompt_tokens_per_second:.1f} per second; first token after "
+        f"{result.time_to_first_token:.2f} s)"
     )
 
 

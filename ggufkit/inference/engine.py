@@ -143,7 +143,12 @@ class Engine:
 
         `parse_special` makes tokens such as `<|im_end|>` of their spelling; `add_special` adds BOS or EOS as the model
         wants them. Lone surrogates become U+FFFD.
+
+        Raises:
+            GgufFileError: the file holds no vocabulary.
         """
+        if not self._model.has_vocabulary:
+            raise GgufFileError(f"{self.path} holds no vocabulary, so no text can be given to it")
         data = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode()
         return self._model.tokenize(data, add_special=add_special, parse_special=parse_special)
 

@@ -20,6 +20,7 @@ _UNKNOWN, _CONTROL, _STRIPS_LEFT, _STRIPS_RIGHT = 1 << 0, 1 << 3, 1 << 7, 1 << 8
 _DEVICE_IS_GPU = {1, 2}  # ggml-backend.h, enum ggml_backend_dev_type: GPU and integrated GPU
 _DECODE_NO_ROOM, _DECODE_ABORTED = 1, 2  # llama.h, return values of llama_decode
 _ONLY_SEQUENCE = 0
+_VOCABULARY_NONE = 0  # llama.h, enum llama_vocab_type
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama.h, enum llama_flash_attn_type
 _CACHE_TYPES = {  # ggml.h, enum ggml_type: those that a key or value cache may have
     "f32": 0,
@@ -118,6 +119,11 @@ class Model:
     def sliding_window(self) -> int:
         """Return the size of the attention window in tokens; 0 for a model that sees everything."""
         return int(self.lib.llama_model_n_swa(self.handle))
+
+    @property
+    def has_vocabulary(self) -> bool:
+        """Tell whether the file brings a tokenizer: without one, llama.cpp aborts when it is asked to tokenize."""
+        return bool(self.lib.llama_vocab_type(self.vocabulary) != _VOCABULARY_NONE)
 
     @property
     def has_encoder(self) -> bool:

@@ -1,6 +1,8 @@
 """Rendering is what transformers renders; what people write never becomes a control token; bombs do not go off."""
 
 import os
+import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 import tiny_model
 
 from ggufkit.errors import GgufkitError, InputError
+from ggufkit.inference import templates
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import EngineOptions
 from ggufkit.inference.template_sandbox import SECONDS
@@ -260,6 +263,20 @@ def test_no_template_turns_such_text_into_control_tokens(vocabulary: Engine, exp
             continue  # refusing is sound as well
         controls = [vocabulary.token_text(token) for token in tokens if vocabulary.is_control(token)]
         assert controls == ["<|im_start|>", "<|im_end|>"]
+
+
+@pytest.mark.oracle
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["llama-spm", "phi-3", "qwen2", "llama-bpe", "gpt-neox"])
+def test_splitting_at_control_tokens_ourselves_gives_the_tokens_of_llama_cpp(name: str) -> None:
+    source = random.Random(0)
+    with Engine.open(SOURCE / f"models/ggml-vocab-{name}.gguf", EngineOptions(vocabulary_only=True)) as engine:
+        controls = [text for text in engine.control_tokens() if text]
+        plain = ["hello ", " world", "\n", " ", "  \t", "🙂", "漢", "def f(x):\n    return x", " " * 20, "it's 123"]
+        for _ in range(50):
+            text = "".join(source.choice([source.choice(controls), *plain]) for _ in range(source.randrange(1, 12)))
+            ours = templates._tokenize_marked(engine, text, re.compile("nothing is marked"), "\ufdd0", "\ufdd1")
+            assert ours == engine.tokenize(text, parse_special=True), text
 
 
 @pytest.mark.engine
