@@ -83,6 +83,8 @@ class Model:
             raise GgufFileError(f"llama.cpp cannot load {path}: {log_excerpt(logged)}")
         self.vocabulary: Any = self.lib.llama_model_get_vocab(self.handle)
         self.vocabulary_size: int = self.lib.llama_vocab_n_tokens(self.vocabulary)
+        # Of a file without a tokenizer, llama.cpp aborts when it is asked about the text of tokens.
+        self.has_vocabulary: bool = self.lib.llama_vocab_type(self.vocabulary) != _VOCABULARY_NONE
         self._buffer = ctypes.create_string_buffer(256)
 
     def close(self) -> None:
@@ -121,11 +123,6 @@ class Model:
         return int(self.lib.llama_model_n_swa(self.handle))
 
     @property
-    def has_vocabulary(self) -> bool:
-        """Tell whether the file brings a tokenizer: without one, llama.cpp aborts when it is asked to tokenize."""
-        return bool(self.lib.llama_vocab_type(self.vocabulary) != _VOCABULARY_NONE)
-
-    @property
     def has_encoder(self) -> bool:
         """Tell whether an encoder must run before the decoder, as in T5."""
         return bool(self.lib.llama_model_has_encoder(self.handle))
@@ -152,7 +149,7 @@ class Model:
 
     def ends_generation(self, token: int) -> bool:
         """Tell whether the model says with this token that it has finished."""
-        return bool(self.lib.llama_vocab_is_eog(self.vocabulary, token))
+        return self.has_vocabulary and bool(self.lib.llama_vocab_is_eog(self.vocabulary, token))
 
     def is_control(self, token: int) -> bool:
         """Tell whether a token is a control or unknown token: matched in text only when specials are parsed."""
@@ -164,15 +161,17 @@ class Model:
         return bool(attributes & _STRIPS_LEFT), bool(attributes & _STRIPS_RIGHT)
 
     def _attributes(self, token: int) -> int:
-        return int(self.lib.llama_vocab_get_attr(self.vocabulary, token))
+        return int(self.lib.llama_vocab_get_attr(self.vocabulary, token)) if self.has_vocabulary else 0
 
     def token_text(self, token: int) -> str:
         """Return a token as the vocabulary spells it (`<|im_end|>`, `Ġthe`), not as it reads in a text."""
-        text: bytes = self.lib.llama_vocab_get_text(self.vocabulary, token)
+        text: bytes = self.lib.llama_vocab_get_text(self.vocabulary, token) if self.has_vocabulary else b""
         return text.decode("utf-8", "replace")
 
     def token_bytes(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes that a token stands for; control tokens are empty unless `special`."""
+        if not self.has_vocabulary:
+            return b""
         while True:
             size = len(self._buffer)
             length: int = self.lib.llama_token_to_piece(self.vocabulary, token, self._buffer, size, 0, special)

@@ -381,6 +381,15 @@ def test_metadata_that_llama_cpp_aborts_on_is_an_error_and_not_a_dead_process(
         Engine.open(path)
 
 
+def test_a_file_without_a_vocabulary_computes_but_takes_no_text(tmp_path: Path) -> None:
+    path = tiny_model.write(tmp_path / "m.gguf", overrides={"tokenizer.ggml.model": "no_vocab"})
+    with Engine.open(path, EngineOptions(threads=1)) as engine:
+        assert engine.generate([1, 2], GREEDY, max_tokens=3).result.text == ""
+        assert engine.token_text(5) == ""
+        with pytest.raises(GgufFileError, match="no vocabulary"):
+            engine.tokenize("hello")
+
+
 def test_weights_that_are_not_numbers_are_an_error_and_not_a_dead_process(tmp_path: Path) -> None:
     path = tiny_model.write(tmp_path / "m.gguf")
     content = bytearray(path.read_bytes())
