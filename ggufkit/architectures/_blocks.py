@@ -5,7 +5,7 @@ from typing import Any
 
 from ggufkit.architectures._ops import Stack
 from ggufkit.architectures._rope import ROPE
-from ggufkit.architectures._sizes import Config, head_dim
+from ggufkit.architectures._sizes import Config, head_count, head_dim
 from ggufkit.architectures._spec import MetadataTable, ShapeTable, TensorTable, maybe, to
 from ggufkit.errors import CheckpointError
 
@@ -47,13 +47,17 @@ ATTENTION_REQUIRED = tuple(
     (f"blk.{{b}}.{part}.weight",) for part in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm")
 )
 MLP_REQUIRED = tuple((f"blk.{{b}}.ffn_{part}.weight",) for part in ("gate", "up", "down"))
-MLP_OR_EXPERTS_REQUIRED = tuple(
-    (f"blk.{{b}}.ffn_{part}.weight", f"blk.{{b}}.ffn_{part}_exps.weight") for part in ("gate", "up", "down")
+EXPERTS_REQUIRED = tuple(
+    (f"blk.{{b}}.ffn_{part}.weight",) for part in ("gate_inp", "gate_exps", "up_exps", "down_exps")
 )
 
 
 def _rows(heads: str) -> Any:
-    return lambda config: (config[heads] * head_dim(config), config["hidden_size"])
+    return lambda config: (head_count(config, heads) * head_dim(config), config["hidden_size"])
+
+
+def _bias(heads: str) -> Any:
+    return lambda config: (head_count(config, heads) * head_dim(config),)
 
 
 EMBEDDING_SHAPES: ShapeTable = {
@@ -68,12 +72,29 @@ ATTENTION_SHAPES: ShapeTable = {
     "blk.{b}.attn_k.weight": _rows("num_key_value_heads"),
     "blk.{b}.attn_v.weight": _rows("num_key_value_heads"),
     "blk.{b}.attn_output.weight": lambda c: (c["hidden_size"], c["num_attention_heads"] * head_dim(c)),
+    "blk.{b}.attn_q.bias": _bias("num_attention_heads"),
+    "blk.{b}.attn_k.bias": _bias("num_key_value_heads"),
+    "blk.{b}.attn_v.bias": _bias("num_key_value_heads"),
+}
+HEAD_NORM_SHAPES: ShapeTable = {
+    "blk.{b}.attn_q_norm.weight": lambda c: (head_dim(c),),
+    "blk.{b}.attn_k_norm.weight": lambda c: (head_dim(c),),
 }
 MLP_SHAPES: ShapeTable = {
     "blk.{b}.ffn_gate.weight": lambda c: (c["intermediate_size"], c["hidden_size"]),
     "blk.{b}.ffn_up.weight": lambda c: (c["intermediate_size"], c["hidden_size"]),
     "blk.{b}.ffn_down.weight": lambda c: (c["hidden_size"], c["intermediate_size"]),
 }
+
+
+def expert_shapes(count: str, width: str) -> ShapeTable:
+    """Shapes of the router and of the stacked experts; `count` and `width` are the config keys of their sizes."""
+    return {
+        "blk.{b}.ffn_gate_inp.weight": lambda c: (c[count], c["hidden_size"]),
+        "blk.{b}.ffn_gate_exps.weight": lambda c: (c[count], c[width], c["hidden_size"]),
+        "blk.{b}.ffn_up_exps.weight": lambda c: (c[count], c[width], c["hidden_size"]),
+        "blk.{b}.ffn_down_exps.weight": lambda c: (c[count], c["hidden_size"], c[width]),
+    }
 
 
 def routed_experts(moe: str, *, gate: str, up: str, down: str) -> TensorTable:
@@ -107,14 +128,20 @@ def require_activation(config: Config, expected: str, *keys: str) -> None:
             )
 
 
+def require_experts(config: Config, count: str) -> None:
+    """Refuse a router that is to choose more experts than there are, on which llama.cpp aborts."""
+    if (experts := config.get(count)) and (used := config.get("num_experts_per_tok")) and used > experts:
+        raise CheckpointError(f"config.json: num_experts_per_tok is {used}, but {count} is {experts}")
+
+
 DECODER: MetadataTable = {
     "block_count": "num_hidden_layers",
-    "context_length": maybe("max_position_embeddings"),
+    "context_length": "max_position_embeddings",
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
     "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": maybe("num_key_value_heads"),
-    "attention.layer_norm_rms_epsilon": maybe("rms_norm_eps"),
+    "attention.head_count_kv": lambda config: head_count(config, "num_key_value_heads"),
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "attention.key_length": maybe("head_dim"),
     "attention.value_length": maybe("head_dim"),
     **ROPE,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit.architectures._sizes import Config, head_dim
+from ggufkit.architectures._sizes import Config, head_count, head_dim
 from ggufkit.errors import CheckpointError
 
 Array: TypeAlias = NDArray[Any]
@@ -89,7 +89,7 @@ class UndoRopePermute:
     def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:
         """Keep the shape; the rows must be those of the heads, and a head must have two halves."""
         (source,) = sources
-        heads, size = config[self.heads], head_dim(config)
+        heads, size = head_count(config, self.heads), head_dim(config)
         if not source or source[0] != heads * size or size % 2:
             raise CheckpointError(f"shape {source} is not that of {heads} heads ({self.heads}) of {size} rows each")
         return [source]

@@ -14,6 +14,13 @@ from ggufkit.errors import CheckpointError
 # Types that GGUF or llama.cpp expresses; "llama3" goes into a tensor, "default" needs nothing.
 _GGUF_TYPES = {"linear": "linear", "yarn": "yarn"}
 _KNOWN_TYPES = {"default", "llama3", *_GGUF_TYPES}
+# Numbers in a rope config, and the least value that makes sense.
+_SMALLEST = 1e-9
+_NUMBERS = {
+    **dict.fromkeys(("rope_theta", "factor", "low_freq_factor", "high_freq_factor"), _SMALLEST),
+    **dict.fromkeys(("original_max_position_embeddings", "attention_factor", "attn_factor"), _SMALLEST),
+    **dict.fromkeys(("extrapolation_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"), 0),
+}
 
 
 def rope(config: Config) -> Mapping[str, Any]:
@@ -27,14 +34,34 @@ def rope(config: Config) -> Mapping[str, Any]:
     nested = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(nested, Mapping):
         raise CheckpointError(f"config.json: rope_scaling is {nested!r}, expected an object")
-    values = {"rope_theta": config.get("rope_theta"), **nested}
-    values["rope_type"] = nested.get("rope_type") or nested.get("type") or "default"
-    if values["rope_type"] not in _KNOWN_TYPES:
+    given = {key: value for key, value in nested.items() if value is not None}
+    values = {"rope_theta": config.get("rope_theta"), **given}
+    values["rope_type"] = given.get("rope_type") or given.get("type") or "default"
+    _check_numbers(values)
+    if not isinstance(values["rope_type"], str) or values["rope_type"] not in _KNOWN_TYPES:
         raise CheckpointError(
             f"config.json: rope type {values['rope_type']!r} is not supported for this architecture",
             hint="try --converter llama.cpp, and compare the answers with the original model",
         )
+    if values["rope_type"] in _GGUF_TYPES and "factor" not in values:
+        raise CheckpointError(f"config.json: {values['rope_type']} rope without a factor")
     return values
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            raise CheckpointError(
+                f"config.json: rope settings of their own for {key!r}: not supported for this architecture",
+                hint="try --converter llama.cpp, and compare the answers with the original model",
+            )
+        least = _NUMBERS.get(key)
+        if least is None or value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+            raise CheckpointError(f"config.json: {key} of the rope settings is {value!r}, expected a positive number")
+    if values.get("partial_rotary_factor", 1) != 1:
+        raise CheckpointError("config.json: partial_rotary_factor is not supported for this architecture")
 
 
 def _scaling(key: str, *types: str) -> Any:

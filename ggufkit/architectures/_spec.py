@@ -53,6 +53,11 @@ def no_tensors(config: Config) -> Mapping[str, Array]:  # noqa: ARG001 - the sig
     return {}
 
 
+def all_blocks(config: Config) -> int:
+    """Have experts in no block."""
+    return int(config["num_hidden_layers"])
+
+
 def no_remarks(config: Config) -> Iterable[str]:  # noqa: ARG001 - the signature of `remarks`
     """Have nothing to remark."""
     return ()
@@ -67,7 +72,9 @@ class ArchSpec:
     `tensors` maps an HF module path to a GGUF one; `None` drops it on purpose.
     `{b}` stands for the block index and `{e}` for the expert index: the only two holes.
     `required` lists the GGUF tensors that must be there, `{b}` in every block: of each tuple, at least one.
-    `shapes` gives the shape that a GGUF tensor must have (outermost axis first) for llama.cpp to load it.
+    `dense` and `sparse` do so for the first `dense_blocks` blocks and for those after them.
+    `shapes` gives every GGUF tensor that llama.cpp loads, and the shape that it must have (outermost axis first).
+    `drop_blocks_with` is the tensor by which a block after the last one is known to be none of the model's.
     `defaults` holds, for each HF architecture, the config keys that transformers fills in and released configs omit.
     `remarks` looks at a config that llama.cpp cannot follow exactly: it yields warnings, or raises CheckpointError.
     """
@@ -77,10 +84,13 @@ class ArchSpec:
     metadata: tuple[MetadataTable, ...]
     tensors: tuple[TensorTable, ...]
     required: tuple[tuple[str, ...], ...]
-    shapes: tuple[ShapeTable, ...] = ()
+    shapes: tuple[ShapeTable, ...]
+    dense: tuple[tuple[str, ...], ...] = ()
+    sparse: tuple[tuple[str, ...], ...] = ()
+    dense_blocks: Callable[[Config], int] = all_blocks
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extra_tensors: Callable[[Config], Mapping[str, Array]] = no_tensors
-    drop_blocks_from: str | None = None
+    drop_blocks_with: str | None = None
     expert_count: str | None = None
     vocabulary: Vocabulary = Vocabulary.AUTO
     remarks: Callable[[Config], Iterable[str]] = no_remarks

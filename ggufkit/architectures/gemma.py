@@ -19,7 +19,7 @@ from ggufkit.architectures._blocks import (
 from ggufkit.architectures._ops import AddOne
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, ShapeTable, TensorTable, Vocabulary, to
 from ggufkit.errors import CheckpointError
 
 SOFTCAPS: MetadataTable = {
@@ -37,6 +37,10 @@ NORMS_PLUS_ONE: TensorTable = {
     "model.layers.{b}.post_feedforward_layernorm": to("blk.{b}.post_ffw_norm", op=AddOne()),
 }
 TIED_OUTPUT: TensorTable = {"lm_head": None}  # some quantizers save it; llama.cpp reads token_embd
+POST_NORM_SHAPES: ShapeTable = {
+    "blk.{b}.post_attention_norm.weight": lambda c: (c["hidden_size"],),
+    "blk.{b}.post_ffw_norm.weight": lambda c: (c["hidden_size"],),
+}
 
 _LAYERS_27B = 46  # the one size whose attention llama.cpp scales by hidden_size / heads (src/models/gemma2.cpp)
 
@@ -44,6 +48,7 @@ _LAYERS_27B = 46  # the one size whose attention llama.cpp scales by hidden_size
 def remarks(config: Config) -> Iterable[str]:
     """Refuse an activation, an order of layers or an attention scale that llama.cpp does not compute."""
     require_activation(config, "gelu_pytorch_tanh", "hidden_activation")
+    config.get("hidden_act")  # released configs carry both; transformers computes the other
     layers = config.get("layer_types")
     if layers and layers != ["sliding_attention" if b % 2 == 0 else "full_attention" for b in range(len(layers))]:
         raise CheckpointError("config.json: layer_types do not alternate, as llama.cpp's Gemma 2 does")
@@ -73,7 +78,7 @@ GEMMA2 = ArchSpec(
         ("blk.{b}.post_attention_norm.weight",),
         ("blk.{b}.post_ffw_norm.weight",),
     ),
-    shapes=(EMBEDDING_SHAPES, ATTENTION_SHAPES, MLP_SHAPES),
+    shapes=(EMBEDDING_SHAPES, ATTENTION_SHAPES, MLP_SHAPES, POST_NORM_SHAPES),
     defaults={
         "Gemma2ForCausalLM": {
             **COMMON_DEFAULTS,

@@ -12,6 +12,7 @@ from ggufkit.architectures._blocks import (
     EMBEDDINGS,
     ENDS_REQUIRED,
     GATED_MLP,
+    HEAD_NORM_SHAPES,
     HEAD_NORMS,
     MLP_REQUIRED,
     MLP_SHAPES,
@@ -19,15 +20,22 @@ from ggufkit.architectures._blocks import (
     require_activation,
 )
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec
+from ggufkit.architectures._spec import ArchSpec, ShapeTable
 
 
 def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation; warn of a sliding window that is switched on, which llama.cpp does not apply."""
     require_activation(config, "silu")
-    window = config.get("sliding_window") if config.get("use_sliding_window") else None
-    if window or "sliding_attention" in (config.get("layer_types") or ()):
-        yield f"llama.cpp does not apply this model's sliding_window of {config.get('sliding_window')}"
+    window = config.get("sliding_window")
+    if (window and config.get("use_sliding_window")) or "sliding_attention" in (config.get("layer_types") or ()):
+        yield f"llama.cpp does not apply this model's sliding_window of {window}"
+
+
+# llama.cpp's qwen2 knows no head size but hidden_size / heads.
+SQUARE_SHAPES: ShapeTable = {
+    "blk.{b}.attn_q.weight": lambda c: (c["hidden_size"], c["hidden_size"]),
+    "blk.{b}.attn_output.weight": lambda c: (c["hidden_size"], c["hidden_size"]),
+}
 
 
 QWEN2 = ArchSpec(
@@ -35,8 +43,13 @@ QWEN2 = ArchSpec(
     hf_architectures=("Qwen2ForCausalLM",),
     metadata=(DECODER,),
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, GATED_MLP),
-    required=(*ENDS_REQUIRED, *ATTENTION_REQUIRED, *MLP_REQUIRED),
-    shapes=(EMBEDDING_SHAPES, ATTENTION_SHAPES, MLP_SHAPES),
+    required=(
+        *ENDS_REQUIRED,
+        *ATTENTION_REQUIRED,
+        *MLP_REQUIRED,
+        *((f"blk.{{b}}.attn_{part}.bias",) for part in "qkv"),
+    ),
+    shapes=(EMBEDDING_SHAPES, ATTENTION_SHAPES, MLP_SHAPES, SQUARE_SHAPES),
     defaults={"Qwen2ForCausalLM": {**COMMON_DEFAULTS, "max_position_embeddings": 32768, "num_key_value_heads": 32}},
     remarks=remarks,
 )
@@ -53,7 +66,7 @@ QWEN3 = ArchSpec(
         ("blk.{b}.attn_q_norm.weight",),
         ("blk.{b}.attn_k_norm.weight",),
     ),
-    shapes=(EMBEDDING_SHAPES, ATTENTION_SHAPES, MLP_SHAPES),
+    shapes=(EMBEDDING_SHAPES, ATTENTION_SHAPES, HEAD_NORM_SHAPES, MLP_SHAPES),
     defaults={
         "Qwen3ForCausalLM": {
             **COMMON_DEFAULTS,

@@ -32,8 +32,9 @@ class Config(Mapping[str, Any]):
     """What a model's config.json says, after defaults; every key that is looked up counts as read."""
 
     def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
-        self._values = {**(defaults or {}), **{key: value for key, value in values.items() if value is not None}}
-        self._given = frozenset(values)
+        assumed = {key: value for key, value in (defaults or {}).items() if key not in values}
+        self._values = {**assumed, **{key: value for key, value in values.items() if value is not None}}
+        self._given = dict(values)
         self._read: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
@@ -47,9 +48,8 @@ class Config(Mapping[str, Any]):
         return len(self._values)
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> "Config":
-        """Return a config in which keys that are absent or null take these values."""
-        given = {key: self._values[key] for key in self._given if key in self._values}
-        return Config(given, defaults)
+        """Return a config in which keys that are absent take these values; one that is null stays unset."""
+        return Config(self._given, defaults)
 
     def unread(self) -> list[str]:
         """List the keys of config.json that nobody looked at, in the order of the file."""

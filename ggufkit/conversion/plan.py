@@ -4,7 +4,6 @@ Every output name, shape, type and byte offset comes from headers and config alo
 bars and the memory bound are readings of this one plan.
 """
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from ggufkit.gguf_file.writer import FileLayout, TensorLayout, block_size, lay_o
 T = TypeVar("T")
 
 _BLOCK = re.compile(r"\.layers\.(\d+)\.")
+_TARGET_BLOCK = re.compile(r"blk\.(\d+)\.")
 _WEIGHTS = {"F32", "F16", "BF16", "F64"}
 
 
@@ -134,16 +134,17 @@ def plan_tensors(spec: ArchSpec, config: Config, tensors: Mapping[str, StoredTen
     """
     table = layered(spec.tensors)
     matchers = [(pattern, _matcher(pattern)) for pattern in table]
-    first_dropped = config[spec.drop_blocks_from] if spec.drop_blocks_from else math.inf
+    layers = config["num_hidden_layers"]
     groups: dict[_Group, dict[int, StoredTensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
-        if (block := _BLOCK.search(name)) and int(block[1]) >= first_dropped:
+        block = _BLOCK.search(name) if spec.drop_blocks_with else None
+        if block and int(block[1]) >= layers and str(spec.drop_blocks_with).format(b=block[1]) in tensors:
             continue
         group, expert = _match(name, matchers, spec)
         if table[group.pattern] is not None:
             groups[group][expert] = tensor
     drafts = [_draft(spec, table, group, members, config) for group, members in groups.items()]
-    _check_targets(spec, config, {name: shape for draft in drafts for name, shape in draft.targets})
+    _check_targets(spec, config, drafts)
     return sorted(drafts, key=lambda draft: draft.sources[0].position)
 
 
@@ -197,27 +198,33 @@ def _draft(
     return _Draft(sources, rule.op, tuple(zip(targets, shapes, strict=True)))
 
 
-def _check_targets(spec: ArchSpec, config: Config, targets: Mapping[str, Shape]) -> None:
-    blocks = range(config["num_hidden_layers"])
-    for alternatives in spec.required:
-        for block in blocks if "{b}" in alternatives[0] else [0]:
-            names = [name.format(b=block) for name in alternatives]
-            if not any(name in targets for name in names):
-                raise CheckpointError(
-                    f"no tensor of the checkpoint becomes {' or '.join(names)}", hint="a shard may be missing"
-                )
+def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[_Draft]) -> None:
+    """Require what llama.cpp will look for, and refuse what it would not load, before a byte is written."""
+    blocks, dense = config["num_hidden_layers"], min(spec.dense_blocks(config), config["num_hidden_layers"])
+    targets = {name for draft in drafts for name, _ in draft.targets}
+    for required, where in ((spec.required, (0, blocks)), (spec.dense, (0, dense)), (spec.sparse, (dense, blocks))):
+        for alternatives in required:
+            for block in range(*where) if "{b}" in alternatives[0] else [0]:
+                names = [name.format(b=block) for name in alternatives]
+                if targets.isdisjoint(names):
+                    raise CheckpointError(
+                        f"no tensor of the checkpoint becomes {' or '.join(names)}", hint="a shard may be missing"
+                    )
     if "output.weight" not in targets and not config.get("tie_word_embeddings", False):
         raise CheckpointError("the checkpoint has no lm_head, and its config does not tie it to the embeddings")
-    for name, shape_of in layered(spec.shapes).items():
-        for block in blocks if "{b}" in name else [0]:
-            found = targets.get(name.format(b=block))
-            if found is not None and found != shape_of(config):
+    shapes = layered(spec.shapes)
+    for draft in drafts:
+        for name, shape in draft.targets:
+            if (found := _TARGET_BLOCK.match(name)) and int(found[1]) >= blocks:
+                raise CheckpointError(f"{name} is beyond config.json's {blocks} layers (num_hidden_layers)")
+            shape_of = shapes.get(_TARGET_BLOCK.sub("blk.{b}.", name))
+            source = draft.sources[0].name
+            if shape_of is None:
+                raise UnmappedTensorError(f"tensor {source!r} becomes {name}, which llama.cpp's {spec.name} has not")
+            if shape != shape_of(config):
                 raise CheckpointError(
-                    f"{name.format(b=block)} has shape {found}, but config.json says {shape_of(config)}"
+                    f"tensor {source!r} becomes {name} of shape {shape}, but config.json says {shape_of(config)}"
                 )
-    beyond = next((n for n in targets if (m := re.match(r"blk\.(\d+)\.", n)) and int(m[1]) >= len(blocks)), None)
-    if beyond:
-        raise CheckpointError(f"{beyond} is beyond config.json's {len(blocks)} layers (num_hidden_layers)")
 
 
 def _type(name: str, shape: Shape, output_type: OutputType) -> GGMLQuantizationType:

@@ -30,10 +30,12 @@ class TestEverySpec:
         assert {name.removesuffix(".bias") for name in targets(spec)} - known == set()
 
     def test_its_requirements_and_shapes_are_of_tensors_that_it_can_write(self, spec: ArchSpec) -> None:
-        writable = {f"{name}.weight" for name in targets(spec)}
-        assert {name for alternatives in spec.required for name in alternatives} <= writable
-        tied = {"output.weight"}  # the shared table of shapes has it, an architecture that ties its output does not
-        assert {name for table in spec.shapes for name in table} <= writable | tied
+        writable = {name.removesuffix(".bias") for name in targets(spec)}
+        tied = {"output"}  # the shared table of shapes has it, an architecture that ties its output does not
+        required = {name for part in (spec.required, spec.dense, spec.sparse) for names in part for name in names}
+        shaped = {name for table in spec.shapes for name in table}
+        assert {name.removesuffix(".weight").removesuffix(".bias") for name in shaped} - tied == writable - tied
+        assert required <= shaped
 
     def test_no_two_patterns_match_one_name(self, spec: ArchSpec) -> None:
         patterns = {pattern for table in spec.tensors for pattern in table}

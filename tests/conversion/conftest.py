@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hub_checkpoints
 import pytest
 import tiny_checkpoints
 
@@ -23,7 +24,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         folder = root / dtype / name
         if not folder.exists():
             folder.mkdir(parents=True)
-            tiny_checkpoints.make(name, folder, dtype)
+            if dtype == hub_checkpoints.AS_RELEASED:
+                hub_checkpoints.make(name, folder)
+            else:
+                tiny_checkpoints.make(name, folder, dtype)
         return folder
 
     return make
@@ -35,7 +39,8 @@ def upstream(
 ) -> Callable[[str, str, str], Path]:
     """Give the GGUF file that llama.cpp's converter makes of a recipe: all are made by one child process, in one go."""
     root = tmp_path_factory.mktemp("upstream")
-    outputs = {job: root / f"{'-'.join(job)}.gguf" for job in tiny_checkpoints.UPSTREAM_JOBS}
+    wanted = [*tiny_checkpoints.UPSTREAM_JOBS, *hub_checkpoints.UPSTREAM_JOBS]
+    outputs = {job: root / f"{'-'.join(job)}.gguf" for job in wanted}
     jobs = [
         [
             str(checkpoint(name, dtype)),
@@ -46,6 +51,7 @@ def upstream(
             "qwen2",
             "--source",
             str(find_source()),
+            *(["--raw-config"] if dtype == hub_checkpoints.AS_RELEASED and name not in hub_checkpoints.OLD else []),
         ]
         for (name, dtype, outtype), path in outputs.items()
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import hub_checkpoints
 import pytest
 import tiny_checkpoints
 from gguf import GGUFReader
@@ -12,13 +13,19 @@ from ggufkit.conversion import Converter, OutputType, convert
 pytestmark = pytest.mark.oracle
 
 # What we write and llama.cpp's converter does not, by recipe; everything else must be equal.
+HEAD_SIZES = {"llama.attention.key_length", "llama.attention.value_length"}
 ONLY_OURS = {
-    # transformers' MixtralConfig omits head_dim, which every other Llama has; the value is llama.cpp's default.
-    "mixtral": {"llama.attention.key_length", "llama.attention.value_length"},
+    # The config has no head_dim; what we write is what llama.cpp then assumes.
+    **dict.fromkeys(("mixtral", "llama-3.1-8b", "mistral-7b-v0.1", "mistral-7b-v0.3", "mixtral-8x7b"), HEAD_SIZES),
+    # Nor a rope_theta.
+    "llama-2-7b": {*HEAD_SIZES, "llama.rope.freq_base"},
 }
+WARNINGS = {"mistral-7b-v0.1": "sliding_window of 4096"}
 
 
-@pytest.mark.parametrize(("name", "dtype", "outtype"), tiny_checkpoints.UPSTREAM_JOBS, ids="-".join)
+@pytest.mark.parametrize(
+    ("name", "dtype", "outtype"), [*tiny_checkpoints.UPSTREAM_JOBS, *hub_checkpoints.UPSTREAM_JOBS], ids="-".join
+)
 def test_equals_llama_cpp(
     name: str,
     dtype: str,
@@ -30,7 +37,8 @@ def test_equals_llama_cpp(
     source = checkpoint(name, dtype)
     ours = tmp_path / "ours.gguf"
     result = convert(source, ours, outtype=OutputType(outtype), converter=Converter.NATIVE)
-    assert result.warnings == ()
+    assert len(result.warnings) == (name in WARNINGS)
+    assert WARNINGS.get(name, "") in "".join(result.warnings)
 
     mine, theirs = GGUFReader(ours), GGUFReader(upstream(name, dtype, outtype))
 

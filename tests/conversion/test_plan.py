@@ -1,13 +1,15 @@
 """A plan refuses what it does not understand, and says where and what."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import handmade_checkpoint
+import hub_checkpoints
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType, GGUFReader
 
 from ggufkit.conversion import OutputType, open_plan
 from ggufkit.errors import CheckpointError, UnmappedTensorError, UnsupportedArchitectureError
@@ -39,10 +41,16 @@ def adding(name: str, shape: tuple[int, ...]) -> Callable[[Weights], None]:
         (adding("model.layers.2.input_layernorm.weight", (32,)), "beyond config.json's 2 layers"),
         (
             adding("lm_head.weight", (100, 32)),
-            r"output\.weight has shape \(100, 32\), but config\.json says \(257, 32\)",
+            r"output\.weight of shape \(100, 32\), but config\.json says \(257, 32\)",
         ),
         (adding("model.layers.0.self_attn.q_proj.weight", (30, 32)), r"'model\.layers\.0\.self_attn\.q_proj\.weight'"),
         (adding("model.norm.bias", (0,)), r"tensor 'model\.norm\.bias' is empty"),
+        (
+            adding("model.norm.bias", (32,)),
+            r"'model\.norm\.bias' becomes output_norm\.bias, which llama\.cpp's llama has not",
+        ),
+        (adding("model.norm.weight", ()), r"'model\.norm\.weight' becomes output_norm\.weight of shape \(\)"),
+        (adding("model.layers.0.mlp.up_proj.weight", (1, 1, 1, 64, 32)), r"'model\.layers\.0\.mlp\.up_proj\.weight'"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Weights], None], message: str) -> None:
@@ -60,6 +68,15 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Wei
         ({"rope_scaling": [1]}, "expected an object"),
         ({"vocab_size": 300}, "tokenizer|config.json says"),
         ({"num_hidden_layers": 3}, r"blk\.2\."),
+        ({"rope_scaling": {"type": "linear"}}, "linear rope without a factor"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "without original_max_position_embeddings"),
+        ({"rope_scaling": {"type": "llama3", "factor": "8"}}, "factor of the rope settings is '8'"),
+        ({"rope_scaling": {"type": "llama3", "factor": 0}}, "expected a positive number"),
+        ({"rope_scaling": {"type": ["yarn"]}}, r"rope type \['yarn'\]"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "settings of their own for 'full_attention'"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"num_local_experts": 4, "num_experts_per_tok": 5}, "num_experts_per_tok is 5, but num_local_experts is 4"),
+        ({"num_local_experts": 4}, r"becomes blk\.0\.ffn_gate_inp\.weight"),
         ({"rms_norm_eps": "tiny"}, "expected a number"),
         ({"num_attention_heads": 8, "head_dim": None}, "shape"),
     ],
@@ -67,6 +84,18 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Wei
 def test_configs_that_do_not_fit_are_explained(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         plan_of(tmp_path, **config)
+
+
+def test_silence_on_key_and_value_heads_means_one_for_each_query_head(tmp_path: Path) -> None:
+    """As in the first LLaMA's config.json."""
+    weights = handmade_checkpoint.tensors()
+    for block in range(2):
+        for part in ("k", "v"):
+            weights[f"model.layers.{block}.self_attn.{part}_proj.weight"] = np.zeros((32, 32), np.float32)
+    shapes = {
+        tensor.name: tensor.shape for tensor in plan_of(tmp_path, weights, num_key_value_heads=None).layout.tensors
+    }
+    assert shapes["blk.0.attn_k.weight"] == (32, 32)
 
 
 def test_an_unmapped_tensor_is_not_dropped(tmp_path: Path) -> None:
@@ -136,3 +165,59 @@ def test_experts_are_counted(tmp_path: Path, count: int) -> None:
     config = {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2}
     with pytest.raises(CheckpointError, match=r"no expert \[3\]" if count == 3 else "more than 4 experts"):
         plan_of(tmp_path, weights, **config)
+
+
+def released(folder: Path, name: str, **changes: Any) -> Any:
+    """Plan a checkpoint as the hub has it, with changes to its config.json; None removes a key."""
+    hub_checkpoints.make(name, folder)
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    with open_plan(folder, OutputType.F16) as plan:
+        return plan
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("deepseek-v3", {"moe_layer_freq": 2}, "moe_layer_freq is 2"),
+        ("deepseek-v3", {"n_group": 3}, "does not divide"),
+        ("deepseek-v3", {"first_k_dense_replace": 2}, r"becomes blk\.1\.ffn_gate\.weight"),
+        ("deepseek-v3", {"first_k_dense_replace": 0}, r"becomes blk\.0\.ffn_gate_inp\.weight"),
+        ("deepseek-v3", {"scoring_func": "tanh"}, "unknown scoring_func 'tanh'"),
+        ("deepseek-v3", {"n_shared_experts": 2}, "_shexp"),
+        ("deepseek-v3", {"kv_lora_rank": 16}, "kv_a_"),
+        ("deepseek-v2-lite", {"num_hidden_layers": 26}, "beyond config.json's 26 layers"),
+        ("gemma-2-2b", {"query_pre_attn_scalar": 16}, "query_pre_attn_scalar is 16"),
+        ("qwen2.5-0.5b", {"head_dim": 32}, "config.json says"),
+    ],
+)
+def test_what_llama_cpp_would_not_load_is_refused(
+    tmp_path: Path, name: str, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        released(tmp_path, name, **config)
+
+
+def test_a_null_softcap_is_not_taken_for_the_default(tmp_path: Path) -> None:
+    hub_checkpoints.make("gemma-2-2b", tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(
+        text.replace('"final_logit_softcapping": 30.0', '"final_logit_softcapping": null')
+    )
+    with pytest.raises(CheckpointError, match="no 'final_logit_softcapping'"), open_plan(tmp_path, OutputType.F16):
+        pass
+
+
+def test_a_v3_that_transformers_saved_is_still_routed_by_the_sigmoid(tmp_path: Path) -> None:
+    """transformers writes no scoring_func, and llama.cpp would take the softmax."""
+    plan = released(tmp_path, "deepseek-v3", scoring_func=None)
+    (tmp_path / "header.gguf").write_bytes(plan.layout.header)
+    with (tmp_path / "header.gguf").open("r+b") as file:
+        file.truncate(plan.layout.size)
+    assert GGUFReader(tmp_path / "header.gguf").fields["deepseek2.expert_gating_func"].contents() == 2
+
+
+def test_groups_that_llama_cpp_ranks_otherwise_are_warned_of(tmp_path: Path) -> None:
+    [warning] = released(tmp_path, "deepseek-v3", topk_method="group_limited_greedy").warnings
+    assert "group_limited_greedy" in warning

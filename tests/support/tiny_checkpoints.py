@@ -128,14 +128,14 @@ def make(name: str, folder: Path, dtype: str = "float32") -> Path:
             if buffer_name.endswith("e_score_correction_bias"):
                 buffer.copy_(torch.randn_like(buffer) * 0.05)
     model.save_pretrained(folder)
-    _write_tokenizer(recipe.tokenizer, folder)
+    write_tokenizer(recipe.tokenizer, folder)
     if recipe.extra_config:
         path = folder / "config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **recipe.extra_config}))
     return folder
 
 
-def _write_tokenizer(kind: str, folder: Path) -> None:
+def write_tokenizer(kind: str, folder: Path) -> None:
     {"byte-level-bpe": _write_byte_level_bpe, "sentencepiece": _write_sentencepiece}[kind](folder)
 
 
