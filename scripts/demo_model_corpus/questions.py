@@ -362,23 +362,41 @@ KINDS: dict[str, Callable[[random.Random], Question]] = {
 
 # kind -> how often it is asked while training: what is hard to learn is asked more often
 WEIGHTS = {
-    "addition": 4.0,
-    "subtraction": 4.0,
-    "multiplication": 2.5,
+    "addition": 3.0,
+    "subtraction": 3.5,
+    "multiplication": 3.0,
     "word problem": 2.0,
-    "comparison": 2.0,
-    "counting": 1.5,
+    "comparison": 3.0,
+    "counting": 3.0,
     "neighbour": 1.5,
     "units": 2.5,
-    "capital": 1.5,
-    "opposite": 1.2,
-    "plural": 0.8,
-    "nature": 1.2,
+    "capital": 1.2,
+    "opposite": 1.0,
+    "plural": 0.7,
+    "nature": 1.0,
     "category": 1.2,
-    "spelling": 1.5,
+    "spelling": 2.0,
     "backwards": 1.5,
     "number words": 1.5,
-    "reading": 2.0,
+    "reading": 4.0,
+}
+
+# What lags behind when three quarters of the training are over is asked more often from then on.
+LATE_WEIGHTS = {
+    **WEIGHTS,
+    "addition": 2.0,
+    "subtraction": 3.0,
+    "multiplication": 2.0,
+    "comparison": 6.0,
+    "counting": 6.0,
+    "neighbour": 2.0,
+    "units": 1.0,
+    "capital": 2.0,
+    "opposite": 0.8,
+    "plural": 0.6,
+    "nature": 0.8,
+    "number words": 2.0,
+    "reading": 6.0,
 }
 
 
