@@ -60,6 +60,8 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
             raise CheckpointError(f"config.json: {key} of the rope settings is {value!r}, expected a positive number")
+    if values.get("high_freq_factor", 4.0) <= values.get("low_freq_factor", 1.0):
+        raise CheckpointError("config.json: high_freq_factor of the rope settings must be above low_freq_factor")
     if values.get("partial_rotary_factor", 1) != 1:
         raise CheckpointError("config.json: partial_rotary_factor is not supported for this architecture")
 

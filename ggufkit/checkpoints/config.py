@@ -1,7 +1,7 @@
 """config.json as a mapping that remembers which keys were read, so that nothing in it is overlooked in silence."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +9,43 @@ from ggufkit.errors import CheckpointError
 
 _MAXIMUM_BYTES = 16 * 2**20
 
-_POSITIVE_INTEGERS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "moe_intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "num_experts_per_tok",
-    "max_position_embeddings",
-    "head_dim",
-    "kv_lora_rank",
-    "q_lora_rank",
-    "qk_rope_head_dim",
-    "qk_nope_head_dim",
-    "v_head_dim",
-)
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# What a value must be, and the keys of which that is true wherever we read them. A null is as good as no key.
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "a positive integer": (
+        lambda value: _integer(value) and 0 < value < 2**31,
+        (
+            "vocab_size hidden_size intermediate_size moe_intermediate_size num_hidden_layers num_attention_heads"
+            " num_key_value_heads num_experts_per_tok max_position_embeddings head_dim kv_lora_rank q_lora_rank"
+            " qk_rope_head_dim qk_nope_head_dim v_head_dim n_routed_experts"
+        ),
+    ),
+    "an integer from 0 up": (
+        lambda value: _integer(value) and 0 <= value < 2**31,
+        "num_local_experts n_shared_experts first_k_dense_replace n_group topk_group moe_layer_freq sliding_window",
+    ),
+    "a positive number": (
+        # The limit is that of a 32-bit float, which GGUF stores.
+        lambda value: (_integer(value) or isinstance(value, float)) and 0 < value < 3.4e38,
+        (
+            "rms_norm_eps rope_theta attn_logit_softcapping final_logit_softcapping query_pre_attn_scalar"
+            " routed_scaling_factor"
+        ),
+    ),
+    "true or false": (
+        lambda value: isinstance(value, bool),
+        "tie_word_embeddings use_sliding_window norm_topk_prob",
+    ),
+    "a name": (
+        lambda value: isinstance(value, str),
+        "hidden_act hidden_activation scoring_func topk_method",
+    ),
+    "a list": (lambda value: isinstance(value, list), "layer_types"),
+}
 
 
 class Config(Mapping[str, Any]):
@@ -51,6 +71,11 @@ class Config(Mapping[str, Any]):
         """Return a config in which keys that are absent take these values; one that is null stays unset."""
         return Config(self._given, defaults)
 
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """What the file says, without defaults; looking here counts as reading nothing."""
+        return self._given
+
     def unread(self) -> list[str]:
         """List the keys of config.json that nobody looked at, in the order of the file."""
         return [key for key in self._values if key in self._given and key not in self._read]
@@ -65,10 +90,10 @@ class Config(Mapping[str, Any]):
 
 
 def read_config(folder: Path) -> Config:
-    """Read and check a checkpoint folder's config.json.
+    """Read a checkpoint folder's config.json.
 
     Raises:
-        CheckpointError: it is missing, not a JSON object, or a size in it is not a positive integer.
+        CheckpointError: it is missing, or not a JSON object.
     """
     if not folder.is_dir():
         if folder.exists():
@@ -77,24 +102,34 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"no config.json in {folder}", hint="give the folder that the model was downloaded to")
-    values = read_json_object(path)
-    for key in _POSITIVE_INTEGERS:
-        value = values.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
-            raise CheckpointError(f"{path}: {key} is {value!r}, expected a positive integer")
+    return Config(read_json_object(path))
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Refuse values of the wrong kind among the config keys that our specs read.
+
+    Other architectures have other habits (one size per layer, say), so this is not part of reading.
+
+    Raises:
+        CheckpointError: naming the first key that is wrong, and what it should be.
+    """
+    for expected, (is_kind, keys) in _KINDS.items():
+        for key in keys.split():
+            value = values.get(key)
+            if value is not None and not is_kind(value):
+                raise CheckpointError(f"config.json: {key} is {value!r}, expected {expected}")
     heads, key_value_heads = values.get("num_attention_heads"), values.get("num_key_value_heads")
     if heads and key_value_heads and heads % key_value_heads:
         raise CheckpointError(
-            f"{path}: num_key_value_heads ({key_value_heads}) does not divide num_attention_heads ({heads})"
+            f"config.json: num_key_value_heads ({key_value_heads}) does not divide num_attention_heads ({heads})"
         )
-    return Config(values)
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that must hold an object; a strange file is a CheckpointError naming it."""
+def read_json_object(path: Path, *, limit: int = _MAXIMUM_BYTES) -> dict[str, Any]:
+    """Read a JSON file that must hold an object; a strange or too large file is a CheckpointError naming it."""
     try:
-        if path.stat().st_size > _MAXIMUM_BYTES:
-            raise CheckpointError(f"{path} is too large for a JSON file of settings ({path.stat().st_size:,} bytes)")
+        if path.stat().st_size > limit:
+            raise CheckpointError(f"{path} is too large for what it should hold ({path.stat().st_size:,} bytes)")
         value = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error

@@ -183,7 +183,7 @@ def _open_all(paths: list[Path]) -> list[SafetensorsFile]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    weight_map = read_json_object(index).get("weight_map")
+    weight_map = read_json_object(index, limit=_MAXIMUM_HEADER).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         raise CheckpointError(f"{index}: weight_map is no map from tensor names to file names", hint=_AGAIN)
     return weight_map
@@ -192,6 +192,8 @@ def _weight_map(index: Path) -> dict[str, str]:
 def _inside(folder: Path, shard: str, index: Path) -> Path:
     if not shard or "/" in shard or "\\" in shard or "\0" in shard or shard in (".", "..") or ":" in shard:
         raise UnsafeError(f"{index} names a file outside of its folder: {shard!r}")
+    if not shard.isprintable() or len(shard.encode()) > 255:
+        raise CheckpointError(f"{index} names a file that cannot be: {shard[:60]!r}", hint=_AGAIN)
     return folder / shard
 
 

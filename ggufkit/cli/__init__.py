@@ -4,6 +4,7 @@ One file per command, named after it, with a function `command`. These files imp
 (the API is imported inside `command`), so that `ggufkit --help` is instant.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -64,5 +65,9 @@ def main() -> None:
             app()
     except (GgufkitError, KeyboardInterrupt) as error:
         sys.exit(_errors.report(error))
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has seen enough; nothing is left to be flushed into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes one line as well
         sys.exit(_errors.report(error))

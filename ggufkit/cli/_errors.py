@@ -19,13 +19,13 @@ def report(error: BaseException) -> int:
     if isinstance(error, GgufkitError):
         print(f"error: {_one_line(error)}", file=sys.stderr)
         if error.hint:
-            print(f"\nhint: {error.hint}", file=sys.stderr)
+            print(f"\nhint: {_one_line(error.hint)}", file=sys.stderr)
         return error.exit_code
     print(f"error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
     print("\nhint: this is a bug in ggufkit; GGUFKIT_DEBUG=1 shows where", file=sys.stderr)
     return 1
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | str) -> str:
     """Names come from strangers' files: nothing in them may move the cursor or forge a line."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(error))

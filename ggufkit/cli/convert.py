@@ -73,6 +73,7 @@ def command(
     from ggufkit.checkpoints import read_config
     from ggufkit.conversion import Converter, OutputType, convert, open_plan, who_converts
     from ggufkit.errors import UsageError
+    from ggufkit.files import check_output
 
     wanted = OutputType(outtype)
     config = read_config(source)
@@ -81,17 +82,18 @@ def command(
         if who is Converter.LLAMA_CPP:
             raise UsageError("--dry-run needs a native conversion, and no spec of ours converts this checkpoint")
         with open_plan(source, wanted) as plan:
-            _show_plan(plan, output or _default_output(source, plan.output_type), as_json=as_json, quiet=quiet)
+            target = _target(output, source, plan.output_type)
+            check_output(target, inputs=[source, *source.iterdir()])
+            _show_plan(plan, target, as_json=as_json, quiet=quiet)
         return
     if who is Converter.LLAMA_CPP and not quiet:
-        reason = "as asked" if converter == Converter.LLAMA_CPP else f"no spec of ours fits {config.architecture}"
+        why = "its weights are quantized" if config.get("quantization_config") else "no spec of ours fits it"
+        reason = "as asked" if converter == Converter.LLAMA_CPP else f"{config.architecture}: {why}"
         _output.note(f"using llama.cpp's converter: {reason}")
     if wanted is OutputType.AUTO and who is Converter.NATIVE:
         with open_plan(source, wanted) as plan:
             wanted = plan.output_type
-    target = output or _default_output(source, wanted)
-    if target.is_dir():
-        target = target / _default_output(source, wanted).name
+    target = _target(output, source, wanted)
     with _output.progress_bar(quiet=quiet or as_json) as progress:
         result = convert(
             source,
@@ -110,8 +112,11 @@ def command(
         _show_result(result)
 
 
-def _default_output(source: Path, outtype: str) -> Path:
-    return Path(f"{source.resolve().name}-{outtype.upper()}.gguf")
+def _target(output: Path | None, source: Path, outtype: str) -> Path:
+    """Name the file to write: `output`, or one named after the checkpoint in the folder `output`, or in this one."""
+    if output and not output.is_dir():
+        return output
+    return (output or Path()) / f"{source.resolve().name}-{outtype.upper()}.gguf"
 
 
 def _show_plan(plan: "ConversionPlan", output: Path, *, as_json: bool, quiet: bool) -> None:
@@ -130,15 +135,17 @@ def _show_plan(plan: "ConversionPlan", output: Path, *, as_json: bool, quiet: bo
             }
         )
         return
-    if not quiet:
+    if quiet:
+        print(output)
+    else:
         for tensor in plan.layout.tensors:
             print(f"{tensor.name:<40} {tensor.type.name:<5} {' x '.join(map(str, tensor.shape))}")
         for warning in plan.warnings:
             _output.warn(warning)
-    print(
-        f"{output}: {len(plan.layout.tensors)} tensors, {_output.size(plan.layout.size)} ({plan.layout.size:,} bytes), "
-        f"architecture {plan.spec.name}; nothing was written"
-    )
+        print(
+            f"{output}: {len(plan.layout.tensors)} tensors, {_output.size(plan.layout.size)} "
+            f"({plan.layout.size:,} bytes), architecture {plan.spec.name}; nothing was written"
+        )
 
 
 def _show_result(result: "ConversionResult") -> None:

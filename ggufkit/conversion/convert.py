@@ -131,10 +131,13 @@ def who_converts(config: Config, wanted: Converter) -> Converter:
             f"{', '.join(nearest(config.architecture, also=known))}",
             hint="if it is one of these under another name, ggufkit convert --converter llama.cpp may convert it",
         ) from None
-    if config.get("quantization_config") is None:
+    quantization = config.get("quantization_config")
+    if not quantization:
         return Converter.NATIVE
+    if not isinstance(quantization, dict):
+        raise CheckpointError(f"config.json: quantization_config is {quantization!r}, expected an object")
     if wanted is Converter.NATIVE:
-        method = config["quantization_config"].get("quant_method", "unknown")
+        method = quantization.get("quant_method", "unknown")
         raise CheckpointError(
             f"the checkpoint's weights are already quantized ({method})", hint="ggufkit convert --converter llama.cpp"
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from ggufkit.architectures import Shape
 from ggufkit.checkpoints import Config, StoredTensor
-from ggufkit.conversion.elements import STORED, Array, encode, first_not_finite, to_float32
+from ggufkit.conversion.elements import STORED, Array, encode, first_misfit, to_float32
 from ggufkit.conversion.plan import ConversionPlan, Step
 from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import TensorLayout, block_size
@@ -141,9 +141,9 @@ def _do(piece: _Piece, config: Config, descriptor: int) -> None:
     results = arrays if piece.rows is not None and len(step.sources) > 1 else step.op.apply(arrays, config)
     for result, target in zip(results, step.targets, strict=True):
         flat = np.ascontiguousarray(result).reshape(-1)
-        encoded = encode(flat, dtype, target.type, target.shape[-1] if target.shape else 1)
-        if (index := first_not_finite(encoded, target.type)) is not None:
-            raise _not_finite(piece, target, index, flat[index : index + 1], dtype)
+        encoded = encode(flat, dtype, target.type, target.shape[-1])
+        if first_misfit(flat, dtype, encoded, target.type) is not None:
+            raise _misfit(piece, target, arrays[0].reshape(-1), dtype)
         _write_array(descriptor, encoded, piece.place if piece.rows is not None else target.offset)
 
 
@@ -156,8 +156,11 @@ def _read(source: StoredTensor, rows: range | None) -> Array:
     return np.frombuffer(raw, STORED[source.dtype]).reshape(shape)
 
 
-def _not_finite(piece: _Piece, target: TensorLayout, index: int, element: Array, dtype: str) -> CheckpointError:
-    value = float(to_float32(element, dtype)[0])
+def _misfit(piece: _Piece, target: TensorLayout, source: Array, dtype: str) -> CheckpointError:
+    """Say which element of the source it was: the op may have moved it."""
+    encoded = encode(source, dtype, target.type, target.shape[-1])
+    index = first_misfit(source, dtype, encoded, target.type) or 0
+    value = float(source[index] if dtype == "F64" else to_float32(source[index : index + 1], dtype)[0])
     row = piece.rows.start if piece.rows is not None else 0
     where = f"tensor {piece.source.name!r}, element {row * math.prod(piece.source.shape[1:]) + index}"
     if math.isfinite(value):

@@ -12,7 +12,7 @@ from ggufkit.architectures import ArchSpec, Maybe
 from ggufkit.checkpoints import Checkpoint, Config
 from ggufkit.checkpoints.vocabulary import Typed, tokenizer_metadata
 from ggufkit.errors import CheckpointError
-from ggufkit.gguf_file.writer import Value
+from ggufkit.gguf_file.writer import Value, lay_out
 
 # Keys whose JSON value may be written as an integer but which llama.cpp reads as a 32-bit float.
 _FLOATS = (
@@ -62,6 +62,8 @@ def _typed(key: str, value: Any) -> Any:
         if not value.is_integer():
             raise CheckpointError(f"config.json: {key} would be {value!r}, expected an integer")
         return int(value)
+    if isinstance(value, list | dict):
+        raise CheckpointError(f"config.json: {key} would be {value!r}, expected one value")
     if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < 2**32:
         raise CheckpointError(f"config.json: {key} would be {value}, expected an integer from 0 to 2^32 - 1")
     return value
@@ -78,7 +80,7 @@ def general_metadata(folder: Path, tensors: Sequence[tuple[str, tuple[int, ...]]
     """
     counts = count_parameters(tensors)
     writer = GGUFWriter(None, "unused")
-    logging.getLogger("metadata").setLevel(logging.ERROR)  # it narrates its heuristics
+    logging.getLogger("metadata").setLevel(logging.CRITICAL)  # it narrates its heuristics
     try:
         description = gguf.Metadata.load(None, folder.resolve(), None, counts[0])
         description.name = description.name or folder.resolve().name
@@ -86,13 +88,18 @@ def general_metadata(folder: Path, tensors: Sequence[tuple[str, tuple[int, ...]]
             description.size_label = gguf.size_label(*counts)
         writer.add_type("model")
         description.set_gguf_meta_model(writer)
+        values = {
+            key: Value(value.value, value.type)
+            for key, value in writer.kv_data[0].items()
+            if key != "general.architecture"
+        }
+        lay_out("unused", values, [])  # a value of the wrong type would come out only when it is written
     except Exception as error:  # it parses strangers' YAML and JSON with no errors of its own
         raise CheckpointError(
-            f"{folder}: README.md or generation_config.json is malformed: {error}", hint="mend or remove the file"
+            f"{folder}: its name, README.md or generation_config.json is malformed: {error}",
+            hint="mend or remove the file",
         ) from error
-    return {
-        key: Value(value.value, value.type) for key, value in writer.kv_data[0].items() if key != "general.architecture"
-    }
+    return values
 
 
 def count_parameters(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[int, int, int, int]:

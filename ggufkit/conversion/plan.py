@@ -14,7 +14,7 @@ from typing import TypeVar
 from gguf import GGMLQuantizationType
 
 from ggufkit.architectures import ArchSpec, Array, Op, Rule, Shape, TensorTable
-from ggufkit.checkpoints import Checkpoint, Config, StoredTensor
+from ggufkit.checkpoints import Checkpoint, Config, StoredTensor, check_values
 from ggufkit.conversion.metadata import general_metadata, model_metadata, tokenizer
 from ggufkit.errors import CheckpointError, UnmappedTensorError
 from ggufkit.gguf_file.writer import FileLayout, TensorLayout, block_size, lay_out
@@ -99,6 +99,7 @@ def make_plan(checkpoint: Checkpoint, spec: ArchSpec, output_type: OutputType) -
         UnmappedTensorError: the checkpoint holds a tensor that the spec neither maps nor drops.
         CheckpointError: a tensor, a config key or a tokenizer file is missing or does not fit the others.
     """
+    check_values(checkpoint.config.given)
     config = checkpoint.config.with_defaults(spec.defaults.get(checkpoint.config.architecture, {}))
     try:
         remarks = list(spec.remarks(config))

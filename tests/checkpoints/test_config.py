@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufkit.checkpoints.config import Config, read_config
+from ggufkit.checkpoints.config import Config, check_values, read_config
 from ggufkit.errors import CheckpointError
 
 
@@ -32,13 +32,21 @@ def test_defaults_fill_what_is_absent_and_not_what_is_null() -> None:
         ('{"hidden_size": "256"}', "hidden_size is '256', expected a positive integer"),
         ('{"num_hidden_layers": 0}', "num_hidden_layers is 0"),
         ('{"vocab_size": true}', "vocab_size is True"),
+        ('{"n_group": "8"}', "n_group is '8', expected an integer from 0 up"),
+        ('{"sliding_window": "4096"}', "sliding_window is '4096'"),
+        ('{"rms_norm_eps": 0}', "rms_norm_eps is 0, expected a positive number"),
+        ('{"rms_norm_eps": 1e400}', "rms_norm_eps is inf"),
+        ('{"rope_theta": 1e39}', r"rope_theta is 1e\+39"),
+        ('{"tie_word_embeddings": "no"}', "expected true or false"),
+        ('{"scoring_func": ["sigmoid"]}', "expected a name"),
+        ('{"layer_types": 5}', "expected a list"),
         ('{"num_attention_heads": 4, "num_key_value_heads": 3}', "does not divide"),
     ],
 )
 def test_malformed_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=message):
-        read_config(tmp_path)
+        check_values(read_config(tmp_path))
 
 
 def test_a_byte_order_mark_is_forgiven(tmp_path: Path) -> None:

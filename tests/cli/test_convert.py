@@ -75,6 +75,51 @@ def test_errors_are_one_line_a_hint_and_the_documented_code(
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path) -> None:
+    handmade_checkpoint.write(tmp_path / "my-model")
+    assert ggufkit("convert", "my-model", "--dry-run", "-o", "my-model/config.json", cwd=tmp_path).returncode == 2
+    assert ggufkit("convert", "my-model", "--dry-run", "-q", "-o", ".", cwd=tmp_path).stdout == "my-model-F16.gguf\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_bug(tmp_path: Path) -> None:
+    handmade_checkpoint.write(tmp_path / "my-model")
+    command = f"{sys.executable} -m ggufkit convert my-model --dry-run --json | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("README.md", "---\nlanguage: {a: 1}\nlicense: {b: 2}\n---\n", "README.md or generation_config.json"),
+        ("generation_config.json", '{"top_k": 1e400}', "README.md or generation_config.json"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "\\u001b[2J"}}', "cannot be: '\\x1b[2J'"),
+    ],
+)
+def test_what_a_stranger_wrote_is_named_and_not_printed(tmp_path: Path, name: str, content: str, error: str) -> None:
+    (handmade_checkpoint.write(tmp_path / "my-model") / name).write_text(content)
+    done = ggufkit("convert", "my-model", cwd=tmp_path)
+    assert done.returncode == 3
+    assert error in done.stderr
+    assert "\x1b" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["my-model"]
+
+
+def test_a_snapshot_of_the_cache_is_links_into_another_folder(tmp_path: Path) -> None:
+    """The layout of huggingface_hub: each file a symbolic link to a blob, which must not be overwritten either."""
+    model = handmade_checkpoint.write(tmp_path / "plain")
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "0123abc"
+    blobs = snapshot.parents[1] / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for index, path in enumerate(sorted(model.iterdir())):
+        path.rename(blobs / str(index))
+        (snapshot / path.name).symlink_to(Path("../../blobs") / str(index))
+    assert ggufkit("convert", snapshot, "-o", "x.gguf", cwd=tmp_path).returncode == 0
+    for blob in blobs.iterdir():
+        assert ggufkit("convert", snapshot, "-o", blob, cwd=tmp_path).returncode == 2
+
+
 def test_a_name_from_a_stranger_cannot_forge_output(tmp_path: Path) -> None:
     handmade_checkpoint.write(tmp_path / "model", architectures=["\x1b[2JEvil\nerror: all is well"])
     done = ggufkit("convert", "model", cwd=tmp_path)

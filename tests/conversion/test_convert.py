@@ -29,9 +29,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest
     convert(source, tmp_path / "a.gguf", threads=1)
     monkeypatch.setattr(execute, "_PIECE_BYTES", 100)
     convert(source, tmp_path / "b.gguf", threads=5)
-    command = (
-        "import sys; from pathlib import Path; from ggufkit import convert; convert(*map(Path, sys.argv[1:]))"
-    )
+    command = "import sys; from pathlib import Path; from ggufkit import convert; convert(*map(Path, sys.argv[1:]))"
     for seed in ("1", "2"):
         subprocess.run(
             [sys.executable, "-c", command, source, tmp_path / f"{seed}.gguf"],
@@ -71,6 +69,23 @@ def test_what_f16_cannot_hold_is_named_and_leaves_nothing(tmp_path: Path, value:
         convert(source, output)
     assert output.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out.gguf"]
+
+
+def test_an_element_that_was_moved_is_named_where_the_checkpoint_has_it(tmp_path: Path) -> None:
+    weights = handmade_checkpoint.tensors()
+    weights["model.layers.1.self_attn.q_proj.weight"][1, 5] = np.nan
+    source = handmade_checkpoint.write(tmp_path / "model", weights)
+    with pytest.raises(CheckpointError, match=r"q_proj\.weight', element 37 is nan"):
+        convert(source, tmp_path / "out.gguf")
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e9])
+def test_q8_0_does_not_swallow_what_it_cannot_hold(tmp_path: Path, value: float) -> None:
+    weights = handmade_checkpoint.tensors()
+    weights["model.layers.1.mlp.down_proj.weight"][3, 5] = value
+    source = handmade_checkpoint.write(tmp_path / "model", weights)
+    with pytest.raises(CheckpointError, match=r"element 197 is"):
+        convert(source, tmp_path / "out.gguf", outtype=OutputType.Q8_0)
 
 
 def test_bf16_holds_what_f16_cannot(tmp_path: Path) -> None:
@@ -120,6 +135,11 @@ def test_a_quantized_checkpoint_is_not_converted_as_if_it_were_not(tmp_path: Pat
     source = handmade_checkpoint.write(tmp_path / "model", quantization_config={"quant_method": "awq"})
     with pytest.raises(CheckpointError, match="already quantized \\(awq\\)"):
         convert(source, tmp_path / "out.gguf", converter=Converter.NATIVE)
+    handmade_checkpoint.write(source, quantization_config="awq")
+    with pytest.raises(CheckpointError, match="expected an object"):
+        convert(source, tmp_path / "out.gguf")
+    handmade_checkpoint.write(source, quantization_config={})
+    convert(source, tmp_path / "out.gguf", converter=Converter.NATIVE)
 
 
 @pytest.mark.fault

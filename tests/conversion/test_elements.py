@@ -44,17 +44,39 @@ def test_bf16_is_the_upper_half_of_float32() -> None:
     assert np.array_equal(elements.to_float32(bits, "BF16"), expected)
 
 
-@pytest.mark.parametrize("tensor_type", TYPES[:3], ids=lambda kind: kind.name)
+def misfit(source: np.ndarray, dtype: str, tensor_type: GGMLQuantizationType) -> int | None:
+    return elements.first_misfit(source, dtype, elements.encode(source, dtype, tensor_type, 32), tensor_type)
+
+
+@pytest.mark.parametrize("tensor_type", TYPES, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -np.nan])
 def test_the_first_element_that_is_not_finite_is_found(tensor_type: GGMLQuantizationType, value: float) -> None:
-    source = np.linspace(-65504, 65504, 1000).astype(np.float32)
-    assert elements.first_not_finite(elements.encode(source, "F32", tensor_type, 1), tensor_type) is None
+    source = np.linspace(-65504, 65504, 1024).astype(np.float32)
+    assert misfit(source, "F32", tensor_type) is None
     source[123] = value
     source[500] = value
-    assert elements.first_not_finite(elements.encode(source, "F32", tensor_type, 1), tensor_type) == 123
+    assert misfit(source, "F32", tensor_type) == 123
 
 
 def test_overflow_of_float16_is_found() -> None:
     source = np.array([1.0, 65504.0, -70000.0], np.float32)
-    encoded = elements.encode(source, "F32", GGMLQuantizationType.F16, 1)
-    assert elements.first_not_finite(encoded, GGMLQuantizationType.F16) == 2
+    assert misfit(source, "F32", GGMLQuantizationType.F16) == 2
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F64", "BF16"])
+def test_overflow_of_a_block_s_scale_is_found(dtype: str) -> None:
+    source = np.linspace(-1, 1, 128).astype(np.float32)
+    source[70] = -1e9  # of a block from 64 to 95, whose scale of 1e9 / 127 is no float16
+    stored_as = {
+        "F32": source,
+        "F64": source.astype(np.float64),
+        "BF16": (source.view(np.uint32) >> 16).astype(np.uint16),
+    }
+    assert misfit(stored_as[dtype], dtype, GGMLQuantizationType.Q8_0) == 70
+
+
+@pytest.mark.parametrize("tensor_type", TYPES, ids=lambda kind: kind.name)
+def test_a_double_out_of_range_is_found(tensor_type: GGMLQuantizationType) -> None:
+    source = np.ones(64)
+    source[40] = 1e200
+    assert misfit(source, "F64", tensor_type) == 40

@@ -77,7 +77,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Wei
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"num_local_experts": 4, "num_experts_per_tok": 5}, "num_experts_per_tok is 5, but num_local_experts is 4"),
         ({"num_local_experts": 4}, r"becomes blk\.0\.ffn_gate_inp\.weight"),
-        ({"rms_norm_eps": "tiny"}, "expected a number"),
+        ({"rms_norm_eps": "tiny"}, "expected a positive number"),
         ({"num_attention_heads": 8, "head_dim": None}, "shape"),
     ],
 )
