@@ -19,7 +19,7 @@ from ggufkit.inference.session import ChatSession, Conversation, Reply
 from ggufkit.inference.templates import ChatTemplate
 from ggufkit.llamacpp import binding, native
 
-INTERRUPTED, READER_GONE, TERMINATED, HUNG_UP = 130, 141, 143, 129
+INTERRUPTED, READER_GONE = 130, 141
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def run(model: Path, prompt: str | None, wishes: Wishes) -> None:
     if wishes.json and not question:
         raise UsageError("--json needs a prompt", hint='ggufkit chat MODEL "Hello" --json')
     template = _read_template(wishes.template) if wishes.template else None
-    with _ended_by_signals(), _loaded(model, wishes) as engine:
+    with _loaded(model, wishes) as engine:
         session = ChatSession(
             engine=engine,
             template=ChatTemplate.of(engine, template),
@@ -171,21 +171,6 @@ def _interruptible(reply: Reply) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an orderly end with the exit code that shells expect."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        sys.exit(TERMINATED if number == signal.SIGTERM else HUNG_UP)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _piped_text() -> str | None:
