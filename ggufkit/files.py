@@ -32,7 +32,7 @@ def check_output(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = T
 
     Raises:
         UsageError: the output is one of the inputs (also by symbolic or hard link), or a folder.
-        OutputError: the folder is missing or not writable, the name is taken, or is not that of a regular file.
+        OutputError: the folder is missing or not writable, the name is taken, write-protected or no regular file's.
     """
     try:
         name = os.fsencode(path.name)
@@ -54,6 +54,8 @@ def check_output(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = T
     if path.exists():
         if not stat.S_ISREG(path.stat().st_mode):
             raise OutputError(f"the output is not a regular file: {path}")
+        if not os.access(path, os.W_OK):  # a rename would replace it all the same, and whoever protected it meant it
+            raise OutputError(f"the output exists and is write-protected: {path}", hint="name another with -o")
         if not overwrite:
             raise OutputError(f"the output exists: {path}", hint="remove it, or name another with -o")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -55,6 +55,15 @@ def test_a_replaced_file_keeps_its_mode(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_write_protected_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder's permission would be enough for a rename."""
+    target = tmp_path / "file"
+    target.write_bytes(b"precious")
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != target)  # root may write everywhere
+    with pytest.raises(OutputError, match="write-protected"):
+        check_output(target)
+
+
 def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")

@@ -50,7 +50,7 @@ class SafetensorsFile:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise CheckpointError(f"cannot read {path}: {error.strerror}", hint=_AGAIN) from error
+            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
         try:
             self.tensors = self._read_header()
         except BaseException:

@@ -4,6 +4,7 @@ A piece never depends on another, and every place in the file is known, so the o
 memory stays bounded by pieces, whatever the size of the model.
 """
 
+import contextlib
 import math
 import os
 import threading
@@ -87,7 +88,11 @@ class _Crew:
         except BaseException:
             self._stop = True
             for worker in workers:
-                worker.join()
+                while (
+                    worker.is_alive()
+                ):  # none may write to a descriptor that is closed, however often one presses Ctrl-C
+                    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                        worker.join()
             raise
         if self._failure:
             raise self._failure

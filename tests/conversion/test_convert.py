@@ -1,5 +1,6 @@
 """Converting as a whole: deterministic, atomic, bounded, and clear about what is wrong."""
 
+import errno
 import hashlib
 import json
 import os
@@ -140,6 +141,27 @@ def test_a_quantized_checkpoint_is_not_converted_as_if_it_were_not(tmp_path: Pat
         convert(source, tmp_path / "out.gguf")
     handmade_checkpoint.write(source, quantization_config={})
     convert(source, tmp_path / "out.gguf", converter=Converter.NATIVE)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_disk_that_fills_up_on_the_way_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Where nothing can be reserved, the error comes from a worker."""
+    writes = iter(range(5))
+
+    def fill_up(*arguments: Any) -> int:
+        if next(writes, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(*arguments)
+
+    pwrite = os.pwrite
+    source = handmade_checkpoint.write(tmp_path / "model")
+    monkeypatch.setattr(execute.os, "pwrite", fill_up)
+    with pytest.raises(OutputError, match="No space left"):
+        convert(source, tmp_path / "out.gguf", threads=threads)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.fault
