@@ -71,7 +71,7 @@ def command(
     happens on the way, nothing half-written stands under its name.
     """
     from ggufkit.checkpoints import read_config
-    from ggufkit.conversion import Converter, OutputType, convert, open_plan, who_converts
+    from ggufkit.conversion import Converter, OutputType, convert, open_plan, type_of, who_converts
     from ggufkit.errors import UsageError
     from ggufkit.files import check_output
 
@@ -90,9 +90,8 @@ def command(
         why = "its weights are quantized" if config.get("quantization_config") else "no spec of ours fits it"
         reason = "as asked" if converter == Converter.LLAMA_CPP else f"{config.architecture}: {why}"
         _output.note(f"using llama.cpp's converter: {reason}")
-    if wanted is OutputType.AUTO and who is Converter.NATIVE:
-        with open_plan(source, wanted) as plan:
-            wanted = plan.output_type
+    if wanted is OutputType.AUTO:
+        wanted = type_of(source)
     target = _target(output, source, wanted)
     with _output.progress_bar(quiet=quiet or as_json) as progress:
         result = convert(
@@ -116,7 +115,14 @@ def _target(output: Path | None, source: Path, outtype: str) -> Path:
     """Name the file to write: `output`, or one named after the checkpoint in the folder `output`, or in this one."""
     if output and not output.is_dir():
         return output
-    return (output or Path()) / f"{source.resolve().name}-{outtype.upper()}.gguf"
+    return (output or Path()) / f"{_name(source.resolve())}-{outtype.upper()}.gguf"
+
+
+def _name(folder: Path) -> str:
+    """Name a model after its folder; a snapshot in Hugging Face's cache is called by its hash, its model further up."""
+    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
+        return folder.parents[1].name.rpartition("--")[2]
+    return folder.name
 
 
 def _show_plan(plan: "ConversionPlan", output: Path, *, as_json: bool, quiet: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ggufkit.architectures import nearest, spec_for
 from ggufkit.checkpoints import Config, open_checkpoint, read_config
 from ggufkit.conversion.execute import execute
-from ggufkit.conversion.plan import ConversionPlan, OutputType, make_plan
+from ggufkit.conversion.plan import ConversionPlan, OutputType, make_plan, own_type
 from ggufkit.errors import CheckpointError, GgufFileError, MissingDependencyError, UnsupportedArchitectureError
 from ggufkit.files import PlannedFile, atomic_output, check_output, check_space
 from ggufkit.gguf_file.reader import read_header
@@ -100,6 +100,12 @@ def open_plan(source: Path, outtype: OutputType) -> Iterator[ConversionPlan]:
     """Plan a native conversion without doing it: what `--dry-run` shows. Raises as `convert` does."""
     with open_checkpoint(source) as checkpoint:
         yield make_plan(checkpoint, spec_for(checkpoint.config.architecture), outtype)
+
+
+def type_of(source: Path) -> OutputType:
+    """Tell what OutputType.AUTO means for a checkpoint folder. Raises as `open_checkpoint`."""
+    with open_checkpoint(source) as checkpoint:
+        return own_type(checkpoint)
 
 
 def who_converts(config: Config, wanted: Converter) -> Converter:

@@ -109,7 +109,7 @@ def make_plan(checkpoint: Checkpoint, spec: ArchSpec, output_type: OutputType) -
     except KeyError as error:
         raise CheckpointError(f"{checkpoint.folder / 'config.json'} has no {error.args[0]!r}") from None
     if output_type is OutputType.AUTO:
-        output_type = _own_type(checkpoint)
+        output_type = own_type(checkpoint)
     targets = [
         *((name, array.shape, GGMLQuantizationType.F32) for name, array in extra.items()),
         *((name, shape, _type(name, shape, output_type)) for draft in drafts for name, shape in draft.targets),
@@ -237,8 +237,8 @@ def _type(name: str, shape: Shape, output_type: OutputType) -> GGMLQuantizationT
     return GGMLQuantizationType.F16 if shape[-1] % block else wanted
 
 
-def _own_type(checkpoint: Checkpoint) -> OutputType:
-    """Look at the first matrix on disk: `torch_dtype` in the config is often wrong."""
+def own_type(checkpoint: Checkpoint) -> OutputType:
+    """Tell what AUTO means, by the first matrix on disk: `torch_dtype` in the config is often wrong."""
     for tensor in checkpoint.tensors.values():
         if len(tensor.shape) >= 2:
             return OutputType.BF16 if tensor.dtype == "BF16" else OutputType.F16

@@ -144,3 +144,9 @@ def test_an_unknown_architecture_is_named_even_where_llama_cpp_is_not_set_up(tmp
     assert done.returncode == 3
     assert "'GPT2LMHeadModel'" in done.stderr
     assert "hint: ggufkit setup" in done.stderr
+
+
+def test_a_snapshot_in_the_cache_of_hugging_face_is_named_after_its_model(tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "models--me--my-model" / "snapshots" / "0123abcd"
+    handmade_checkpoint.write(folder)
+    assert ggufkit("convert", folder, "-q", "--outtype", "auto", cwd=tmp_path).stdout == "my-model-F16.gguf\n"
