@@ -7,4 +7,13 @@ weights through `elements.py`.
 from ggufkit.conversion.convert import ConversionResult, Converter, convert, open_plan, type_of, who_converts
 from ggufkit.conversion.plan import ConversionPlan, OutputType
 
-__all__ = ["ConversionPlan", "ConversionResult", "Converter", "OutputType", "convert", "open_plan", "type_of", "who_converts"]
+__all__ = [
+    "ConversionPlan",
+    "ConversionResult",
+    "Converter",
+    "OutputType",
+    "convert",
+    "open_plan",
+    "type_of",
+    "who_converts",
+]

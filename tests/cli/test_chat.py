@@ -10,9 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "inference"))
-
 import tiny_model
 
 pytestmark = pytest.mark.engine

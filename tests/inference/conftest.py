@@ -1,13 +1,9 @@
 """Tiny models that the tests of this folder load, written once."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))
-
 import tiny_model
 
 from ggufkit.inference.engine import Engine

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tokenizer_metadata import BYTE_LEVEL, MERGING
+from tokenizer_samples import BYTE_LEVEL, MERGING
 from vocabulary_folders import write_json
 
 from ggufkit.checkpoints.vocabulary import Typed, VocabularyStyle, generation_defaults, tokenizer_metadata

@@ -17,7 +17,7 @@ from ggufkit.checkpoints.vocabulary import Typed
 from ggufkit.checkpoints.vocabulary.pretokenizers import Row
 from ggufkit.llamacpp import binding
 
-CORPUS = Path(__file__).parents[2] / "data" / "tokenization_corpus.txt"
+CORPUS = Path(__file__).parents[1] / "data" / "tokenization_corpus.txt"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
