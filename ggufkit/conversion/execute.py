@@ -22,7 +22,8 @@ from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import TensorLayout, block_size
 from ggufkit.progress import Progress
 
-_PIECE_BYTES = 4 * 2**20
+# Small enough for a piece to stay in the cache, and its buffers in malloc's hands, between reading and writing.
+_PIECE_BYTES = 2**19
 _SECONDS_BETWEEN_REPORTS = 0.1
 _STAGE = "Converting"
 
@@ -70,6 +71,7 @@ class _Crew:
         self._descriptor = descriptor
         self._pieces = _pieces(plan)
         self._lock = threading.Lock()
+        self._write_lock = threading.Lock()  # the kernel lets one write to a file at a time, and has the other spin
         self._done = 0
         self._failure: BaseException | None = None
         self._stop = False
@@ -105,7 +107,9 @@ class _Crew:
                     piece = next(self._pieces, None)
                 if piece is None:
                     return
-                _do(piece, self._plan.config, self._descriptor)
+                for array, place in _done(piece, self._plan.config):
+                    with self._write_lock:
+                        _write_array(self._descriptor, array, place)
                 with self._lock:
                     self._done += piece.size
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
@@ -133,7 +137,8 @@ def _pieces(plan: ConversionPlan) -> Iterator[_Piece]:
                 place += len(rows) * row_bytes
 
 
-def _do(piece: _Piece, config: Config, descriptor: int) -> None:
+def _done(piece: _Piece, config: Config) -> Iterator[tuple[Array, int]]:
+    """Read and change a piece; yield what is to be written, and where."""
     step = piece.step
     if piece.rows is not None:
         arrays = [_read(piece.source, piece.rows)]
@@ -149,16 +154,16 @@ def _do(piece: _Piece, config: Config, descriptor: int) -> None:
         encoded = encode(flat, dtype, target.type, target.shape[-1])
         if first_misfit(flat, dtype, encoded, target.type) is not None:
             raise _misfit(piece, target, arrays[0].reshape(-1), dtype)
-        _write_array(descriptor, encoded, piece.place if piece.rows is not None else target.offset)
+        yield encoded, piece.place if piece.rows is not None else target.offset
 
 
 def _read(source: StoredTensor, rows: range | None) -> Array:
     """Read rows of a tensor (all of it when None), shaped, in the type of storage."""
     shape: Shape = source.shape if rows is None else (len(rows), *source.shape[1:])
-    raw = bytearray(math.prod(shape) * STORED[source.dtype].itemsize)
+    array: Array = np.empty(math.prod(shape), STORED[source.dtype])
     start = 0 if rows is None else rows.start * (source.size // source.shape[0])
-    source.read_into(memoryview(raw), start)
-    return np.frombuffer(raw, STORED[source.dtype]).reshape(shape)
+    source.read_into(array.view(np.uint8).data, start)
+    return array.reshape(shape)
 
 
 def _misfit(piece: _Piece, target: TensorLayout, source: Array, dtype: str) -> CheckpointError:

@@ -173,9 +173,9 @@ def test_a_signal_ends_it_soon_and_leaves_nothing(tmp_path: Path, wanted: signal
     source = handmade_checkpoint.write(tmp_path / "model", weights)
     program = (
         "import sys, time; from ggufkit.conversion import execute; from ggufkit import cli\n"
-        "slow = execute._do\n"
-        "def crawl(*arguments): time.sleep(0.5); print('working', file=sys.stderr, flush=True); slow(*arguments)\n"
-        "execute._do = crawl; cli.main()"
+        "done = execute._done\n"
+        "def crawl(*piece): time.sleep(0.1); print('working', file=sys.stderr, flush=True); yield from done(*piece)\n"
+        "execute._done = crawl; cli.main()"
     )
     # A vocabulary as large as the embedding, or the plan would refuse.
     tokens = handmade_checkpoint.TOKENS + [f"t{i}" for i in range(200_000 - handmade_checkpoint.VOCABULARY)]
