@@ -5,7 +5,7 @@ The Python API; what is heavy is imported when it is first used:
     ggufkit.convert(source, output, outtype=...)   checkpoint folder -> GGUF file
     ggufkit.quantize(source, "Q4_K_M", output)     GGUF file -> smaller GGUF file
     ggufkit.Engine.open(model)                     a model ready to generate
-    ggufkit.ChatSession(engine, template)          a conversation with it
+    ggufkit.ChatSession(engine=..., template=...)  a conversation with it
 """
 
 from importlib import import_module

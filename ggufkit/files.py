@@ -6,6 +6,7 @@ import fcntl
 import glob
 import os
 import re
+import resource
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -100,6 +101,7 @@ def atomic_output(path: Path, *, size: int = 0) -> Iterator[Path]:
     temporary = target.parent / f".{target.name}.{os.getpid()}.ggufkit-part"
     with _os_errors(path), _locked(target):
         _remove_leftovers(target)
+        _check_size_limit(path, size)
         check_space([PlannedFile(target, size)])
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
         try:
@@ -172,6 +174,12 @@ _HINTS = {
     errno.EACCES: "name another folder with -o",
     errno.EROFS: "name another folder with -o",
 }
+
+
+def _check_size_limit(path: Path, size: int) -> None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and size > limit:
+        raise OutputError(f"cannot write {path}: {size:,} bytes needed, files may have {limit:,}", hint="see ulimit -f")
 
 
 def _sync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What all tests share: figures that a test measured are printed in a table at the end of the run."""
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,9 @@ _FIGURES = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Started in the background or by nohup, we would inherit these ignored, and so would the programs that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.stash[_FIGURES] = {}
 
 

@@ -32,7 +32,9 @@ def right_answers(model: Path) -> int:
         template = ggufkit.ChatTemplate.of(engine)
         sampling = ggufkit.SamplingOptions(temperature=0)
         return sum(
-            ggufkit.ChatSession(engine, template, sampling=sampling, max_tokens=64).ask(question["prompt"]).result.text
+            ggufkit.ChatSession(engine=engine, template=template, sampling=sampling, max_tokens=64)
+            .ask(question["prompt"])
+            .result.text
             == question["answer"]
             for question in QUESTIONS
         )
@@ -51,7 +53,9 @@ def test_it_answers_what_it_was_not_trained_on(models: dict[str, Path], figure: 
 def test_a_follow_up_sees_what_was_said_before(models: dict[str, Path]) -> None:
     with ggufkit.Engine.open(models["Q4_K_M"], ggufkit.EngineOptions(context_size=512, threads=1)) as engine:
         chat = ggufkit.ChatSession(
-            engine, ggufkit.ChatTemplate.of(engine), sampling=ggufkit.SamplingOptions(temperature=0)
+            engine=engine,
+            template=ggufkit.ChatTemplate.of(engine),
+            sampling=ggufkit.SamplingOptions(temperature=0),
         )
         first = chat.ask("What is 38 + 47?").result
         second = chat.ask("What is the capital of Italy?").result
