@@ -4,13 +4,13 @@ A piece never depends on another, and every place in the file is known, so the o
 memory stays bounded by pieces, whatever the size of the model.
 """
 
-import contextlib
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,14 +18,13 @@ from ggufkit.architectures import Shape
 from ggufkit.checkpoints import Config, StoredTensor
 from ggufkit.conversion.elements import STORED, Array, encode, first_misfit, to_float32
 from ggufkit.conversion.plan import ConversionPlan, Step
+from ggufkit.crew import work_through
 from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import TensorLayout, block_size
 from ggufkit.progress import Progress
 
 # Small enough for a piece to stay in the cache, and its buffers in malloc's hands, between reading and writing.
 _PIECE_BYTES = 2**19
-_SECONDS_BETWEEN_REPORTS = 0.1
-_STAGE = "Converting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,10 @@ class _Piece:
         return len(self.rows) * (self.source.size // max(1, self.source.shape[0]))
 
 
+Sink: TypeAlias = Callable[[TensorLayout, int, Array], None]
+"""Takes a tensor of the plan, the place of some of its elements as bytes in the file, and the elements, encoded."""
+
+
 def execute(plan: ConversionPlan, path: Path, *, threads: int, progress: Progress) -> None:
     """Write the whole file of a plan to `path`, which must exist.
 
@@ -52,69 +55,38 @@ def execute(plan: ConversionPlan, path: Path, *, threads: int, progress: Progres
         CheckpointError: a source cannot be read, or an element is NaN, infinite, or out of the output type's range.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    lock = threading.Lock()  # the kernel lets one write to a file at a time, and has the other spin
+
+    def write(_: TensorLayout, place: int, encoded: Array) -> None:
+        with lock:
+            _write(descriptor, encoded.reshape(-1).view(np.uint8).data, place)
+
     try:
         os.ftruncate(descriptor, plan.layout.size)  # the padding between tensors is zero bytes
         _write(descriptor, memoryview(plan.layout.header), 0)
-        places = {tensor.name: tensor for tensor in plan.layout.tensors}
-        for name, array in plan.extra.items():
-            _write_array(descriptor, array, places[name].offset)
-        _Crew(plan, descriptor).run(threads, progress)
+        stream(plan, write, threads=threads, progress=progress)
     finally:
         os.close(descriptor)
 
 
-class _Crew:
-    """Threads that take piece after piece from one list until it is empty, or one of them fails."""
+def stream(plan: ConversionPlan, sink: Sink, *, threads: int, progress: Progress, stage: str = "Converting") -> None:
+    """Give every element of a plan's tensors to `sink`, once: whole rows, from several threads, in no fixed order.
 
-    def __init__(self, plan: ConversionPlan, descriptor: int) -> None:
-        self._plan = plan
-        self._descriptor = descriptor
-        self._pieces = _pieces(plan)
-        self._lock = threading.Lock()
-        self._write_lock = threading.Lock()  # the kernel lets one write to a file at a time, and has the other spin
-        self._done = 0
-        self._failure: BaseException | None = None
-        self._stop = False
+    Raises:
+        CheckpointError: as `execute`; and whatever the sink raises.
+    """
+    places = {tensor.name: tensor for tensor in plan.layout.tensors}
+    for name, array in plan.extra.items():
+        sink(places[name], places[name].offset, np.ascontiguousarray(array))
 
-    def run(self, threads: int, progress: Progress) -> None:
-        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        total = self._plan.source_bytes
-        progress(_STAGE, 0, total)
-        for worker in workers:
-            worker.start()
-        try:
-            for worker in workers:
-                while worker.is_alive():
-                    worker.join(_SECONDS_BETWEEN_REPORTS)
-                    progress(_STAGE, self._done, total)
-        except BaseException:
-            self._stop = True
-            for worker in workers:
-                while (
-                    worker.is_alive()
-                ):  # none may write to a descriptor that is closed, however often one presses Ctrl-C
-                    with contextlib.suppress(KeyboardInterrupt, SystemExit):
-                        worker.join()
-            raise
-        if self._failure:
-            raise self._failure
-        progress(_STAGE, total, total)
+    def convert(piece: _Piece) -> int:
+        for target, place, encoded in _done(piece, plan.config):
+            sink(target, place, encoded)
+        return piece.size
 
-    def _work(self) -> None:
-        try:
-            while not self._stop:
-                with self._lock:
-                    piece = next(self._pieces, None)
-                if piece is None:
-                    return
-                for array, place in _done(piece, self._plan.config):
-                    with self._write_lock:
-                        _write_array(self._descriptor, array, place)
-                with self._lock:
-                    self._done += piece.size
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-            self._failure = self._failure or error
-            self._stop = True
+    total = plan.source_bytes
+    work_through(_pieces(plan), convert, threads=threads, report=lambda done: progress(stage, done, total))
+    progress(stage, total, total)
 
 
 def _pieces(plan: ConversionPlan) -> Iterator[_Piece]:
@@ -137,7 +109,7 @@ def _pieces(plan: ConversionPlan) -> Iterator[_Piece]:
                 place += len(rows) * row_bytes
 
 
-def _done(piece: _Piece, config: Config) -> Iterator[tuple[Array, int]]:
+def _done(piece: _Piece, config: Config) -> Iterator[tuple[TensorLayout, int, Array]]:
     """Read and change a piece; yield what is to be written, and where."""
     step = piece.step
     if piece.rows is not None:
@@ -154,7 +126,7 @@ def _done(piece: _Piece, config: Config) -> Iterator[tuple[Array, int]]:
         encoded = encode(flat, dtype, target.type, target.shape[-1])
         if first_misfit(flat, dtype, encoded, target.type) is not None:
             raise _misfit(piece, target, arrays[0].reshape(-1), dtype)
-        yield encoded, piece.place if piece.rows is not None else target.offset
+        yield target, piece.place if piece.rows is not None else target.offset, encoded
 
 
 def _read(source: StoredTensor, rows: range | None) -> Array:
@@ -178,10 +150,6 @@ def _misfit(piece: _Piece, target: TensorLayout, source: Array, dtype: str) -> C
             f"{where} is {value:g}, out of range for {target.type.name}", hint="--outtype bf16 or f32"
         )
     return CheckpointError(f"{where} is {value}", hint="the checkpoint is damaged, or its training diverged")
-
-
-def _write_array(descriptor: int, array: Array, place: int) -> None:
-    _write(descriptor, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, place)
 
 
 def _write(descriptor: int, data: memoryview, place: int) -> None:
