@@ -5,8 +5,8 @@ The plan is llama-quantize's own: its `--dry-run` reads the header of the source
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufkit.errors import GgufFileError, InputError, UsageError, VerificationError
@@ -113,8 +113,27 @@ class QuantizationPlan:
         return _tool_options(self.source, output, self.type, self.options, self.overrides)
 
 
-def plan(source: Path, kind: QuantizationType, options: QuantizeOptions | None = None) -> QuantizationPlan:
-    """Find out what quantizing `source` to `kind` would do. Reads headers only.
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What `plan` shows llama-quantize in place of the real files, when many types are planned at once.
+
+    `source` holds the same tensors and sizes as the real one, but no weights and no vocabulary. `imatrix` stands for
+    an importance matrix that is still to be made; with it, a type that needs one is not refused.
+    """
+
+    source: Path
+    imatrix: Path | None = None
+
+
+def plan(
+    source: Path,
+    kind: QuantizationType,
+    options: QuantizeOptions | None = None,
+    *,
+    headers: Sequence[GgufHeader] | None = None,
+    stand: Stand | None = None,
+) -> QuantizationPlan:
+    """Find out what quantizing `source` to `kind` would do. Reads headers only, unless they are given.
 
     Raises:
         GgufFileError: the source is malformed, or llama.cpp does not accept it.
@@ -123,12 +142,15 @@ def plan(source: Path, kind: QuantizationType, options: QuantizeOptions | None =
         LlamaCppError: llama-quantize died.
     """
     options = options or QuantizeOptions()
-    headers = _read_model(source)
+    headers = headers or read_model(source)
     _refuse_idle_patterns(headers, kind, options)
     covered = imatrix.coverage(options.imatrix) if options.imatrix else {}
     aligned = all(header.alignment == _ALIGNMENT for header in headers)
     overrides = () if aligned else (("general.alignment", f"int:{_ALIGNMENT}"),)
-    report = tool.quantize(_tool_options(source, None, kind, options, overrides))
+    asked = _tool_options(source, None, kind, options, overrides)
+    if stand:
+        asked = replace(asked, source=stand.source, imatrix=asked.imatrix or stand.imatrix)
+    report = tool.quantize(asked)
     if report.failure:
         if "imatrix" in report.failure:
             raise InputError(f"llama.cpp does not accept the importance matrix {options.imatrix}: {report.failure}")
@@ -138,7 +160,7 @@ def plan(source: Path, kind: QuantizationType, options: QuantizeOptions | None =
     tensors = _tensors(source, headers, report)
     _refuse_requantizing(source, tensors, options)
     needing = [tensor for tensor in tensors if _needs_imatrix(tensor, kind)]
-    if options.imatrix is None and (needing or report.needs_imatrix):
+    if asked.imatrix is None and (needing or report.needs_imatrix):
         raise UsageError(
             f"{kind.name} needs an importance matrix for this model ({len(needing)} tensors would be garbage without)",
             hint="give one with --imatrix FILE, or take a type that needs none, such as Q2_K or Q3_K_M",
@@ -181,8 +203,8 @@ def _tool_options(
     )
 
 
-def _read_model(source: Path) -> list[GgufHeader]:
-    """Read the header of a model, or those of all parts of a split one."""
+def read_model(source: Path) -> list[GgufHeader]:
+    """Read the header of a model, or those of all parts of a split one. Raises GgufFileError."""
     first = read_header(source)
     count = first.metadata.get("split.count", 0)
     if not isinstance(count, int) or count < 2:
