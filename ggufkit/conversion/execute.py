@@ -20,7 +20,7 @@ from ggufkit.conversion.elements import STORED, Array, encode, first_misfit, to_
 from ggufkit.conversion.plan import ConversionPlan, Step
 from ggufkit.crew import work_through
 from ggufkit.errors import CheckpointError
-from ggufkit.gguf_file.writer import TensorLayout, block_size
+from ggufkit.gguf_file.writer import TensorLayout
 from ggufkit.progress import Progress
 
 # Small enough for a piece to stay in the cache, and its buffers in malloc's hands, between reading and writing.
@@ -29,12 +29,12 @@ _PIECE_BYTES = 2**19
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Some rows of one source, which become the bytes from `place` on; or a whole step, when `rows` is None."""
+    """Some rows of one source, which become each target's bytes from its place on; or a whole step, for no `rows`."""
 
     step: Step
     source: StoredTensor
     rows: range | None
-    place: int
+    places: tuple[int, ...]
 
     @property
     def size(self) -> int:
@@ -94,19 +94,18 @@ def _pieces(plan: ConversionPlan) -> Iterator[_Piece]:
         first = step.sources[0]
         together = step.op.rows_together(first.shape, plan.config) if first.shape else None
         if together is None:
-            yield _Piece(step, first, None, 0)
+            yield _Piece(step, first, None, tuple(target.offset for target in step.targets))
             continue
-        (target,) = step.targets
-        place = target.offset
-        block, block_bytes = block_size(target.type)
+        all_rows, before = sum(source.shape[0] for source in step.sources), 0
         for source in step.sources:
             source_rows = source.shape[0]
-            row_bytes = math.prod(source.shape[1:]) // block * block_bytes
             count = max(together, _PIECE_BYTES // max(1, source.size // source_rows) // together * together)
             for start in range(0, source_rows, count):
                 rows = range(start, min(start + count, source_rows))
-                yield _Piece(step, source, rows, place)
-                place += len(rows) * row_bytes
+                # Every target fills up evenly: half of the sources' rows are half of its bytes.
+                done = before + start
+                yield _Piece(step, source, rows, tuple(t.offset + t.size * done // all_rows for t in step.targets))
+            before += source_rows
 
 
 def _done(piece: _Piece, config: Config) -> Iterator[tuple[TensorLayout, int, Array]]:
@@ -121,12 +120,12 @@ def _done(piece: _Piece, config: Config) -> Iterator[tuple[TensorLayout, int, Ar
         arrays = [to_float32(array.reshape(-1), dtype).reshape(array.shape) for array in arrays]
         dtype = "F32"
     results = arrays if piece.rows is not None and len(step.sources) > 1 else step.op.apply(arrays, config)
-    for result, target in zip(results, step.targets, strict=True):
+    for result, target, place in zip(results, step.targets, piece.places, strict=True):
         flat = np.ascontiguousarray(result).reshape(-1)
         encoded = encode(flat, dtype, target.type, target.shape[-1])
         if first_misfit(flat, dtype, encoded, target.type) is not None:
             raise _misfit(piece, target, arrays[0].reshape(-1), dtype)
-        yield target, piece.place if piece.rows is not None else target.offset, encoded
+        yield target, place, encoded
 
 
 def _read(source: StoredTensor, rows: range | None) -> Array:
