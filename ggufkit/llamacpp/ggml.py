@@ -45,8 +45,13 @@ class Ggml:
             self.to_float32(piece, source_kind, scratch[: piece.size])
             self.from_float32(scratch[: piece.size], target_kind, target[start : start + piece.size])
 
-    def quantize(self, source: Array, tensor_type: int, columns: int, target: Array) -> None:
-        """Quantize float32 rows of `columns` elements into `target` (uint8), byte for byte as llama-quantize does."""
+    def quantize(
+        self, source: Array, tensor_type: int, columns: int, target: Array, importance: Array | None = None
+    ) -> None:
+        """Quantize float32 rows of `columns` elements into `target` (uint8), byte for byte as llama-quantize does.
+
+        `importance` holds one float32 for each column. A type that needs it ends the process without.
+        """
         self.base.ggml_quantize_chunk(
             ctypes.c_int(tensor_type),
             _pointer(source),
@@ -54,7 +59,15 @@ class Ggml:
             ctypes.c_int64(0),
             ctypes.c_int64(source.size // columns),
             ctypes.c_int64(columns),
-            None,
+            None if importance is None else _pointer(importance),
+        )
+
+    def is_valid(self, encoded: Array, tensor_type: int) -> bool:
+        """Whether whole rows of a type hold only finite elements, or blocks whose scales are finite."""
+        return bool(
+            self.base.ggml_validate_row_data(
+                ctypes.c_int(tensor_type), _pointer(encoded), ctypes.c_size_t(encoded.nbytes)
+            )
         )
 
 
@@ -67,6 +80,7 @@ def load() -> Ggml | None:
         cpu = ctypes.CDLL(str(build.library("ggml-cpu")))
         cpu.ggml_cpu_init()
         base.ggml_quantize_chunk.restype = ctypes.c_size_t
+        base.ggml_validate_row_data.restype = ctypes.c_bool
     except (MissingDependencyError, OSError, AttributeError):  # not built, or built with loadable backends
         return None
     return Ggml(base, cpu)
