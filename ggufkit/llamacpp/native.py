@@ -21,8 +21,8 @@ _DEVICE_IS_GPU = {1, 2}  # ggml-backend.h, enum ggml_backend_dev_type: GPU and i
 _DECODE_NO_ROOM, _DECODE_ABORTED = 1, 2  # llama.h, return values of llama_decode
 _ONLY_SEQUENCE = 0
 _VOCABULARY_NONE = 0  # llama.h, enum llama_vocab_type
-_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama.h, enum llama_flash_attn_type
-_CACHE_TYPES = {  # ggml.h, enum ggml_type: those that a key or value cache may have
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama.h, enum llama_flash_attn_type
+CACHE_TYPES = {  # ggml.h, enum ggml_type: those that a key or value cache may have
     "f32": 0,
     "f16": 1,
     "q4_0": 2,
@@ -230,9 +230,9 @@ class Context:
         parameters.n_outputs_max_per_seq = most_outputs
         parameters.n_threads = threads
         parameters.n_threads_batch = threads_batch
-        parameters.flash_attn_type = _FLASH_ATTENTION[flash_attention]
-        parameters.type_k = _CACHE_TYPES[cache_type_k]
-        parameters.type_v = _CACHE_TYPES[cache_type_v]
+        parameters.flash_attn_type = FLASH_ATTENTION[flash_attention]
+        parameters.type_k = CACHE_TYPES[cache_type_k]
+        parameters.type_v = CACHE_TYPES[cache_type_v]
         parameters.no_perf = True
         logged = binding.log_position()
         self.handle = self.lib.llama_init_from_model(model.handle, parameters)

@@ -5,50 +5,36 @@ The plan is llama-quantize's own: its `--dry-run` reads the header of the source
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ggufkit.errors import GgufFileError, InputError, UsageError, VerificationError
-from ggufkit.gguf_file.reader import Entry, GgufHeader, TensorInfo, ValueType, read_header
+from ggufkit.gguf_file.reader import GgufHeader, TensorInfo
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import cpu
 from ggufkit.llamacpp import quantize as tool
 from ggufkit.quantization import imatrix
+from ggufkit.quantization.keep import tensors_to_keep
+from ggufkit.quantization.matrix_fit import Measured, chosen, needs_imatrix, uncovered
+from ggufkit.quantization.options import QuantizeOptions, check_options
+from ggufkit.quantization.output_size import ALIGNMENT, file_sizes, string_bytes
+from ggufkit.quantization.overrides import Patterns, Shift, check_keep, decided, pinned, shifts
+from ggufkit.quantization.source import doubts_about_type, kept_tensors, read_model
 from ggufkit.quantization.types import QuantizationType
 
-# llama-quantize pads with this, whatever the source's alignment.
-_ALIGNMENT = 32
-# Below these it refuses to work without an importance matrix (src/llama-quant.cpp, tensor_requires_imatrix).
-_NEED_IMATRIX = {
-    TensorType.IQ3_XXS,
-    TensorType.IQ2_XXS,
-    TensorType.IQ2_XS,
-    TensorType.IQ2_S,
-    TensorType.IQ1_M,
-    TensorType.IQ1_S,
-}
+__all__ = [
+    "Fallback",
+    "PlannedTensor",
+    "QuantizationPlan",
+    "QuantizeOptions",
+    "Stand",
+    "plan",
+    "read_model",
+    "stripped",
+]
+
 _Q5_K_OUTPUT = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS"}
-_EMBEDDINGS = {"token_embd.weight", "per_layer_token_embd.weight"}
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizeOptions:
-    """How to quantize, apart from the type.
-
-    `tensor_types` are pairs of a regular expression, searched for in the tensors' names, and the type for those that
-    match; the first match counts. They have no effect for the types F16, BF16 and F32.
-    """
-
-    threads: int | None = None
-    imatrix: Path | None = None
-    allow_requantize: bool = False
-    pure: bool = False
-    leave_output_tensor: bool = False
-    output_tensor_type: TensorType | None = None
-    token_embedding_type: TensorType | None = None
-    tensor_types: tuple[tuple[str, TensorType], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +49,10 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """One tensor, before and after. `shape` has GGUF's order: the contiguous axis first."""
+    """One tensor, before and after. `shape` has GGUF's order: the contiguous axis first.
+
+    `part` counts the files of a model that stays split. `source_name` differs where layers before it are pruned.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -71,11 +60,17 @@ class PlannedTensor:
     to: TensorType
     bytes_before: int
     bytes_after: int
+    part: int = 0
+    source_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlan:
-    """What quantizing will do. `tensors` are in the order of the output; sizes in bytes are those of whole files."""
+    """What quantizing will do. `tensors` are in the order of the output; sizes in bytes are those of whole files.
+
+    `shifted` are tensors that changed because a neighbour was given a type; `notes` are for people.
+    `patterns` and `overrides` are what llama-quantize is told, `overrides` with those that we add.
+    """
 
     source: Path
     sources: tuple[Path, ...]  # more than one for a split model
@@ -87,6 +82,10 @@ class QuantizationPlan:
     bytes_before: int
     bytes_after: int
     overrides: tuple[tuple[str, str], ...]
+    part_bytes: tuple[int, ...] = ()
+    patterns: Patterns = ()
+    shifted: tuple[Shift, ...] = ()
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def elements(self) -> int:
@@ -108,9 +107,14 @@ class QuantizationPlan:
         """How many tensors of the output have each type, the most frequent first."""
         return dict(Counter(tensor.to.name for tensor in self.tensors).most_common())
 
+    @property
+    def needs_imatrix(self) -> bool:
+        """Whether llama-quantize refuses to do this without an importance matrix."""
+        return any(_needs_imatrix(tensor, self.type) for tensor in self.tensors)
+
     def tool_options(self, output: Path | None) -> tool.Options:
         """Spell the plan for llama-quantize."""
-        return _tool_options(self.source, output, self.type, self.options, self.overrides)
+        return _tool_options(self.source, output, self.type, self.options, self.patterns, self.overrides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,35 +141,33 @@ def plan(
 
     Raises:
         GgufFileError: the source is malformed, or llama.cpp does not accept it.
-        UsageError: it is quantized already, or the type needs an importance matrix.
+        UsageError: it is quantized already, the type needs an importance matrix, or an option would have no effect.
         InputError: the importance matrix cannot be used.
         LlamaCppError: llama-quantize died.
     """
     options = options or QuantizeOptions()
     headers = headers or read_model(source)
-    _refuse_idle_patterns(headers, kind, options)
-    covered = imatrix.coverage(options.imatrix) if options.imatrix else {}
-    aligned = all(header.alignment == _ALIGNMENT for header in headers)
-    overrides = () if aligned else (("general.alignment", f"int:{_ALIGNMENT}"),)
-    asked = _tool_options(source, None, kind, options, overrides)
-    if stand:
-        asked = replace(asked, source=stand.source, imatrix=asked.imatrix or stand.imatrix)
-    report = tool.quantize(asked)
-    if report.failure:
-        if "imatrix" in report.failure:
-            raise InputError(f"llama.cpp does not accept the importance matrix {options.imatrix}: {report.failure}")
-        if "no tensor type fallback" in report.failure:
-            raise UsageError(f"{kind.name} does not fit the tensors of this model: {report.failure}")
-        raise GgufFileError(f"llama.cpp does not accept {source}: {report.failure}")
-    tensors = _tensors(source, headers, report)
+    check_options(options)
+    if options.keep_split and len(headers) < 2:
+        raise UsageError(f"--keep-split: {source} is one file", hint="leave it out")
+    kept = list(kept_tensors(headers, options.prune_layers))
+    doubts = doubts_about_type(headers, allow_requantize=options.allow_requantize)
+    covered = chosen(options)
+    asking = _Asking(source, kind, options, kept, _overrides(headers, options), stand)
+    types = _choose_types(asking, str(headers[0].metadata["general.architecture"]))
+    report, tensors = types.report, types.tensors
     _refuse_requantizing(source, tensors, options)
-    needing = [tensor for tensor in tensors if _needs_imatrix(tensor, kind)]
-    if asked.imatrix is None and (needing or report.needs_imatrix):
+    quantized = [tensor for tensor in tensors if tensor.to is not tensor.was and tensor.to.is_quantized]
+    needing = {t.name for t in quantized if needs_imatrix(t.name, t.was, t.to, kind.name)}
+    if asking.imatrix is None and (needing or report.needs_imatrix):
         raise UsageError(
             f"{kind.name} needs an importance matrix for this model ({len(needing)} tensors would be garbage without)",
-            hint="give one with --imatrix FILE, or take a type that needs none, such as Q2_K or Q3_K_M",
+            hint=f"make one: ggufkit imatrix {source} -f TEXT -o imatrix.gguf; then --imatrix imatrix.gguf."
+            " Or take a type that needs none, such as Q2_K or Q3_K_M",
         )
-    uncovered = _uncovered(options.imatrix, covered, tensors, needing)
+    measured = [Measured(t.name, _elements((t.shape[0], *t.shape[2:3])), t.name in needing) for t in quantized]
+    source_names = [info.name for header in headers for info in header.tensors]
+    sizes = _sizes(headers[0], tensors, asking, covered, report)
     return QuantizationPlan(
         source=source,
         sources=tuple(header.path for header in headers),
@@ -173,11 +175,108 @@ def plan(
         options=options,
         tensors=tensors,
         fallbacks=_fallbacks(kind, options, tensors, report),
-        without_importance=uncovered,
+        without_importance=uncovered(options.imatrix, covered, source_names, measured, options.prune_layers)
+        if options.imatrix
+        else (),
         bytes_before=sum(header.file_size for header in headers),
-        bytes_after=_file_size(headers[0], tensors, options, report),
-        overrides=overrides,
+        bytes_after=sum(sizes),
+        part_bytes=sizes,
+        overrides=asking.overrides,
+        patterns=types.patterns,
+        shifted=types.shifted,
+        notes=(*doubts, *types.notes),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """What the dry runs of one plan have in common."""
+
+    source: Path
+    kind: QuantizationType
+    options: QuantizeOptions
+    kept: Sequence[tuple[str, TensorInfo, int]]
+    overrides: tuple[tuple[str, str], ...]
+    stand: Stand | None
+
+    @property
+    def imatrix(self) -> Path | None:
+        return self.options.imatrix or (self.stand.imatrix if self.stand else None)
+
+    def dry_run(self, patterns: Patterns) -> tuple[tool.Report, tuple[PlannedTensor, ...]]:
+        asked = _tool_options(self.source, None, self.kind, self.options, patterns, self.overrides)
+        report = tool.quantize(
+            replace(asked, source=self.stand.source if self.stand else self.source, imatrix=self.imatrix)
+        )
+        if report.failure:
+            _refuse(report.failure, self)
+        return report, _tensors(self, report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Types:
+    """The answer to which type each tensor gets."""
+
+    report: tool.Report
+    tensors: tuple[PlannedTensor, ...]
+    patterns: Patterns = ()
+    shifted: tuple[Shift, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _choose_types(asking: _Asking, architecture: str) -> _Types:
+    """Ask llama-quantize; where single tensors are given types, ask what it would have done without."""
+    options, names = asking.options, [name for name, _, _ in asking.kept]
+    named = decided(names, asking.kind, options)
+    if not named and not options.keep:
+        return _Types(*asking.dry_run(()))
+    report, tensors = asking.dry_run(())
+    recipe = {tensor.name: tensor.to for tensor in tensors}
+    if options.pin or not named:
+        wanted, shifted = {**recipe, **{name: kept for name, kept in named.items() if name in recipe}}, ()
+        patterns: Patterns = ()
+    else:
+        patterns = options.tensor_types
+        report, tensors = asking.dry_run(patterns)
+        wanted = {tensor.name: tensor.to for tensor in tensors}
+        shifted = shifts(recipe, wanted, named)
+    notes: tuple[str, ...] = ()
+    if options.keep or options.pin:
+        words = tensors_to_keep(options.keep, names, architecture, options.modules)
+        own = {tensor.name: tensor.was for tensor in tensors}
+        kept = {name: own[name] if kept is None else kept for name, kept in words.types.items()}
+        check_keep(kept, asking.kind, options)
+        wanted.update(kept)
+        patterns = pinned(wanted)
+        before = report
+        report, tensors = asking.dry_run(patterns)
+        untouched = _check_pins(tensors, wanted, {*named, *kept})
+        notes = (*words.notes, *untouched)
+        report = replace(report, fallbacks=(*_still(before.fallbacks, kept), *report.fallbacks))
+    return _Types(report, tensors, patterns, shifted, notes)
+
+
+def _still(fallbacks: Sequence[tool.FallbackLine], kept: Mapping[str, TensorType]) -> Sequence[tool.FallbackLine]:
+    """Return the recipe's own fallbacks, which are not told again when each tensor is named with its type."""
+    return [line for line in fallbacks if line.name not in kept]
+
+
+def _check_pins(tensors: Sequence[PlannedTensor], wanted: Mapping[str, TensorType], named: set[str]) -> tuple[str, ...]:
+    """See that nothing but the named tensors changed; tell which of them llama-quantize never changes."""
+    others = [tensor for tensor in tensors if tensor.to is not wanted[tensor.name]]
+    if strays := [tensor.name for tensor in others if tensor.name not in named]:
+        raise VerificationError(f"llama-quantize does not keep {strays[0]!r} in the type that it was told to keep")
+    left = [tensor for tensor in others if tensor.to is tensor.was]
+    if not left:
+        return ()
+    kinds = ", ".join(sorted({tensor.to.name for tensor in left}))
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    return (f"llama.cpp never changes these, they stay {kinds}: {left[0].name}{more}",)
+
+
+def _overrides(headers: Sequence[GgufHeader], options: QuantizeOptions) -> tuple[tuple[str, str], ...]:
+    aligned = all(header.alignment == ALIGNMENT for header in headers)
+    return options.overrides if aligned else (*options.overrides, ("general.alignment", f"int:{ALIGNMENT}"))
 
 
 def _tool_options(
@@ -185,6 +284,7 @@ def _tool_options(
     output: Path | None,
     kind: QuantizationType,
     options: QuantizeOptions,
+    patterns: Patterns,
     overrides: tuple[tuple[str, str], ...],
 ) -> tool.Options:
     return tool.Options(
@@ -193,70 +293,55 @@ def _tool_options(
         type=kind.name,
         threads=options.threads or cpu.usable_cores(),
         imatrix=options.imatrix,
+        include_weights=options.include_weights,
+        exclude_weights=options.exclude_weights,
         allow_requantize=options.allow_requantize,
         pure=options.pure,
         leave_output_tensor=options.leave_output_tensor,
         output_tensor_type=options.output_tensor_type.name if options.output_tensor_type is not None else None,
         token_embedding_type=options.token_embedding_type.name if options.token_embedding_type is not None else None,
-        tensor_types=tuple((pattern, tensor_type.name) for pattern, tensor_type in options.tensor_types),
+        tensor_types=tuple((pattern, tensor_type.name) for pattern, tensor_type in patterns),
+        prune_layers=options.prune_layers,
+        keep_split=options.keep_split,
         overrides=overrides,
     )
 
 
-def read_model(source: Path) -> list[GgufHeader]:
-    """Read the header of a model, or those of all parts of a split one. Raises GgufFileError."""
-    first = read_header(source)
-    count = first.metadata.get("split.count", 0)
-    if not isinstance(count, int) or count < 2:
-        if "general.architecture" not in first.metadata:
-            raise GgufFileError(f"{source} is not a model: it has no key 'general.architecture'")
-        return [first]
-    found = _SHARD.search(source.name)
-    if not found or found[1] != "00001" or int(found[2]) != count:
-        raise GgufFileError(
-            f"{source} is a part of a split model of {count} files, and not its first",
-            hint=f"name the first part, which ends in -00001-of-{count:05d}.gguf",
-        )
-    names = [_SHARD.sub(f"-{number:05d}-of-{count:05d}", source.name) for number in range(2, count + 1)]
-    return [first, *(read_header(source.with_name(name)) for name in names)]
+def _refuse(failure: str, asking: _Asking) -> None:
+    if "imatrix" in failure:
+        raise InputError(f"llama.cpp does not accept the importance matrix {asking.options.imatrix}: {failure}")
+    if "no tensor type fallback" in failure:
+        raise UsageError(f"{asking.kind.name} does not fit the tensors of this model: {failure}")
+    raise GgufFileError(f"llama.cpp does not accept {asking.source}: {failure}")
 
 
-def _tensors(source: Path, headers: Iterable[GgufHeader], report: tool.Report) -> tuple[PlannedTensor, ...]:
+def _tensors(asking: _Asking, report: tool.Report) -> tuple[PlannedTensor, ...]:
     """Join what the headers say with what llama-quantize would do; they must speak of the same tensors."""
-    infos = {info.name: info for header in headers for info in header.tensors}
+    infos = {name: (info, part) for name, info, part in asking.kept}
     planned = []
     for line in report.tensors:
-        info = infos.pop(line.name, None)
+        info, part = infos.pop(line.name, (None, 0))
         if info is None or stripped(line.shape) != stripped(info.shape):
-            raise VerificationError(f"{source}: llama-quantize speaks of a tensor that is not there: {line.name!r}")
+            raise VerificationError(
+                f"{asking.source}: llama-quantize speaks of a tensor that is not there: {line.name!r}"
+            )
         to = _type_named(line.to) if line.to else info.type
         if info.shape[0] % to.block_size if info.shape else to.block_size > 1:
             # Types named for one tensor are obeyed without a look at its shape, and the program aborts midway.
             raise UsageError(
-                f"tensor {info.name!r} cannot be {to.name}: its rows of {info.shape[0] if info.shape else 1} weights"
+                f"tensor {line.name!r} cannot be {to.name}: its rows of {info.shape[0] if info.shape else 1} weights"
                 f" do not divide into blocks of {to.block_size}",
                 hint="name a type with smaller blocks for it, such as Q8_0",
             )
-        planned.append(PlannedTensor(info.name, info.shape, info.type, to, info.size, _bytes(info, to)))
+        placed = part if asking.options.keep_split else 0
+        planned.append(
+            PlannedTensor(line.name, info.shape, info.type, to, info.size, _bytes(info, to), placed, info.name)
+        )
     if infos:
         raise VerificationError(
-            f"{source}: llama-quantize would leave out {len(infos)} tensors, as {next(iter(infos))!r}"
+            f"{asking.source}: llama-quantize would leave out {len(infos)} tensors, as {next(iter(infos))!r}"
         )
     return tuple(planned)
-
-
-def _refuse_idle_patterns(headers: Iterable[GgufHeader], kind: QuantizationType, options: QuantizeOptions) -> None:
-    """Refuse tensor types that would silently have no effect. llama-quantize puts patterns into lower case."""
-    names = [info.name for header in headers for info in header.tensors]
-    for pattern, tensor_type in options.tensor_types:
-        if not kind.base.is_quantized:
-            raise UsageError(f"the tensor type {pattern}={tensor_type.name} has no effect together with {kind.name}")
-        try:
-            found = any(re.search(pattern.lower(), name) for name in names)
-        except re.error as error:
-            raise UsageError(f"{pattern!r} is not a regular expression: {error}") from None
-        if not found:
-            raise UsageError(f"no tensor's name matches {pattern!r}; the first is {names[0] if names else 'missing'!r}")
 
 
 def _refuse_requantizing(source: Path, tensors: tuple[PlannedTensor, ...], options: QuantizeOptions) -> None:
@@ -267,12 +352,6 @@ def _refuse_requantizing(source: Path, tensors: tuple[PlannedTensor, ...], optio
             f"{source} is quantized already ({kinds} tensors); quantizing it again loses more than from F16",
             hint="start from the F16 or BF16 file, or add --allow-requantize",
         )
-
-
-def _needs_imatrix(tensor: PlannedTensor, kind: QuantizationType) -> bool:
-    if tensor.to is tensor.was or tensor.name in _EMBEDDINGS or tensor.name == "output.weight":
-        return False
-    return tensor.to in _NEED_IMATRIX or (tensor.to is TensorType.Q2_K and kind.name == "Q2_K_S")
 
 
 def _fallbacks(
@@ -289,7 +368,7 @@ def _fallbacks(
     ]
     by_name = {tensor.name: tensor for tensor in tensors}
     last = by_name.get("output.weight") or by_name.get("token_embd.weight")
-    if last is None or last.name in named or options.pure or last.was is TensorType.Q8_0:
+    if last is None or last.name in named or options.pure or last.was is TensorType.Q8_0 or options.keep:
         return tuple(found)
     chosen = [options.output_tensor_type, *(t for p, t in options.tensor_types if re.search(p.lower(), last.name))]
     if any(tensor_type is not None for tensor_type in chosen) or kind.base is TensorType.MXFP4:
@@ -300,54 +379,28 @@ def _fallbacks(
     return tuple(found)
 
 
-def _uncovered(
-    path: Path | None,
-    covered: Mapping[str, int],
+def _sizes(
+    header: GgufHeader,
     tensors: tuple[PlannedTensor, ...],
-    needing: list[PlannedTensor],
-) -> tuple[str, ...]:
-    """Name the tensors without importance values; refuse gaps and misfits on which llama-quantize gives up midway."""
-    if path is None:
-        return ()
-    quantized = [tensor for tensor in tensors if tensor.to is not tensor.was and tensor.to.is_quantized]
-    for tensor in quantized:
-        values, wanted = covered.get(tensor.name), _elements((tensor.shape[0], *tensor.shape[2:3]))
-        if values not in {None, wanted} and tensor.name not in _EMBEDDINGS:
-            raise InputError(
-                f"{path} is not for this model: it has {values:,} values for {tensor.name!r}, expected {wanted:,}"
-            )
-    missing = [tensor.name for tensor in needing if tensor.name not in covered]
-    if missing:
-        raise InputError(
-            f"{path} has nothing for {len(missing)} tensors that need it, as {missing[0]!r}",
-            hint="make it with more text, so that every expert is used, or take a larger type",
-        )
-    return tuple(tensor.name for tensor in quantized if tensor.name not in covered)
-
-
-def _file_size(
-    header: GgufHeader, tensors: tuple[PlannedTensor, ...], options: QuantizeOptions, report: tool.Report
-) -> int:
-    """Compute the output's size to the byte: its metadata are the source's, less the split keys, plus a few."""
-    values = {
-        key: _value_bytes(entry)
-        for key, entry in header.metadata.entries.items()
-        if key not in {"split.no", "split.count", "split.tensors.count"}
-    }
-    values |= {"general.quantization_version": 4, "general.file_type": 4}
-    if options.imatrix:
-        values |= {"quantize.imatrix.file": 8 + len(str(options.imatrix).encode()), "quantize.imatrix.entries_count": 4}
+    asking: _Asking,
+    covered: Mapping[str, int],
+    report: tool.Report,
+) -> tuple[int, ...]:
+    added: dict[str, int] = {}
+    if asking.options.imatrix and covered:
+        added["quantize.imatrix.file"] = string_bytes(str(asking.options.imatrix))
+        added["quantize.imatrix.entries_count"] = 4
         if report.imatrix_dataset is not None:
-            values["quantize.imatrix.dataset"] = 8 + min(imatrix.LONGEST_PATH, len(report.imatrix_dataset.encode()))
+            added["quantize.imatrix.dataset"] = 8 + min(imatrix.LONGEST_PATH, len(report.imatrix_dataset.encode()))
         if report.imatrix_chunks > 0:
-            values["quantize.imatrix.chunks_count"] = 4
-    size = 24 + sum(8 + len(key.encode()) + 4 + value for key, value in values.items())
-    size += sum(8 + len(tensor.name.encode()) + 4 + 8 * len(stripped(tensor.shape)) + 4 + 8 for tensor in tensors)
-    return _padded(size) + sum(_padded(tensor.bytes_after) for tensor in tensors)
-
-
-def _value_bytes(entry: Entry) -> int:
-    return entry.size + (12 if entry.kind is ValueType.ARRAY else 0)
+            added["quantize.imatrix.chunks_count"] = 4
+    if asking.options.prune_layers:
+        added[f"{header.metadata['general.architecture']}.block_count"] = 4
+    parts = [
+        [(t.name, stripped(t.shape), t.bytes_after) for t in tensors if t.part == number]
+        for number in range(1 + max((tensor.part for tensor in tensors), default=0))
+    ]
+    return file_sizes(header, parts, added, asking.overrides)
 
 
 def stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -373,7 +426,3 @@ def _elements(shape: tuple[int, ...]) -> int:
     for extent in shape:
         count *= extent
     return count
-
-
-def _padded(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT

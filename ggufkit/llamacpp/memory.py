@@ -1,0 +1,232 @@
+"""Asking libllama what memory a model will take, without giving it any: exact for every architecture that it knows.
+
+llama.cpp can load a model for the sake of its sizes alone (`no_alloc`): it reads the header, lays out caches and
+compute graphs, and allocates nothing. That is done in a child process, for it aborts on what it does not like:
+`python -m ggufkit.llamacpp.memory REQUEST` writes the answer as JSON.
+"""
+
+import ctypes
+import json
+import re
+import resource
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ggufkit.errors import LlamaCppError
+from ggufkit.llamacpp import binding, run
+from ggufkit.llamacpp.native import CACHE_TYPES, FLASH_ATTENTION
+
+_MIB = 2**20
+_WITHOUT_MMAP = 0  # llama.h, LLAMA_LOAD_MODE_NONE
+_FLOAT32 = 0  # ggml.h, GGML_TYPE_F32
+_CPU_DEVICE = 0  # ggml-backend.h, GGML_BACKEND_DEVICE_TYPE_CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a model would be run. Cache types and flash attention as `llama_cpp` spells them, in lower case."""
+
+    context_size: int
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    flash_attention: str = "auto"
+    batch_size: int = 2048
+    micro_batch_size: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A kind of weight matrix: its ggml type, its columns and rows, and how many experts are stacked in it (1: none)."""
+
+    type: int
+    columns: int
+    rows: int
+    experts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """What one setting allocates, in bytes; `cache` to 0.01 MiB for each of its parts, as libllama prints it."""
+
+    setting: Setting
+    cache: int  # keys and values of past tokens
+    state: int  # what recurrent layers keep instead
+    compute: int
+    output: int
+    failure: str | None = None  # why this setting cannot be
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What libllama says about a model. `process` is the child's peak memory: Python, libraries, and the vocabulary."""
+
+    training_context: int
+    settings: tuple[Caches, ...]
+    repacked: tuple[Matrix, ...]  # the kinds of which the CPU keeps a second, rearranged copy
+    process: int
+
+
+def ask(model: Path, settings: Sequence[Setting], matrices: Sequence[Matrix]) -> Answer:
+    """Load the header of `model` in a child process and lay out each of `settings`.
+
+    A context size of 0 means the one that the model was trained for.
+
+    Raises:
+        LlamaCppError: libllama cannot load such a model; the message quotes it.
+        MissingDependencyError: there is no llama.cpp, or no binding.
+    """
+    request = json.dumps(
+        {
+            "model": str(model.absolute()),
+            "settings": [asdict(setting) for setting in settings],
+            "matrices": [asdict(matrix) for matrix in matrices],
+        }
+    )
+    # -P: the current folder may hold modules whose names hide the standard library's
+    done = run.run([sys.executable, "-P", "-m", "ggufkit.llamacpp.memory", request])
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        raise LlamaCppError(f"libllama gave no usable answer about {model}: {done.output}") from None
+    if failure := answer.get("failure"):
+        raise LlamaCppError(f"llama.cpp cannot load such a model: {failure}")
+    return Answer(
+        training_context=answer["training_context"],
+        settings=tuple(Caches(**{**caches, "setting": Setting(**caches["setting"])}) for caches in answer["settings"]),
+        repacked=tuple(Matrix(**matrix) for matrix in answer["repacked"]),
+        process=answer["process"],
+    )
+
+
+_CACHE = re.compile(r"^llama_kv_cache\w*: size = +([\d.]+) MiB")
+_STATE = re.compile(r"^llama_memory_recurrent\w*: size = +([\d.]+) MiB|state = .*, size = +([\d.]+) MiB$")
+_COMPUTE = re.compile(r"^\w+: +\S+ compute buffer size = +([\d.]+) MiB")
+_OUTPUT = re.compile(r"^\w+: +\S+ +output buffer size = +([\d.]+) MiB")
+
+
+def parse(setting: Setting, lines: Iterable[str]) -> Caches:
+    """Read what libllama logged while it laid out a context."""
+    found = {pattern: 0.0 for pattern in (_CACHE, _STATE, _COMPUTE, _OUTPUT)}
+    for line in lines:
+        for pattern in found:
+            if match := pattern.search(line):
+                found[pattern] += float(match[1] or match[match.lastindex or 1])
+    sizes = [round(mebibytes * _MIB) for mebibytes in found.values()]
+    return Caches(setting, cache=sizes[0], state=sizes[1], compute=sizes[2], output=sizes[3])
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    lib: Any = binding.load()
+    lib.llama_backend_init()
+    parameters = lib.llama_model_default_params()
+    parameters.no_alloc = True
+    parameters.load_mode = _WITHOUT_MMAP
+    parameters.n_gpu_layers = 0
+    model = lib.llama_model_load_from_file(request["model"].encode(), parameters)
+    if not model:
+        return {"failure": _last_words(0)}
+    settings = [_lay_out(lib, model, Setting(**setting)) for setting in request["settings"]]
+    return {
+        "training_context": lib.llama_model_n_ctx_train(model),
+        "settings": [asdict(caches) for caches in settings],
+        "repacked": [matrix for matrix in request["matrices"] if _is_repacked(lib, Matrix(**matrix))],
+        "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+    }
+
+
+def _lay_out(lib: Any, model: Any, setting: Setting) -> Caches:
+    parameters = lib.llama_context_default_params()
+    parameters.n_ctx = setting.context_size
+    parameters.n_batch = setting.batch_size
+    parameters.n_ubatch = setting.micro_batch_size
+    parameters.n_seq_max = parameters.n_outputs_max = parameters.n_outputs_max_per_seq = 1
+    parameters.flash_attn_type = FLASH_ATTENTION[setting.flash_attention]
+    parameters.type_k = CACHE_TYPES[setting.cache_type_k]
+    parameters.type_v = CACHE_TYPES[setting.cache_type_v]
+    since = binding.log_position()
+    context = lib.llama_init_from_model(model, parameters)
+    if not context:
+        return Caches(setting, 0, 0, 0, 0, failure=_last_words(since))
+    caches = parse(setting, binding.log_lines(since))
+    lib.llama_free(context)
+    return caches
+
+
+def _is_repacked(lib: Any, matrix: Matrix) -> bool:
+    """Ask the CPU's extra buffer types, as llama.cpp does when it places a weight, whether one takes this kind."""
+    ggml = lib.llama_cpp._lib  # noqa: SLF001 - the only handle on the loaded libraries
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
+    for name, result, arguments in (
+        ("ggml_backend_dev_by_type", pointer, [ctypes.c_int]),
+        ("ggml_backend_dev_backend_reg", pointer, [pointer]),
+        ("ggml_backend_reg_get_proc_address", pointer, [pointer, ctypes.c_char_p]),
+        ("ggml_backend_buft_alloc_buffer", pointer, [pointer, size]),
+        ("ggml_backend_buffer_free", None, [pointer]),
+        ("ggml_backend_dev_supports_op", ctypes.c_bool, [pointer, pointer]),
+        ("ggml_init", pointer, [_InitParameters]),
+        ("ggml_free", None, [pointer]),
+        ("ggml_tensor_overhead", size, []),
+        ("ggml_new_tensor_3d", pointer, [pointer, ctypes.c_int, number, number, number]),
+        ("ggml_new_tensor_2d", pointer, [pointer, ctypes.c_int, number, number]),
+        ("ggml_mul_mat", pointer, [pointer, pointer, pointer]),
+        ("ggml_mul_mat_id", pointer, [pointer, pointer, pointer, pointer]),
+    ):
+        function = getattr(ggml, name)
+        function.restype, function.argtypes = result, arguments
+    device = ggml.ggml_backend_dev_by_type(_CPU_DEVICE)
+    address = ggml.ggml_backend_reg_get_proc_address(
+        ggml.ggml_backend_dev_backend_reg(device), b"ggml_backend_dev_get_extra_bufts"
+    )
+    if not address:
+        return False
+    extra = ctypes.cast(ctypes.CFUNCTYPE(pointer, pointer)(address)(device), ctypes.POINTER(pointer))
+    context = ggml.ggml_init(_InitParameters(ggml.ggml_tensor_overhead() * 8, None, True))
+    try:
+        weight, product = _product(ggml, context, matrix)
+        index = 0
+        while extra and extra[index]:
+            buffer = ggml.ggml_backend_buft_alloc_buffer(extra[index], 0)
+            ctypes.cast(weight, ctypes.POINTER(_TensorStart))[0].buffer = buffer
+            supported: bool = ggml.ggml_backend_dev_supports_op(device, product)
+            ggml.ggml_backend_buffer_free(buffer)
+            if supported:
+                return True
+            index += 1
+    finally:
+        ggml.ggml_free(context)
+    return False
+
+
+class _InitParameters(ctypes.Structure):
+    """`struct ggml_init_params` of ggml.h."""
+
+    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+class _TensorStart(ctypes.Structure):
+    """The first members of `struct ggml_tensor` of ggml.h."""
+
+    _fields_ = (("type", ctypes.c_int), ("buffer", ctypes.c_void_p))
+
+
+def _product(ggml: Any, context: Any, matrix: Matrix) -> tuple[Any, Any]:
+    """Describe a product with such a matrix; for stacked experts one that picks some of them."""
+    weight = ggml.ggml_new_tensor_3d(context, matrix.type, matrix.columns, matrix.rows, matrix.experts)
+    if matrix.experts == 1:
+        return weight, ggml.ggml_mul_mat(context, weight, ggml.ggml_new_tensor_2d(context, _FLOAT32, matrix.columns, 1))
+    inputs = ggml.ggml_new_tensor_3d(context, _FLOAT32, matrix.columns, 1, 512)
+    chosen = ggml.ggml_new_tensor_2d(context, 26, 1, 512)  # ggml.h, GGML_TYPE_I32
+    return weight, ggml.ggml_mul_mat_id(context, weight, inputs, chosen)
+
+
+def _last_words(since: int) -> str:
+    from ggufkit.llamacpp.native import log_excerpt
+
+    return log_excerpt(since)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_answer(json.loads(sys.argv[1]))))
