@@ -144,6 +144,8 @@ def rows_of(files: Sequence[Path], *, threads: int, progress: Progress, stage: s
                 part, tensor, start, size = piece
                 rows = np.empty(size, np.uint8)
                 _read(descriptors[part], parts[part], rows, tensor.offset + start)
+                if not _library().is_valid(rows, int(tensor.type)):  # a block would swallow it
+                    raise GgufFileError(f"{parts[part].path}: tensor {tensor.name!r} has elements that are not finite")
                 sink(tensor.name, start, rows.view(_STORED.get(tensor.type, "<u1")))
                 return size
 

@@ -77,6 +77,46 @@ def write_imatrix(path: Path, *, leave_out: Iterable[str] = (), columns: int | N
     return _finish(writer, path)
 
 
+def write_experts(path: Path, matrix: Path, *, experts: int = 4) -> tuple[Path, Path]:
+    """Write a mixture of experts, and an importance matrix in which each expert has its own values."""
+    random = np.random.default_rng(experts)
+    hidden, width = 256, 256
+    writer = gguf.GGUFWriter(path, "llama")
+    importance = gguf.GGUFWriter(matrix, "", endianess=gguf.GGUFEndian.LITTLE)
+    importance.add_type("imatrix")
+    importance.add_array("imatrix.datasets", ["some-text.txt"])
+    importance.add_uint32("imatrix.chunk_count", 3)
+    importance.add_uint32("imatrix.chunk_size", 512)
+    writer.add_block_count(BLOCKS)
+    writer.add_context_length(128)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(width)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_expert_count(experts)
+    writer.add_expert_used_count(2)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_token_list([f"t{number}" for number in range(320)])
+    shapes = {name: shape for name, shape in weights().items() if ".ffn_" not in name or "norm" in name}
+    for block in range(BLOCKS):
+        shapes[f"blk.{block}.ffn_gate_inp.weight"] = (experts, hidden)
+        for part in ("gate", "up", "down"):
+            shapes[f"blk.{block}.ffn_{part}_exps.weight"] = (experts, width, hidden)
+    for name, shape in shapes.items():
+        tensor = random.standard_normal(shape) * 0.05
+        matrix_like = len(shape) > 1 and "gate_inp" not in name
+        writer.add_tensor(name, tensor.astype(np.float16 if matrix_like else np.float32))
+        if name.startswith("blk.") and matrix_like:
+            slices = shape[0] if len(shape) == 3 else 1
+            sums = random.random((slices, shape[-1])).astype(np.float32) * 100
+            counts = np.full((slices, 1), 1536, np.float32)
+            counts[slices - 1] = 0 if slices > 1 else 1536  # an expert that no text reached
+            importance.add_tensor(f"{name}.in_sum2", sums)
+            importance.add_tensor(f"{name}.counts", counts)
+    return _finish(writer, path), _finish(importance, matrix)
+
+
 def write_legacy_imatrix(path: Path, *, leave_out: Iterable[str] = ()) -> Path:
     """Write an importance matrix in the format before GGUF: entries, then the chunk count and the text's name."""
     random = np.random.default_rng(1)
