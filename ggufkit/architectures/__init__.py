@@ -1,16 +1,21 @@
 """The catalogue of supported architectures, as data: numpy and themselves, no files.
 
 Adding one: write or extend a family file (begin with the sentence that says what makes this model different; compose
-tables; add only what differs), put its spec into CATALOGUE, and give it a tiny checkpoint in
-`tests/conversion/tiny_checkpoints.py`. The tests then compare it with llama.cpp's converter and with transformers.
-Nothing else should need to change; if something does, the language in `_spec.py` has a gap.
+tables; add only what differs), put its spec into CATALOGUE, and give it recipes in `tests/support/recipes/`. The tests
+then compare it with llama.cpp's converter and with transformers. Nothing else should need to change; if something
+does, the language in `_spec.py` has a gap.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+from ggufkit.architectures import _names as names
+from ggufkit.architectures import _tensors as tensors
 from ggufkit.architectures import deepseek, gemma, llama, qwen
 from ggufkit.architectures._ops import Array, Op, Shape
+from ggufkit.architectures._rope import check_rope
+from ggufkit.architectures._sizes import SIZES, derived, shape
 from ggufkit.architectures._spec import ArchSpec, Maybe, Rule, TensorTable, Vocabulary
 from ggufkit.errors import UnsupportedArchitectureError
 
@@ -24,12 +29,22 @@ __all__ = [
     "Shape",
     "TensorTable",
     "Vocabulary",
+    "check_rope",
+    "derived_sizes",
     "hf_architectures",
+    "names",
     "nearest",
+    "shape",
     "spec_for",
+    "tensors",
 ]
 
-CATALOGUE: tuple[ArchSpec, ...] = (*deepseek.SPECS, *gemma.SPECS, *llama.SPECS, *qwen.SPECS)
+CATALOGUE: tuple[ArchSpec, ...] = (
+    *deepseek.SPECS,
+    *gemma.SPECS,
+    *llama.SPECS,
+    *qwen.SPECS,
+)
 
 
 def hf_architectures() -> list[str]:
@@ -51,3 +66,8 @@ def spec_for(hf_architecture: str) -> ArchSpec:
 def nearest(hf_architecture: str, also: Iterable[str] = ()) -> list[str]:
     """Name the three known architectures, ours or those of `also`, that are spelled most like this one."""
     return difflib.get_close_matches(hf_architecture, sorted({*hf_architectures(), *also}), n=3, cutoff=0.0)
+
+
+def derived_sizes(spec: ArchSpec) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+    """Give the sizes that a spec works out of a config, each as a function of the config."""
+    return derived({**SIZES, **spec.sizes})

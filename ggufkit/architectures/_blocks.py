@@ -1,111 +1,72 @@
 """The tables that most decoder-only models share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ggufkit.architectures._ops import Stack
 from ggufkit.architectures._rope import ROPE
-from ggufkit.architectures._sizes import Config, head_count, head_dim
-from ggufkit.architectures._spec import MetadataTable, ShapeTable, TensorTable, maybe, to
+from ggufkit.architectures._sizes import Config
+from ggufkit.architectures._spec import MetadataTable, TensorTable, blocks, maybe, to
 from ggufkit.errors import CheckpointError
 
 _GATING_FUNCTIONS = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # llama.cpp: llama_expert_gating_func_type
 
+LAYERS = "model.layers"
+
 EMBEDDINGS: TensorTable = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
-    "lm_head": "output",
-    "model.layers.{b}.self_attn.rotary_emb.inv_freq": None,  # computed from the config by everyone
+    "lm_head": "output?",  # unless the config ties it to the embeddings; the planner looks
 }
-PRE_NORMS: TensorTable = {
-    "model.layers.{b}.input_layernorm": "blk.{b}.attn_norm",
-    "model.layers.{b}.post_attention_layernorm": "blk.{b}.ffn_norm",
-}
-ATTENTION: TensorTable = {
-    "model.layers.{b}.self_attn.q_proj": "blk.{b}.attn_q",
-    "model.layers.{b}.self_attn.k_proj": "blk.{b}.attn_k",
-    "model.layers.{b}.self_attn.v_proj": "blk.{b}.attn_v",
-    "model.layers.{b}.self_attn.o_proj": "blk.{b}.attn_output",
-}
-HEAD_NORMS: TensorTable = {
-    "model.layers.{b}.self_attn.q_norm": "blk.{b}.attn_q_norm",
-    "model.layers.{b}.self_attn.k_norm": "blk.{b}.attn_k_norm",
-}
-GATED_MLP: TensorTable = {
-    "model.layers.{b}.mlp.gate_proj": "blk.{b}.ffn_gate",
-    "model.layers.{b}.mlp.up_proj": "blk.{b}.ffn_up",
-    "model.layers.{b}.mlp.down_proj": "blk.{b}.ffn_down",
-}
-SHARED_EXPERTS: TensorTable = {
-    "model.layers.{b}.mlp.shared_experts.gate_proj": "blk.{b}.ffn_gate_shexp",
-    "model.layers.{b}.mlp.shared_experts.up_proj": "blk.{b}.ffn_up_shexp",
-    "model.layers.{b}.mlp.shared_experts.down_proj": "blk.{b}.ffn_down_shexp",
-}
-
-ENDS_REQUIRED = (("token_embd.weight",), ("output_norm.weight",))
-ATTENTION_REQUIRED = tuple(
-    (f"blk.{{b}}.{part}.weight",) for part in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm")
+PRE_NORMS = blocks(LAYERS, {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"})
+FOUR_NORMS = blocks(
+    LAYERS,
+    {
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "post_attention_norm",
+        "pre_feedforward_layernorm": "ffn_norm",
+        "post_feedforward_layernorm": "post_ffw_norm",
+    },
 )
-MLP_REQUIRED = tuple((f"blk.{{b}}.ffn_{part}.weight",) for part in ("gate", "up", "down"))
-EXPERTS_REQUIRED = tuple(
-    (f"blk.{{b}}.ffn_{part}.weight",) for part in ("gate_inp", "gate_exps", "up_exps", "down_exps")
+ATTENTION = blocks(
+    LAYERS,
+    {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+    },
+)
+HEAD_NORMS = blocks(LAYERS, {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"})
+GATED_MLP = blocks(LAYERS, {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"})
+PLAIN_MLP = blocks(LAYERS, {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"})
+SHARED_EXPERTS = blocks(
+    LAYERS,
+    {
+        "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
+        "mlp.shared_experts.up_proj": "ffn_up_shexp",
+        "mlp.shared_experts.down_proj": "ffn_down_shexp",
+    },
 )
 
-
-def _rows(heads: str) -> Any:
-    return lambda config: (head_count(config, heads) * head_dim(config), config["hidden_size"])
-
-
-def _bias(heads: str) -> Any:
-    return lambda config: (head_count(config, heads) * head_dim(config),)
+# Values of `biases`.
+QKV_BIASES = "attn_q attn_k attn_v"
+OPTIONAL_QKV_BIASES = "attn_q? attn_k? attn_v?"
+OPTIONAL_ATTENTION_BIASES = "attn_q? attn_k? attn_v? attn_output?"
+OPTIONAL_MLP_BIASES = "ffn_gate? ffn_up? ffn_down?"
 
 
-EMBEDDING_SHAPES: ShapeTable = {
-    "token_embd.weight": lambda c: (c["vocab_size"], c["hidden_size"]),
-    "output.weight": lambda c: (c["vocab_size"], c["hidden_size"]),
-    "output_norm.weight": lambda c: (c["hidden_size"],),
-    "blk.{b}.attn_norm.weight": lambda c: (c["hidden_size"],),
-    "blk.{b}.ffn_norm.weight": lambda c: (c["hidden_size"],),
-}
-ATTENTION_SHAPES: ShapeTable = {
-    "blk.{b}.attn_q.weight": _rows("num_attention_heads"),
-    "blk.{b}.attn_k.weight": _rows("num_key_value_heads"),
-    "blk.{b}.attn_v.weight": _rows("num_key_value_heads"),
-    "blk.{b}.attn_output.weight": lambda c: (c["hidden_size"], c["num_attention_heads"] * head_dim(c)),
-    "blk.{b}.attn_q.bias": _bias("num_attention_heads"),
-    "blk.{b}.attn_k.bias": _bias("num_key_value_heads"),
-    "blk.{b}.attn_v.bias": _bias("num_key_value_heads"),
-}
-HEAD_NORM_SHAPES: ShapeTable = {
-    "blk.{b}.attn_q_norm.weight": lambda c: (head_dim(c),),
-    "blk.{b}.attn_k_norm.weight": lambda c: (head_dim(c),),
-}
-MLP_SHAPES: ShapeTable = {
-    "blk.{b}.ffn_gate.weight": lambda c: (c["intermediate_size"], c["hidden_size"]),
-    "blk.{b}.ffn_up.weight": lambda c: (c["intermediate_size"], c["hidden_size"]),
-    "blk.{b}.ffn_down.weight": lambda c: (c["hidden_size"], c["intermediate_size"]),
-}
-
-
-def expert_shapes(count: str, width: str) -> ShapeTable:
-    """Shapes of the router and of the stacked experts; `count` and `width` are the config keys of their sizes."""
-    return {
-        "blk.{b}.ffn_gate_inp.weight": lambda c: (c[count], c["hidden_size"]),
-        "blk.{b}.ffn_gate_exps.weight": lambda c: (c[count], c[width], c["hidden_size"]),
-        "blk.{b}.ffn_up_exps.weight": lambda c: (c[count], c[width], c["hidden_size"]),
-        "blk.{b}.ffn_down_exps.weight": lambda c: (c[count], c["hidden_size"], c[width]),
-    }
-
-
-def routed_experts(moe: str, *, gate: str, up: str, down: str) -> TensorTable:
+def routed_experts(moe: str, *, gate: str, up: str, down: str, router: str = "gate") -> TensorTable:
     """One tensor per expert in HF, one stacked tensor per projection in GGUF."""
-    block = f"model.layers.{{b}}.{moe}"
-    return {
-        f"{block}.gate": "blk.{b}.ffn_gate_inp",
-        f"{block}.experts.{{e}}.{gate}": to("blk.{b}.ffn_gate_exps", op=Stack()),
-        f"{block}.experts.{{e}}.{up}": to("blk.{b}.ffn_up_exps", op=Stack()),
-        f"{block}.experts.{{e}}.{down}": to("blk.{b}.ffn_down_exps", op=Stack()),
-    }
+    return blocks(
+        LAYERS,
+        {
+            f"{moe}.{router}": "ffn_gate_inp",
+            f"{moe}.experts.{{e}}.{gate}": to("ffn_gate_exps", op=Stack()),
+            f"{moe}.experts.{{e}}.{up}": to("ffn_up_exps", op=Stack()),
+            f"{moe}.experts.{{e}}.{down}": to("ffn_down_exps", op=Stack()),
+        },
+    )
 
 
 def gating_function(config: Config) -> int | None:
@@ -118,36 +79,64 @@ def gating_function(config: Config) -> int | None:
     return _GATING_FUNCTIONS[name]
 
 
-def require_activation(config: Config, expected: str, *keys: str) -> None:
-    """Refuse a model whose activation function llama.cpp does not compute for this architecture."""
-    for key in keys or ("hidden_act",):
-        if (name := config.get(key)) is not None and name != expected:
+def require_activation(config: Config, *expected: str, keys: tuple[str, ...] = ("hidden_act",)) -> None:
+    """Refuse a model whose activation function llama.cpp does not compute for this architecture.
+
+    `expected` are names of one function; `keys` are the config keys that may name it.
+    """
+    for key in keys:
+        if (name := config.get(key)) is not None and name not in expected:
             raise CheckpointError(
-                f"config.json: {key} is {name!r}; llama.cpp computes {expected!r} for this architecture",
+                f"config.json: {key} is {name!r}; llama.cpp computes {expected[0]!r} for this architecture",
                 hint="no GGUF architecture expresses this model; its answers would be wrong",
             )
 
 
-def require_experts(config: Config, count: str) -> None:
+def require(config: Config, why: str, **expected: Any) -> None:
+    """Refuse a config whose keys, where set, have other values than these; `why` names what llama.cpp does."""
+    for key, value in expected.items():
+        if (found := config.get(key)) is not None and found != value:
+            raise CheckpointError(
+                f"config.json: {key} is {found!r}; {why}",
+                hint="no GGUF architecture expresses this model; its answers would be wrong",
+            )
+
+
+def require_experts(config: Config, key: str = "num_experts_per_tok") -> None:
     """Refuse a router that is to choose more experts than there are, on which llama.cpp aborts."""
-    if (experts := config.get(count)) and (used := config.get("num_experts_per_tok")) and used > experts:
-        raise CheckpointError(f"config.json: num_experts_per_tok is {used}, but {count} is {experts}")
+    if (experts := config.get("experts")) and (used := config.get(key)) and used > experts:
+        raise CheckpointError(f"config.json: {key} is {used}, but there are {experts} experts")
 
 
-DECODER: MetadataTable = {
+def window_not_applied(config: Config) -> Iterator[str]:
+    """Warn of a sliding window that llama.cpp does not apply to this architecture, with the context that is right."""
+    window, context = config.get("sliding_window"), config.get("max_position_embeddings")
+    if config.get("use_sliding_window") is False or not window:
+        return
+    layer_types = config.get("layer_types") or ["sliding_attention"]
+    if "sliding_attention" in layer_types and (context is None or window < context):
+        yield (
+            f"llama.cpp does not apply this model's sliding_window of {window}: "
+            f"beyond {window} tokens its answers differ from the original's"
+        )
+
+
+# The sizes of any stack of blocks; DECODER is that of most: RMS norms and rope.
+BODY: MetadataTable = {
     "block_count": "num_hidden_layers",
     "context_length": "max_position_embeddings",
     "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
+    "feed_forward_length": "ff",
     "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": lambda config: head_count(config, "num_key_value_heads"),
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.head_count_kv": maybe("num_key_value_heads"),
     "attention.key_length": maybe("head_dim"),
     "attention.value_length": maybe("head_dim"),
-    **ROPE,
 }
+RMS_NORM: MetadataTable = {"attention.layer_norm_rms_epsilon": "rms_norm_eps"}
+LAYER_NORM: MetadataTable = {"attention.layer_norm_epsilon": "layer_norm_eps"}
+DECODER: MetadataTable = {**BODY, "attention.head_count_kv": "kv_heads", **RMS_NORM, **ROPE}
 EXPERTS: MetadataTable = {
-    "expert_count": maybe("num_local_experts", "n_routed_experts"),
+    "expert_count": maybe("num_experts", "num_local_experts", "n_routed_experts"),
     "expert_used_count": maybe("num_experts_per_tok"),
     "expert_group_count": maybe("n_group"),
     "expert_group_used_count": maybe("topk_group"),

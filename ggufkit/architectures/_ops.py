@@ -1,7 +1,8 @@
 """Pure tensor operations: arrays in, arrays out, and the shapes without touching data.
 
-An op is a frozen value. It holds parameter *names* (`heads="num_attention_heads"`), never a config or a tensor, so one
-op can be shared by any number of specs. Shapes are row-major, outermost axis first, as torch prints them.
+An op is a frozen value. It holds *names* of sizes (`heads="kv_heads"`) and formulas made of them, never a config or a
+tensor, so one op can be shared by any number of specs. Shapes are row-major, outermost axis first, as torch prints
+them. Ops that are about attention heads are in `_head_ops.py`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit.architectures._sizes import Config, head_count, head_dim
+from ggufkit.architectures import _sizes
+from ggufkit.architectures._sizes import Config
 from ggufkit.errors import CheckpointError
 
 Array: TypeAlias = NDArray[Any]
@@ -33,76 +35,125 @@ class Op(Protocol):
     def rows_together(self, source: Shape, config: Config) -> int | None:
         """Give the number of leading rows that can be done apart from the rest; None when it takes the whole.
 
-        Where it is a number, the op has one target, and applying it to rows i..j of the sources, one source after the
-        other, gives the target's bytes in order: this is what lets a tensor larger than memory pass through.
+        Where it is a number, applying it to rows i..j of the sources, one source after the other, gives each target's
+        bytes in order and evenly: this is what lets a tensor larger than memory pass through.
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Take the tensor as it is."""
+class _KeepsShapes:
+    """Each source becomes a target of the same shape, row by row."""
+
+    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:  # noqa: ARG002 - the protocol's
+        """Keep the shapes."""
+        return list(sources)
+
+    def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
+        """Row by row."""
+        return 1
+
+
+class TakesTheWhole:
+    """The op moves elements between rows, so it takes whole tensors."""
 
     moves_only: ClassVar[bool] = True
 
-    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:  # noqa: ARG002 - the protocol's
-        """Keep the shape."""
-        return list(sources)
+    def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
+        """The whole tensor at once."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(_KeepsShapes):
+    """Take the tensor as it is."""
+
+    moves_only: ClassVar[bool] = True
 
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:  # noqa: ARG002 - the protocol's
         """Keep the elements."""
         return list(sources)
 
-    def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
-        """Row by row."""
-        return 1
-
 
 @dataclass(frozen=True, slots=True)
-class AddOne:
+class AddOne(_KeepsShapes):
     """Gemma stores `w` and computes `(1 + w) * x`; GGUF stores `1 + w`."""
 
     moves_only: ClassVar[bool] = False
-
-    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:  # noqa: ARG002 - the protocol's
-        """Keep the shape."""
-        return list(sources)
 
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:  # noqa: ARG002 - the protocol's
         """Add one, in float32."""
         return [source + np.float32(1) for source in sources]
 
-    def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
-        """Row by row."""
-        return 1
+
+@dataclass(frozen=True, slots=True)
+class NegativeExponential(_KeepsShapes):
+    """State-space models store log(-A); GGUF stores A = -exp(A_log)."""
+
+    moves_only: ClassVar[bool] = False
+
+    def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:  # noqa: ARG002 - the protocol's
+        """Take the exponential and change the sign, in float32."""
+        return [-np.exp(source) for source in sources]
 
 
 @dataclass(frozen=True, slots=True)
-class UndoRopePermute:
-    """HF stores q and k rows as two half-rotations a head; ggml's NORM rope wants them interleaved.
+class Reshape:
+    """Give the tensor another shape, such as `"inner 1"` or `"inner kernel"`; elements stay in their order."""
 
-    `heads` names the config's number of heads. Works on weights (rows x columns) and on biases (rows).
-    """
-
-    heads: str
+    shape: str
     moves_only: ClassVar[bool] = True
 
     def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:
-        """Keep the shape; the rows must be those of the heads, and a head must have two halves."""
+        """Give the new shape, of as many elements."""
         (source,) = sources
-        heads, size = head_count(config, self.heads), head_dim(config)
-        if not source or source[0] != heads * size or size % 2:
-            raise CheckpointError(f"shape {source} is not that of {heads} heads ({self.heads}) of {size} rows each")
-        return [source]
+        target = _sizes.shape(config, self.shape)
+        if np.prod(source, dtype=int) != np.prod(target, dtype=int):
+            raise CheckpointError(f"shape {source} does not fit into {target}")
+        return [target]
 
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
-        """Interleave the two halves of each head."""
-        (rows,) = sources
-        halves = rows.reshape(-1, 2, head_dim(config) // 2, *rows.shape[1:])
-        return [halves.swapaxes(1, 2).reshape(rows.shape)]
+        """Reshape."""
+        return [sources[0].reshape(_sizes.shape(config, self.shape))]
 
     def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
-        """Head by head."""
-        return head_dim(config)
+        """The whole tensor at once: such tensors are small."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Squeeze:
+    """Drop the middle axis of length one of a convolution: channels x 1 x kernel becomes channels x kernel."""
+
+    moves_only: ClassVar[bool] = True
+
+    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:  # noqa: ARG002 - the protocol's
+        """Give channels x kernel."""
+        (source,) = sources
+        if len(source) == 2:  # squeezed already
+            return [source]
+        if len(source) != 3 or source[1] != 1:
+            raise CheckpointError(f"shape {source} is not channels x 1 x kernel")
+        return [(source[0], source[2])]
+
+    def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:  # noqa: ARG002 - the protocol's
+        """Reshape."""
+        return [sources[0].reshape(len(sources[0]), -1)]
+
+    def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
+        """The whole tensor at once: such tensors are small."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Transpose(TakesTheWhole):
+    """Swap the last two axes: GPT-2's Conv1D and some stacked experts are stored inputs x outputs."""
+
+    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:  # noqa: ARG002 - the protocol's
+        """Swap; vectors (a bias beside the weight) stay."""
+        return [(*source[:-2], *source[-1:-3:-1]) for source in sources]
+
+    def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:  # noqa: ARG002 - the protocol's
+        """Swap; vectors stay."""
+        return [source.swapaxes(-1, -2) if source.ndim > 1 else source for source in sources]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,30 +178,80 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitKvB:
-    """Split MLA's kv_b_proj, (heads x (nope + value)) x rank, into k_b (transposed, for absorption) and v_b."""
+class Concatenate:
+    """Lay tensors one after the other along their first axis: q, k and v into one, for instance."""
 
     moves_only: ClassVar[bool] = True
 
-    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:
-        """Give heads x rank x nope for k_b and heads x value x rank for v_b."""
-        (source,) = sources
-        heads, nope, value = self._sizes(config)
-        if len(source) != 2 or source[0] != heads * (nope + value):
-            raise CheckpointError(f"kv_b_proj is {source}, expected {heads * (nope + value)} rows")
-        return [(heads, source[1], nope), (heads, value, source[1])]
+    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:  # noqa: ARG002 - the protocol's
+        """Add up the first axes; the others must be equal."""
+        if len({source[1:] for source in sources}) != 1:
+            raise CheckpointError(f"tensors of shapes {list(sources)} do not go one after the other")
+        return [(sum(source[0] for source in sources), *sources[0][1:])]
 
-    def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
-        """Cut each head's rows in two."""
-        (kv_b,) = sources
-        heads, nope, value = self._sizes(config)
-        per_head = kv_b.reshape(heads, nope + value, kv_b.shape[-1])
-        return [per_head[:, :nope].swapaxes(1, 2), per_head[:, nope:]]
+    def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:  # noqa: ARG002 - the protocol's
+        """Concatenate along the first axis."""
+        return [np.concatenate(sources)]
 
     def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
-        """Two targets: the whole tensor at once."""
-        return None
+        """Row by row."""
+        return 1
 
-    @staticmethod
-    def _sizes(config: Config) -> tuple[int, int, int]:
-        return config["num_attention_heads"], config["qk_nope_head_dim"], config["v_head_dim"]
+
+@dataclass(frozen=True, slots=True, init=False)
+class Split(TakesTheWhole):
+    """Cut a tensor along an axis into parts, each as long as its formula says; a bias (a vector) is cut likewise.
+
+    `axis` counts from the end, as for weights of outputs x inputs or experts x outputs x inputs: -2 is the outputs.
+    """
+
+    parts: tuple[str, ...]
+    axis: int
+
+    def __init__(self, *parts: str, axis: int = -2) -> None:
+        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "axis", axis)
+
+    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:
+        """Give the parts' shapes; they must add up to the whole."""
+        (source,) = sources
+        sizes = [_sizes.size(config, part) for part in self.parts]
+        axis = self._axis(len(source))
+        if source[axis] != sum(sizes):
+            raise CheckpointError(f"shape {source} does not split into {' + '.join(map(str, sizes))}")
+        return [(*source[:axis], size, *source[axis + 1 :]) for size in sizes]
+
+    def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
+        """Cut."""
+        (source,) = sources
+        sizes = [_sizes.size(config, part) for part in self.parts]
+        return np.split(source, np.cumsum(sizes)[:-1].tolist(), axis=self._axis(source.ndim))
+
+    def _axis(self, dimensions: int) -> int:
+        return max(0, dimensions + self.axis)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Then(TakesTheWhole):
+    """Do one op after another, each but the first with what the one before it made."""
+
+    ops: tuple[Op, ...]
+
+    def __init__(self, *ops: Op) -> None:
+        if not all(op.moves_only for op in ops):
+            raise ValueError("Then takes ops that only move elements")
+        object.__setattr__(self, "ops", ops)
+
+    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:
+        """Follow the shapes through all ops."""
+        shapes = list(sources)
+        for op in self.ops:
+            shapes = op.shapes(shapes, config)
+        return shapes
+
+    def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
+        """Apply one op after another."""
+        arrays = list(sources)
+        for op in self.ops:
+            arrays = op.apply(arrays, config)
+        return arrays

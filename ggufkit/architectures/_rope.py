@@ -1,4 +1,4 @@
-"""Rotary position embeddings: what configs say about them, in both spellings, and what GGUF stores."""
+"""Rotary position embeddings: what configs say about them, in all spellings, and what GGUF stores."""
 
 import math
 from collections.abc import Mapping
@@ -11,9 +11,10 @@ from ggufkit.architectures._sizes import Config, head_dim
 from ggufkit.architectures._spec import MetadataTable
 from ggufkit.errors import CheckpointError
 
-# Types that GGUF or llama.cpp expresses; "llama3" goes into a tensor, "default" needs nothing.
-_GGUF_TYPES = {"linear": "linear", "yarn": "yarn"}
-_KNOWN_TYPES = {"default", "llama3", *_GGUF_TYPES}
+# Rope types and their names in GGUF; "llama3" goes into a tensor, "default" needs nothing.
+_GGUF_TYPES = {"linear": "linear", "yarn": "yarn", "longrope": "longrope"}
+_OLD_NAMES = {"su": "longrope", "mrope": "default"}  # Phi 3's and Qwen 2 VL's first configs
+_LAYER_TYPES = ("full_attention", "sliding_attention")
 # Numbers in a rope config, and the least value that makes sense.
 _SMALLEST = 1e-9
 _NUMBERS = {
@@ -21,31 +22,68 @@ _NUMBERS = {
     **dict.fromkeys(("original_max_position_embeddings", "attention_factor", "attn_factor"), _SMALLEST),
     **dict.fromkeys(("extrapolation_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"), 0),
 }
+_HINT = "try --converter llama.cpp, and compare the answers with the original model"
 
 
-def rope(config: Config) -> Mapping[str, Any]:
+def rope(config: Config, layer_type: str = "full_attention") -> dict[str, Any]:
     """Merge `rope_parameters` (transformers 5) or `rope_scaling` (4) with the keys beside them.
 
-    The result has `rope_type` ("default" when none is named) and, when known, `rope_theta`.
+    The result has `rope_type` ("default" when none is named), `rope_theta` and `partial_rotary_factor` (None when the
+    config is silent). Where layers of different types have settings of their own, those of `layer_type`: of
+    transformers 5 nested, of 4 `rope_local_base_freq` and its like.
 
     Raises:
-        CheckpointError: the type is none that llama.cpp could follow.
+        CheckpointError: the settings are no object, or hold no sensible numbers.
     """
     nested = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(nested, Mapping):
         raise CheckpointError(f"config.json: rope_scaling is {nested!r}, expected an object")
+    by_layer = is_per_layer(nested)
+    if by_layer:
+        nested = nested.get(layer_type) or {}
     given = {key: value for key, value in nested.items() if value is not None}
-    values = {"rope_theta": config.get("rope_theta"), **given}
-    values["rope_type"] = given.get("rope_type") or given.get("type") or "default"
+    local = None if layer_type == "full_attention" else config.get("rope_local_base_freq")
+    if local is not None and not by_layer:
+        given = {"rope_theta": local}  # transformers 4 scales the rope of full attention only
+    values = {
+        "rope_theta": config.get("rope_theta"),
+        "partial_rotary_factor": config.get("partial_rotary_factor"),
+        **given,
+    }
+    name = given.get("rope_type") or given.get("type") or "default"
+    values["rope_type"] = _OLD_NAMES.get(name, name) if isinstance(name, str) else name
     _check_numbers(values)
-    if not isinstance(values["rope_type"], str) or values["rope_type"] not in _KNOWN_TYPES:
-        raise CheckpointError(
-            f"config.json: rope type {values['rope_type']!r} is not supported for this architecture",
-            hint="try --converter llama.cpp, and compare the answers with the original model",
-        )
-    if values["rope_type"] in _GGUF_TYPES and "factor" not in values:
-        raise CheckpointError(f"config.json: {values['rope_type']} rope without a factor")
     return values
+
+
+def is_per_layer(settings: Mapping[str, Any]) -> bool:
+    """Tell whether rope settings are given for each type of layer."""
+    return any(isinstance(settings.get(name), Mapping) for name in _LAYER_TYPES)
+
+
+def check_rope(config: Config, follows: tuple[str, ...]) -> None:
+    """Refuse a rope that llama.cpp does not follow for an architecture; `follows` is `ArchSpec.ropes`.
+
+    Raises:
+        CheckpointError: the type of scaling, a partial rotation, or settings for each type of layer are not followed.
+    """
+    nested = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    values = rope(config)
+    if isinstance(nested, Mapping) and is_per_layer(nested) and "per-layer" not in follows:
+        raise CheckpointError(
+            "config.json: rope settings of their own for each type of layer: not supported for this architecture",
+            hint=_HINT,
+        )
+    name = values["rope_type"]
+    if not isinstance(name, str) or name not in ("default", *follows):
+        raise CheckpointError(
+            f"config.json: rope type {name!r} is not supported for this architecture",
+            hint=_HINT,
+        )
+    if name in ("linear", "yarn") and "factor" not in values:
+        raise CheckpointError(f"config.json: {name} rope without a factor")
+    if (values["partial_rotary_factor"] or 1) != 1 and "partial" not in follows:
+        raise CheckpointError("config.json: partial_rotary_factor is not supported for this architecture")
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:
@@ -53,7 +91,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             raise CheckpointError(
                 f"config.json: rope settings of their own for {key!r}: not supported for this architecture",
-                hint="try --converter llama.cpp, and compare the answers with the original model",
+                hint=_HINT,
             )
         least = _NUMBERS.get(key)
         if least is None or value is None:
@@ -62,8 +100,20 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
             raise CheckpointError(f"config.json: {key} of the rope settings is {value!r}, expected a positive number")
     if values.get("high_freq_factor", 4.0) <= values.get("low_freq_factor", 1.0):
         raise CheckpointError("config.json: high_freq_factor of the rope settings must be above low_freq_factor")
-    if values.get("partial_rotary_factor", 1) != 1:
-        raise CheckpointError("config.json: partial_rotary_factor is not supported for this architecture")
+    part = values["partial_rotary_factor"]
+    if part is not None and (isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1):
+        raise CheckpointError(f"config.json: partial_rotary_factor is {part!r}, expected a number above 0, at most 1")
+
+
+def rotary_dimensions(config: Config) -> int:
+    """Count the dimensions of a head that are rotated."""
+    return int(head_dim(config) * (rope(config)["partial_rotary_factor"] or 1))
+
+
+def mrope_sections(config: Config) -> list[int] | None:
+    """Read how many rotated pairs go by time, height and width (and none by a fourth), as llama.cpp wants them."""
+    sections = rope(config).get("mrope_section")
+    return [*sections, 0, 0, 0, 0][:4] if sections else None
 
 
 def _scaling(key: str, *types: str) -> Any:
@@ -78,11 +128,11 @@ def _scaling(key: str, *types: str) -> Any:
 
 def _original_context(config: Config) -> int | None:
     values = rope(config)
-    if values["rope_type"] != "yarn":
+    if values["rope_type"] not in ("yarn", "longrope"):
         return None
     given = values.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
     if given is None:
-        raise CheckpointError("config.json: yarn rope without original_max_position_embeddings")
+        raise CheckpointError(f"config.json: {values['rope_type']} rope without original_max_position_embeddings")
     return int(given)
 
 
@@ -100,6 +150,7 @@ ROPE: MetadataTable = {
     "rope.scaling.yarn_attn_factor": _attention_factor,
     "rope.scaling.yarn_beta_fast": _scaling("beta_fast", "yarn"),
     "rope.scaling.yarn_beta_slow": _scaling("beta_slow", "yarn"),
+    "rope.dimension_sections": mrope_sections,
 }
 
 
@@ -112,7 +163,7 @@ def llama3_frequency_factors(config: Config) -> Mapping[str, Array]:
     values = rope(config)
     if values["rope_type"] != "llama3":
         return {}
-    size = head_dim(config)
+    size = rotary_dimensions(config)
     factor, low, high = (
         float(values.get(key, default))
         for key, default in (("factor", 8.0), ("low_freq_factor", 1.0), ("high_freq_factor", 4.0))
@@ -127,3 +178,18 @@ def llama3_frequency_factors(config: Config) -> Mapping[str, Array]:
         wavelengths < context / high, 1.0, np.where(wavelengths > context / low, np.float32(factor), blended)
     )
     return {"rope_freqs.weight": factors.astype(np.float32)}
+
+
+def longrope_factors(config: Config) -> Mapping[str, Array]:
+    """The divisors of longrope for long and short contexts, one for each rotated pair; empty for other rope types."""
+    values = rope(config)
+    if values["rope_type"] != "longrope":
+        return {}
+    pairs = rotary_dimensions(config) // 2
+    tensors = {}
+    for length in ("long", "short"):
+        factors = values.get(f"{length}_factor")
+        if not isinstance(factors, list) or len(factors) != pairs:
+            raise CheckpointError(f"config.json: {length}_factor of the rope settings is not a list of {pairs} numbers")
+        tensors[f"rope_factors_{length}.weight"] = np.array(factors, np.float32)
+    return tensors

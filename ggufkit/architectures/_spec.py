@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from ggufkit.architectures._ops import Array, Copy, Op, Shape
-from ggufkit.architectures._sizes import Config
+from ggufkit.architectures._ops import Array, Copy, Op
+from ggufkit.architectures._sizes import Config, SizeTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,7 @@ class Rule:
 
 
 MetadataTable: TypeAlias = Mapping[str, str | Maybe | Callable[[Config], Any]]
-TensorTable: TypeAlias = Mapping[str, str | Rule | None]
-ShapeTable: TypeAlias = Mapping[str, Callable[[Config], Shape]]
+TensorTable: TypeAlias = Mapping[str | tuple[str, ...], str | Rule | None]
 
 
 class Vocabulary(StrEnum):
@@ -48,14 +47,30 @@ def to(*targets: str, op: Op) -> Rule:
     return Rule(targets, op)
 
 
+def blocks(prefix: str, table: TensorTable) -> TensorTable:
+    """Write the table of one block: `prefix.{b}.` goes before every source, `blk.{b}.` before every target."""
+
+    def source(key: str) -> str:
+        return f"{prefix}.{{b}}.{key}"
+
+    def target(entry: str | Rule | None) -> str | Rule | None:
+        if isinstance(entry, Rule):
+            return Rule(tuple(f"blk.{{b}}.{name}" for name in entry.targets), entry.op)
+        return None if entry is None else f"blk.{{b}}.{entry}"
+
+    return {
+        source(key) if isinstance(key, str) else tuple(map(source, key)): target(entry) for key, entry in table.items()
+    }
+
+
 def no_tensors(config: Config) -> Mapping[str, Array]:  # noqa: ARG001 - the signature of `extra_tensors`
     """Make nothing that the checkpoint does not hold."""
     return {}
 
 
-def all_blocks(config: Config) -> int:
-    """Have experts in no block."""
-    return int(config["num_hidden_layers"])
+def alike(config: Config, block: int) -> str:  # noqa: ARG001 - the signature of `kinds`
+    """Have all blocks hold the same tensors."""
+    return ""
 
 
 def no_remarks(config: Config) -> Iterable[str]:  # noqa: ARG001 - the signature of `remarks`
@@ -65,17 +80,32 @@ def no_remarks(config: Config) -> Iterable[str]:  # noqa: ARG001 - the signature
 
 @dataclass(frozen=True, slots=True)
 class ArchSpec:
-    """One GGUF architecture, as data.
+    """One GGUF architecture, as data. Tables are layered: a later one overrides an earlier one, key by key.
 
-    Tables are layered: a later one overrides an earlier one, key by key.
-    `metadata` maps a GGUF key, without its `<name>.` prefix, to where its value comes from.
-    `tensors` maps an HF module path to a GGUF one; `None` drops it on purpose.
-    `{b}` stands for the block index and `{e}` for the expert index: the only two holes.
-    `required` lists the GGUF tensors that must be there, `{b}` in every block: of each tuple, at least one.
-    `dense` and `sparse` do so for the first `dense_blocks` blocks and for those after them.
-    `shapes` gives every GGUF tensor that llama.cpp loads, and the shape that it must have (outermost axis first).
-    `drop_blocks_with` is the tensor by which a block after the last one is known to be none of the model's.
-    `defaults` holds, for each HF architecture, the config keys that transformers fills in and released configs omit.
+    Names and numbers:
+        `name` is GGUF's name of the architecture, `hf_architectures` are config.json's names for it.
+        `metadata` maps a GGUF key, without its `<name>.` prefix, to where its value comes from: a config key or size
+        that must be there, `maybe(...)`, or a function of the config; None leaves the key out.
+        `defaults` holds, for each `model_type`, what transformers takes for config keys that are absent.
+        `spellings` maps a config key to other names that this family's configs have for it.
+        `sizes` overrides or adds to SIZES, by which shapes and ops are worked out.
+        `ropes` are the rope types that llama.cpp follows here, beside the default; "partial" allows a rotary part of a
+        head, "per-layer" settings for each type of layer.
+
+    Tensors:
+        `tensors` maps an HF module path to a GGUF one; `None` drops it on purpose. `{b}` stands for the block index
+        and `{e}` for the expert index. A tuple of paths feeds one op. Every target must come out, in every block of
+        its kind, unless it ends in "?". Prefixes that only say where the model sits (`model.`, `language_model.`,
+        `transformer.`...) do not matter.
+        `biases` names the targets that also have a bias: required, or optional with "?". Others are refused.
+        `either` lists optional targets of which each block needs one.
+        `kinds` says what a block is, in words: "dense" or "sparse", "attention" or "recurrent"; a target of another
+        kind (see `_tensors.KINDS`, overridden by `kind_of`) must then be absent.
+        `shapes` overrides or adds to `_tensors.SHAPES`; `types` keeps targets in a type of their own.
+        `extra_tensors` makes tensors from the config alone (float32).
+        `drop_blocks_with` is the tensor by which a block after the last one is known to be none of the model's.
+
+    `vocabulary` chooses the tokenizer's reader.
     `remarks` looks at a config that llama.cpp cannot follow exactly: it yields warnings, or raises CheckpointError.
     """
 
@@ -83,14 +113,17 @@ class ArchSpec:
     hf_architectures: tuple[str, ...]
     metadata: tuple[MetadataTable, ...]
     tensors: tuple[TensorTable, ...]
-    required: tuple[tuple[str, ...], ...]
-    shapes: tuple[ShapeTable, ...]
-    dense: tuple[tuple[str, ...], ...] = ()
-    sparse: tuple[tuple[str, ...], ...] = ()
-    dense_blocks: Callable[[Config], int] = all_blocks
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    spellings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sizes: SizeTable = field(default_factory=dict)
+    ropes: tuple[str, ...] = ("linear", "yarn")
+    biases: str = ""
+    either: tuple[tuple[str, ...], ...] = ()
+    kinds: Callable[[Config, int], str] = alike
+    kind_of: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
     extra_tensors: Callable[[Config], Mapping[str, Array]] = no_tensors
     drop_blocks_with: str | None = None
-    expert_count: str | None = None
     vocabulary: Vocabulary = Vocabulary.AUTO
     remarks: Callable[[Config], Iterable[str]] = no_remarks

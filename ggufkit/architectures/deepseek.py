@@ -5,39 +5,37 @@ from collections.abc import Iterable
 from ggufkit.architectures._blocks import (
     COMMON_DEFAULTS,
     DECODER,
-    EMBEDDING_SHAPES,
     EMBEDDINGS,
-    ENDS_REQUIRED,
     EXPERTS,
-    EXPERTS_REQUIRED,
     GATED_MLP,
-    MLP_REQUIRED,
-    MLP_SHAPES,
+    LAYERS,
     PRE_NORMS,
     SHARED_EXPERTS,
-    expert_shapes,
     gating_function,
     require_activation,
     require_experts,
     routed_experts,
 )
-from ggufkit.architectures._ops import SplitKvB
+from ggufkit.architectures._head_ops import SplitKvB
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, ShapeTable, TensorTable, Vocabulary, maybe, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks, maybe, to
 from ggufkit.errors import CheckpointError
 
-MLA: TensorTable = {
-    "model.layers.{b}.self_attn.q_proj": "blk.{b}.attn_q",  # V2-Lite has no query LoRA
-    "model.layers.{b}.self_attn.q_a_proj": "blk.{b}.attn_q_a",
-    "model.layers.{b}.self_attn.q_a_layernorm": "blk.{b}.attn_q_a_norm",
-    "model.layers.{b}.self_attn.q_b_proj": "blk.{b}.attn_q_b",
-    "model.layers.{b}.self_attn.kv_a_proj_with_mqa": "blk.{b}.attn_kv_a_mqa",
-    "model.layers.{b}.self_attn.kv_a_layernorm": "blk.{b}.attn_kv_a_norm",
-    "model.layers.{b}.self_attn.kv_b_proj": to("blk.{b}.attn_k_b", "blk.{b}.attn_v_b", op=SplitKvB()),
-    "model.layers.{b}.self_attn.o_proj": "blk.{b}.attn_output",
-    "model.layers.{b}.mlp.gate.e_score_correction_bias": "blk.{b}.exp_probs_b.bias",
-}
+MLA = blocks(
+    LAYERS,
+    {
+        "self_attn.q_proj": "attn_q?",  # V2-Lite has no query LoRA
+        "self_attn.q_a_proj": "attn_q_a?",
+        "self_attn.q_a_layernorm": "attn_q_a_norm?",
+        "self_attn.q_b_proj": "attn_q_b?",
+        "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
+        "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+        "self_attn.kv_b_proj": to("attn_k_b", "attn_v_b", op=SplitKvB()),
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate.e_score_correction_bias": "exp_probs_b.bias?",
+    },
+)
 MLA_SIZES: MetadataTable = {
     "attention.head_count_kv": lambda c: 1,  # noqa: ARG005 - MLA runs as multi-query attention over the latent
     "attention.q_lora_rank": maybe("q_lora_rank"),
@@ -69,37 +67,12 @@ EXPERT_SIZES: MetadataTable = {
     "expert_weights_norm": lambda c: c.get("norm_topk_prob") or None,
 }
 ROUTED_EXPERTS = routed_experts("mlp", gate="gate_proj", up="up_proj", down="down_proj")
-MLA_SHAPES: ShapeTable = {
-    "blk.{b}.attn_q.weight": lambda c: (c["num_attention_heads"] * _query_size(c), c["hidden_size"]),
-    "blk.{b}.attn_q_a.weight": lambda c: (c["q_lora_rank"], c["hidden_size"]),
-    "blk.{b}.attn_q_a_norm.weight": lambda c: (c["q_lora_rank"],),
-    "blk.{b}.attn_q_b.weight": lambda c: (c["num_attention_heads"] * _query_size(c), c["q_lora_rank"]),
-    "blk.{b}.attn_kv_a_mqa.weight": lambda c: (c["kv_lora_rank"] + c["qk_rope_head_dim"], c["hidden_size"]),
-    "blk.{b}.attn_kv_a_norm.weight": lambda c: (c["kv_lora_rank"],),
-    "blk.{b}.attn_k_b.weight": lambda c: (c["num_attention_heads"], c["kv_lora_rank"], c["qk_nope_head_dim"]),
-    "blk.{b}.attn_v_b.weight": lambda c: (c["num_attention_heads"], c["v_head_dim"], c["kv_lora_rank"]),
-    "blk.{b}.attn_output.weight": lambda c: (c["hidden_size"], c["num_attention_heads"] * c["v_head_dim"]),
-}
-SHARED_SHAPES: ShapeTable = {
-    "blk.{b}.exp_probs_b.bias": lambda c: (c["n_routed_experts"],),
-    "blk.{b}.ffn_gate_shexp.weight": lambda c: (_shared_width(c), c["hidden_size"]),
-    "blk.{b}.ffn_up_shexp.weight": lambda c: (_shared_width(c), c["hidden_size"]),
-    "blk.{b}.ffn_down_shexp.weight": lambda c: (c["hidden_size"], _shared_width(c)),
-}
-
-
-def _query_size(config: Config) -> int:
-    return int(config["qk_nope_head_dim"] + config["qk_rope_head_dim"])
-
-
-def _shared_width(config: Config) -> int:
-    return int(config["n_shared_experts"] * config["moe_intermediate_size"])
 
 
 def remarks(config: Config) -> Iterable[str]:
     """Refuse what llama.cpp does not load: another activation, a sparse pattern, no query LoRA where it wants one."""
     require_activation(config, "silu")
-    require_experts(config, "n_routed_experts")
+    require_experts(config)
     if (frequency := config.get("moe_layer_freq", 1)) != 1:
         raise CheckpointError(f"config.json: moe_layer_freq is {frequency}; llama.cpp knows only 1")
     if (groups := config.get("n_group") or 1) > 1:
@@ -123,24 +96,11 @@ DEEPSEEK2 = ArchSpec(
     hf_architectures=("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
     metadata=(DECODER, EXPERTS, MLA_SIZES, EXPERT_SIZES),
     tensors=(EMBEDDINGS, PRE_NORMS, MLA, GATED_MLP, SHARED_EXPERTS, ROUTED_EXPERTS),
-    required=(
-        *ENDS_REQUIRED,
-        *((f"blk.{{b}}.{part}.weight",) for part in ("attn_norm", "attn_kv_a_mqa", "attn_kv_a_norm", "attn_k_b")),
-        *((f"blk.{{b}}.{part}.weight",) for part in ("attn_v_b", "attn_output", "ffn_norm")),
-        ("blk.{b}.attn_q.weight", "blk.{b}.attn_q_b.weight"),
-    ),
-    dense=MLP_REQUIRED,
-    sparse=(*EXPERTS_REQUIRED, *((f"blk.{{b}}.ffn_{part}_shexp.weight",) for part in ("gate", "up", "down"))),
-    dense_blocks=lambda config: config["first_k_dense_replace"],
-    shapes=(
-        EMBEDDING_SHAPES,
-        MLA_SHAPES,
-        MLP_SHAPES,
-        SHARED_SHAPES,
-        expert_shapes("n_routed_experts", "moe_intermediate_size"),
-    ),
+    either=(("attn_q", "attn_q_b"),),
+    kinds=lambda config, block: "dense" if block < config["first_k_dense_replace"] else "sparse",
+    shapes={"attn_q": "heads*nope+heads*rope hidden", "attn_output": "hidden heads*v_head_dim"},
     defaults={
-        "DeepseekV2ForCausalLM": {
+        "deepseek_v2": {
             **COMMON_DEFAULTS,
             "max_position_embeddings": 2048,
             "first_k_dense_replace": 0,
@@ -148,7 +108,7 @@ DEEPSEEK2 = ArchSpec(
             "n_shared_experts": 2,
             "topk_method": "greedy",
         },
-        "DeepseekV3ForCausalLM": {
+        "deepseek_v3": {
             **COMMON_DEFAULTS,
             "max_position_embeddings": 4096,
             "first_k_dense_replace": 3,
@@ -162,7 +122,6 @@ DEEPSEEK2 = ArchSpec(
         },
     },
     drop_blocks_with="model.layers.{b}.eh_proj.weight",  # the multi-token-prediction head
-    expert_count="n_routed_experts",
     vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,
 )

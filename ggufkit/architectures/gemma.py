@@ -4,22 +4,17 @@ from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import (
     ATTENTION,
-    ATTENTION_REQUIRED,
-    ATTENTION_SHAPES,
     COMMON_DEFAULTS,
     DECODER,
-    EMBEDDING_SHAPES,
     EMBEDDINGS,
-    ENDS_REQUIRED,
     GATED_MLP,
-    MLP_REQUIRED,
-    MLP_SHAPES,
+    LAYERS,
     require_activation,
 )
 from ggufkit.architectures._ops import AddOne
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, ShapeTable, TensorTable, Vocabulary, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, to
 from ggufkit.errors import CheckpointError
 
 SOFTCAPS: MetadataTable = {
@@ -31,23 +26,24 @@ SOFTCAPS: MetadataTable = {
 }
 NORMS_PLUS_ONE: TensorTable = {
     "model.norm": to("output_norm", op=AddOne()),
-    "model.layers.{b}.input_layernorm": to("blk.{b}.attn_norm", op=AddOne()),
-    "model.layers.{b}.post_attention_layernorm": to("blk.{b}.post_attention_norm", op=AddOne()),
-    "model.layers.{b}.pre_feedforward_layernorm": to("blk.{b}.ffn_norm", op=AddOne()),
-    "model.layers.{b}.post_feedforward_layernorm": to("blk.{b}.post_ffw_norm", op=AddOne()),
+    **blocks(
+        LAYERS,
+        {
+            "input_layernorm": to("attn_norm", op=AddOne()),
+            "post_attention_layernorm": to("post_attention_norm", op=AddOne()),
+            "pre_feedforward_layernorm": to("ffn_norm", op=AddOne()),
+            "post_feedforward_layernorm": to("post_ffw_norm", op=AddOne()),
+        },
+    ),
 }
 TIED_OUTPUT: TensorTable = {"lm_head": None}  # some quantizers save it; llama.cpp reads token_embd
-POST_NORM_SHAPES: ShapeTable = {
-    "blk.{b}.post_attention_norm.weight": lambda c: (c["hidden_size"],),
-    "blk.{b}.post_ffw_norm.weight": lambda c: (c["hidden_size"],),
-}
 
 _LAYERS_27B = 46  # the one size whose attention llama.cpp scales by hidden_size / heads (src/models/gemma2.cpp)
 
 
 def remarks(config: Config) -> Iterable[str]:
     """Refuse an activation, an order of layers or an attention scale that llama.cpp does not compute."""
-    require_activation(config, "gelu_pytorch_tanh", "hidden_activation")
+    require_activation(config, "gelu_pytorch_tanh", keys=("hidden_activation",))
     config.get("hidden_act")  # released configs carry both; transformers computes the other
     layers = config.get("layer_types")
     if layers and layers != ["sliding_attention" if b % 2 == 0 else "full_attention" for b in range(len(layers))]:
@@ -71,16 +67,8 @@ GEMMA2 = ArchSpec(
     hf_architectures=("Gemma2ForCausalLM",),
     metadata=(DECODER, SOFTCAPS),
     tensors=(EMBEDDINGS, ATTENTION, GATED_MLP, NORMS_PLUS_ONE, TIED_OUTPUT),
-    required=(
-        *ENDS_REQUIRED,
-        *ATTENTION_REQUIRED,
-        *MLP_REQUIRED,
-        ("blk.{b}.post_attention_norm.weight",),
-        ("blk.{b}.post_ffw_norm.weight",),
-    ),
-    shapes=(EMBEDDING_SHAPES, ATTENTION_SHAPES, MLP_SHAPES, POST_NORM_SHAPES),
     defaults={
-        "Gemma2ForCausalLM": {
+        "gemma2": {
             **COMMON_DEFAULTS,
             "max_position_embeddings": 8192,
             "num_key_value_heads": 4,

@@ -4,23 +4,19 @@ from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import (
     ATTENTION,
-    ATTENTION_REQUIRED,
-    ATTENTION_SHAPES,
     COMMON_DEFAULTS,
     DECODER,
-    EMBEDDING_SHAPES,
     EMBEDDINGS,
-    ENDS_REQUIRED,
     GATED_MLP,
-    HEAD_NORM_SHAPES,
     HEAD_NORMS,
-    MLP_REQUIRED,
-    MLP_SHAPES,
     PRE_NORMS,
+    QKV_BIASES,
     require_activation,
 )
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, ShapeTable
+from ggufkit.architectures._spec import ArchSpec
+
+DEFAULTS = {**COMMON_DEFAULTS, "max_position_embeddings": 32768, "num_key_value_heads": 32}
 
 
 def remarks(config: Config) -> Iterable[str]:
@@ -31,26 +27,15 @@ def remarks(config: Config) -> Iterable[str]:
         yield f"llama.cpp does not apply this model's sliding_window of {window}"
 
 
-# llama.cpp's qwen2 knows no head size but hidden_size / heads.
-SQUARE_SHAPES: ShapeTable = {
-    "blk.{b}.attn_q.weight": lambda c: (c["hidden_size"], c["hidden_size"]),
-    "blk.{b}.attn_output.weight": lambda c: (c["hidden_size"], c["hidden_size"]),
-}
-
-
 QWEN2 = ArchSpec(
     name="qwen2",
     hf_architectures=("Qwen2ForCausalLM",),
     metadata=(DECODER,),
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, GATED_MLP),
-    required=(
-        *ENDS_REQUIRED,
-        *ATTENTION_REQUIRED,
-        *MLP_REQUIRED,
-        *((f"blk.{{b}}.attn_{part}.bias",) for part in "qkv"),
-    ),
-    shapes=(EMBEDDING_SHAPES, ATTENTION_SHAPES, MLP_SHAPES, SQUARE_SHAPES),
-    defaults={"Qwen2ForCausalLM": {**COMMON_DEFAULTS, "max_position_embeddings": 32768, "num_key_value_heads": 32}},
+    biases=QKV_BIASES,
+    # llama.cpp's qwen2 knows no head size but hidden_size / heads
+    shapes={"attn_q": "hidden hidden", "attn_output": "hidden hidden"},
+    defaults={"qwen2": DEFAULTS},
     remarks=remarks,
 )
 
@@ -59,22 +44,7 @@ QWEN3 = ArchSpec(
     hf_architectures=("Qwen3ForCausalLM",),
     metadata=(DECODER,),
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, HEAD_NORMS, GATED_MLP),
-    required=(
-        *ENDS_REQUIRED,
-        *ATTENTION_REQUIRED,
-        *MLP_REQUIRED,
-        ("blk.{b}.attn_q_norm.weight",),
-        ("blk.{b}.attn_k_norm.weight",),
-    ),
-    shapes=(EMBEDDING_SHAPES, ATTENTION_SHAPES, HEAD_NORM_SHAPES, MLP_SHAPES),
-    defaults={
-        "Qwen3ForCausalLM": {
-            **COMMON_DEFAULTS,
-            "max_position_embeddings": 32768,
-            "num_key_value_heads": 32,
-            "head_dim": 128,
-        }
-    },
+    defaults={"qwen3": {**DEFAULTS, "head_dim": 128}},
     remarks=remarks,
 )
 

@@ -1,7 +1,7 @@
 """config.json as a mapping that remembers which keys were read, so that nothing in it is overlooked in silence."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +48,59 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-class Config(Mapping[str, Any]):
-    """What a model's config.json says, after defaults; every key that is looked up counts as read."""
+# Keys that go by several names, over the years and the families. The first is the one that our specs use.
+SPELLINGS: Mapping[str, Sequence[str]] = {
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "hidden_size": ("n_embd", "d_model"),
+    "intermediate_size": ("n_inner", "d_ff", "ffn_hidden_size"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "num_key_value_heads": ("num_kv_heads", "n_kv_heads", "n_head_kv"),
+    "max_position_embeddings": ("n_positions", "n_ctx", "max_seq_len", "seq_length"),
+    "rms_norm_eps": ("norm_eps",),
+    "layer_norm_eps": ("layer_norm_epsilon", "norm_epsilon"),
+    "rope_theta": ("rotary_emb_base", "global_rope_theta"),
+    "partial_rotary_factor": ("rotary_pct", "rope_pct"),
+    "rope_local_base_freq": ("local_rope_theta", "swa_rope_theta"),
+    "head_dim": ("d_kv", "attention_head_dim"),
+    "num_experts": ("moe_num_experts",),
+    "hidden_act": ("hidden_activation", "activation_function", "activation"),
+}
 
-    def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
-        assumed = {key: value for key, value in (defaults or {}).items() if key not in values}
-        self._values = {**assumed, **{key: value for key, value in values.items() if value is not None}}
-        self._given = dict(values)
-        self._read: set[str] = set()
+
+class Config(Mapping[str, Any]):
+    """What a model's config.json says of its text model; every key that is looked up counts as read.
+
+    A wrapper's config (a vision-language model's, say) holds that of its text model as `text_config` or under a name
+    like it: the keys in there go before those around it.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        spellings: Mapping[str, Sequence[str]] | None = None,
+        derived: Mapping[str, Callable[[Mapping[str, Any]], Any]] | None = None,
+    ) -> None:
+        self._text_key, inner = _text_config(values)
+        given = {key: value for key, value in inner.items() if value is not None or key not in values}
+        self._given = {**values, **given}
+        self._values = {key: value for key, value in self._given.items() if value is not None}
+        self._spellings = {**SPELLINGS, **(spellings or {})}
+        self._derived = derived or {}
+        self._read: set[str] = {self._text_key} if self._text_key else set()
+        for key, value in (defaults or {}).items():
+            if not any(spelling in self._given for spelling in (key, *self._spellings.get(key, ()))):
+                self._values[key] = value
 
     def __getitem__(self, key: str) -> Any:
-        self._read.add(key)
+        if key in self._derived:
+            return self._derived[key](self)
+        for spelling in (key, *self._spellings.get(key, ())):
+            if spelling in self._given:
+                self._read.add(spelling)
+                if spelling in self._values:
+                    return self._values[spelling]
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -67,14 +109,28 @@ class Config(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def with_defaults(self, defaults: Mapping[str, Any]) -> "Config":
-        """Return a config in which keys that are absent take these values; one that is null stays unset."""
-        return Config(self._given, defaults)
+    def completed(
+        self,
+        defaults: Mapping[str, Any],
+        spellings: Mapping[str, Sequence[str]] | None = None,
+        derived: Mapping[str, Callable[[Mapping[str, Any]], Any]] | None = None,
+    ) -> "Config":
+        """Return a config in which keys that are absent take these values; one that is null stays unset.
+
+        `spellings` names other keys by which a key may be given, beside SPELLINGS. `derived` works out values from the
+        others, under names of their own.
+        """
+        return Config(self._given, defaults=defaults, spellings=spellings, derived=derived)
 
     @property
     def given(self) -> Mapping[str, Any]:
         """What the file says, without defaults; looking here counts as reading nothing."""
         return self._given
+
+    @property
+    def is_wrapper(self) -> bool:
+        """Whether the model has more senses than text, or the config says that it holds a text model."""
+        return self._text_key is not None or any(f"{part}_config" in self._given for part in ("vision", "audio"))
 
     def unread(self) -> list[str]:
         """List the keys of config.json that nobody looked at, in the order of the file."""
@@ -82,11 +138,27 @@ class Config(Mapping[str, Any]):
 
     @property
     def architecture(self) -> str:
-        """The Hugging Face class that the checkpoint names: `architectures[0]`."""
+        """The Hugging Face class that the checkpoint names: `architectures[0]`, the text model's own if it has one."""
         names = self.get("architectures")
         if not isinstance(names, list) or not names or not isinstance(names[0], str):
             raise CheckpointError('config.json names no architecture: expected "architectures": ["…ForCausalLM"]')
         return names[0]
+
+    @property
+    def model_type(self) -> str | None:
+        """The Hugging Face name of the kind of model, which decides what absent keys mean."""
+        name = self._given.get("model_type")
+        return name if isinstance(name, str) else None
+
+
+def _text_config(values: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    """Find the text model's config in a wrapper's: its key, and what it holds; None and nothing when there is none."""
+    for key in ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "lfm"):
+        inner = values.get(key)
+        if isinstance(inner, Mapping) and inner:
+            deeper = _text_config(inner)[1]
+            return key, {**inner, **deeper}
+    return None, {}
 
 
 def read_config(folder: Path) -> Config:

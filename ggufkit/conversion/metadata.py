@@ -14,19 +14,19 @@ from ggufkit.checkpoints.vocabulary import Typed, tokenizer_metadata
 from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import Value, lay_out
 
-# Keys whose JSON value may be written as an integer but which llama.cpp reads as a 32-bit float.
+# Keys whose JSON value may be written as an integer but which llama.cpp reads as a 32-bit float (gguf_writer.py: which
+# method adds a key as float32).
 _FLOATS = (
-    "attention.layer_norm_rms_epsilon",
-    "rope.freq_base",
-    "rope.scaling.factor",
-    "rope.scaling.yarn_ext_factor",
-    "rope.scaling.yarn_attn_factor",
-    "rope.scaling.yarn_beta_fast",
-    "rope.scaling.yarn_beta_slow",
+    *(f"attention.{name}" for name in ("layer_norm_rms_epsilon", "layer_norm_epsilon", "group_norm_epsilon", "scale")),
+    *(f"attention.{name}" for name in ("clamp_kqv", "max_alibi_bias", "output_scale", "value_scale")),
+    "attention.temperature_scale",
+    *("rope.freq_base", "rope.freq_base_swa", "rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.alpha"),
+    *(f"rope.scaling.yarn_{name}" for name in ("ext_factor", "attn_factor", "beta_fast", "beta_slow")),
     "rope.scaling.yarn_log_multiplier",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "expert_weights_scale",
+    *(f"{name}_logit_softcapping" for name in ("attn", "final", "router")),
+    *("logit_scale", "embedding_scale", "residual_scale", "activation_sparsity_scale"),
+    *("expert_weights_scale", "expert_group_scale", "swiglu_clamp_exp", "swiglu_clamp_shexp", "hidden_act_alpha"),
+    *(f"xielu.{name}" for name in ("alpha_p", "alpha_n", "beta", "eps")),
 )
 
 
@@ -54,19 +54,20 @@ def model_metadata(spec: ArchSpec, config: Config) -> dict[str, Any]:
 
 
 def _typed(key: str, value: Any) -> Any:
+    """Give a value the type that llama.cpp's converter gives it: by the key where JSON leaves it open."""
+    if isinstance(value, list | tuple):
+        return [_typed(key, item) for item in value]
+    if isinstance(value, str | bool) and key not in _FLOATS:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CheckpointError(f"config.json: {key} would be {value!r}, expected a number")
     if key in _FLOATS:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise CheckpointError(f"config.json: {key} would be {value!r}, expected a number")
         return float(value)
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise CheckpointError(f"config.json: {key} would be {value!r}, expected an integer")
-        return int(value)
-    if isinstance(value, list | dict):
-        raise CheckpointError(f"config.json: {key} would be {value!r}, expected one value")
-    if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < 2**32:
+    if not float(value).is_integer():
+        raise CheckpointError(f"config.json: {key} would be {value!r}, expected an integer")
+    if not -(2**31) <= value < 2**32:
         raise CheckpointError(f"config.json: {key} would be {value}, expected an integer from 0 to 2^32 - 1")
-    return value
+    return int(value)
 
 
 def general_metadata(folder: Path, tensors: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:

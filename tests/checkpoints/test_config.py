@@ -10,7 +10,7 @@ from ggufkit.errors import CheckpointError
 
 
 def test_unread_keys_are_known() -> None:
-    config = Config({"a": 1, "b": None, "c": 3}, {"d": 4})
+    config = Config({"a": 1, "b": None, "c": 3}, defaults={"d": 4})
     assert config["a"] == 1
     assert config.get("b") is None
     assert config.unread() == ["c"]
@@ -18,7 +18,7 @@ def test_unread_keys_are_known() -> None:
 
 def test_defaults_fill_what_is_absent_and_not_what_is_null() -> None:
     """A null switches something off (sliding_window, a softcap): the default would switch it on again."""
-    config = Config({"a": 1, "b": None}).with_defaults({"a": 10, "b": 20, "c": 30})
+    config = Config({"a": 1, "b": None}).completed({"a": 10, "b": 20, "c": 30})
     assert dict(config) == {"a": 1, "c": 30}
 
 

@@ -1,0 +1,237 @@
+"""Match a checkpoint's tensors to a spec's rules: every one is mapped or dropped on purpose, and none is missing."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gguf import GGMLQuantizationType
+
+from ggufkit.architectures import ArchSpec, Op, Rule, Shape, names, tensors
+from ggufkit.architectures import shape as shape_by
+from ggufkit.checkpoints import Config, StoredTensor
+from ggufkit.errors import CheckpointError, UnmappedTensorError
+from ggufkit.gguf_file.writer import block_size
+
+_WEIGHTS = {"F32", "F16", "BF16", "F64"}
+_BLOCK = re.compile(r"(?:^|\.)(\d+)\.")
+_TARGET_BLOCK = re.compile(r"blk\.(\d+)\.")
+# Computed from the config by everyone who needs them: never weights.
+_BUFFERS = re.compile(r"(?:^|\.)(?:rotary_emb\.(?:\w*_)?inv_freq|(?:attention|attn)\.(?:masked_)?bias)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A step whose targets have no place in the file yet."""
+
+    sources: tuple[StoredTensor, ...]
+    op: Op
+    targets: tuple[tuple[str, Shape], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """One source path of a rule; `place` is its number where several feed the rule."""
+
+    rule: Rule | None
+    sources: tuple[str, ...]
+    place: int
+    matcher: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What one rule makes one step of: usually one tensor, or one per expert, or one per source."""
+
+    sources: tuple[str, ...]
+    block: str
+    suffix: str
+
+    def __str__(self) -> str:
+        return " + ".join(source.format(b=self.block, e="*") for source in self.sources) + self.suffix
+
+
+def match_tensors(spec: ArchSpec, config: Config, stored: Mapping[str, StoredTensor]) -> tuple[list[Draft], list[str]]:
+    """Match every tensor to one rule; refuse to guess about any that is left, or is missing.
+
+    The drafts come in the order in which their sources lie on the disk; the second list says what was left out because
+    it belongs to a wrapper's other senses.
+
+    Raises:
+        UnmappedTensorError: no rule matches a tensor.
+        CheckpointError: a tensor is missing, has a wrong shape, or is of a type that holds no weights.
+    """
+    patterns = list(_patterns(spec))
+    groups: dict[_Group, dict[int, StoredTensor]] = defaultdict(dict)
+    rules: dict[_Group, Rule] = {}
+    left_out: Counter[str] = Counter()
+    for name, tensor in stored.items():
+        if _BUFFERS.search(name) or _is_beyond(spec, config, name, stored):
+            continue
+        found = _match(names.stripped(name), patterns)
+        if found is None:
+            if config.is_wrapper and (sense := names.other_sense(name)):
+                left_out[sense] += 1
+                continue
+            raise UnmappedTensorError(
+                f"{spec.name}: no rule for tensor {name!r}", hint="ggufkit convert --converter llama.cpp may know it"
+            )
+        rule, group, place = found
+        if rule is None:
+            continue
+        if place in groups[group]:
+            raise CheckpointError(f"tensors {groups[group][place].name!r} and {name!r} are the same part of the model")
+        groups[group][place] = tensor
+        rules[group] = rule
+    drafts = [_draft(rules[group], group, members, config) for group, members in groups.items()]
+    _check_targets(spec, config, drafts)
+    remarks = [
+        f"left out {count} tensors of {sense}: only the text model is converted" for sense, count in left_out.items()
+    ]
+    return sorted(drafts, key=lambda draft: draft.sources[0].position), remarks
+
+
+def tensor_type(spec: ArchSpec, name: str, shape: Shape, wanted: GGMLQuantizationType) -> GGMLQuantizationType:
+    """Choose a tensor's type by llama.cpp's rules (conversion/base.py: prepare_tensors), and the spec's own."""
+    bare = tensors.bare(name)
+    if own := spec.types.get(bare):
+        wanted = GGMLQuantizationType[own]
+    elif len(shape) <= 1 or not name.endswith(".weight") or name.endswith("_norm.weight") or bare in tensors.ALWAYS_F32:
+        return GGMLQuantizationType.F32
+    block, _ = block_size(wanted)
+    return GGMLQuantizationType.F16 if shape[-1] % block else wanted
+
+
+def _patterns(spec: ArchSpec) -> Iterator[_Pattern]:
+    table = {source: entry for part in spec.tensors for source, entry in part.items()}
+    for key, entry in table.items():
+        sources = (key,) if isinstance(key, str) else key
+        rule = Rule((entry,)) if isinstance(entry, str) else entry
+        for place, source in enumerate(sources):
+            body = re.escape(names.stripped(source))
+            body = body.replace(r"\{b\}", r"(?P<b>\d+)").replace(r"\{e\}", r"(?P<e>\d+)")
+            yield _Pattern(rule, sources, place, re.compile(body + r"(?P<suffix>(?:\.weight|\.bias)?)"))
+
+
+def _match(name: str, patterns: Sequence[_Pattern]) -> tuple[Rule | None, _Group, int] | None:
+    for pattern in patterns:
+        if found := pattern.matcher.fullmatch(name):
+            holes = found.groupdict()
+            place = pattern.place if holes.get("e") is None else int(holes["e"])
+            return pattern.rule, _Group(pattern.sources, holes.get("b") or "", holes["suffix"]), place
+    return None
+
+
+def _is_beyond(spec: ArchSpec, config: Config, name: str, stored: Mapping[str, StoredTensor]) -> bool:
+    """Tell whether a tensor is of a block that comes after the model's own, as the spec says those are known."""
+    if spec.drop_blocks_with is None or not (block := _BLOCK.search(name)):
+        return False
+    return int(block[1]) >= config["layers"] and spec.drop_blocks_with.format(b=block[1]) in stored
+
+
+def _draft(rule: Rule, group: _Group, members: Mapping[int, StoredTensor], config: Config) -> Draft:
+    is_experts = "{e}" in group.sources[0]
+    count = config["experts"] if is_experts else len(group.sources)
+    if missing := sorted(set(range(count)) - set(members)):
+        what = f"no expert {missing}" if is_experts else f"no {group.sources[missing[0]].format(b=group.block)}"
+        raise CheckpointError(f"{group}: {what} in the checkpoint")
+    if len(members) > count:
+        raise CheckpointError(f"{group}: more than {count} experts")
+    sources = tuple(members[index] for index in sorted(members))
+    for source in sources:
+        if source.dtype not in _WEIGHTS:
+            raise CheckpointError(
+                f"tensor {source.name!r} is of type {source.dtype}, expected one of {', '.join(sorted(_WEIGHTS))}",
+                hint="the checkpoint is quantized; try --converter llama.cpp",
+            )
+        if not source.size:
+            raise CheckpointError(f"tensor {source.name!r} is empty: shape {source.shape}")
+    if len({source.dtype for source in sources}) > 1 and rule.op.rows_together(sources[0].shape, config) is None:
+        raise CheckpointError(f"{group}: the tensors are of different types")
+    try:
+        shapes = rule.op.shapes([source.shape for source in sources], config)
+    except CheckpointError as error:
+        raise CheckpointError(f"tensor {sources[0].name!r}: {error}") from None
+    targets = tuple(target.removesuffix("?").format(b=group.block) + group.suffix for target in rule.targets)
+    return Draft(sources, rule.op, tuple(zip(targets, shapes, strict=True)))
+
+
+def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> None:
+    """Require what llama.cpp will look for, and refuse what it would not load, before a byte is written."""
+    made = {name for draft in drafts for name, _ in draft.targets}
+    required, optional = _expected(spec, config)
+    for alternatives in required:
+        if made.isdisjoint(alternatives):
+            raise CheckpointError(
+                f"no tensor of the checkpoint becomes {' or '.join(filter(_has_suffix, alternatives))}",
+                hint="a shard may be missing",
+            )
+    is_tied = config.get("tie_word_embeddings", False) or config.architecture.endswith("Model")
+    if "output.weight" in optional and "output.weight" not in made and not is_tied:
+        raise CheckpointError("the checkpoint has no lm_head, and its config does not tie it to the embeddings")
+    allowed = {name for alternatives in required for name in alternatives} | optional
+    for draft in drafts:
+        source = draft.sources[0].name
+        for name, shape in draft.targets:
+            block = int(found[1]) if (found := _TARGET_BLOCK.match(name)) else None
+            if block is not None and block >= config["layers"]:
+                raise CheckpointError(f"{name} is beyond config.json's {config['layers']} layers (num_hidden_layers)")
+            if name not in allowed:
+                raise UnmappedTensorError(f"tensor {source!r} becomes {name}, which llama.cpp's {spec.name} has not")
+            formulas = tensors.weight_shape(name, spec.shapes)
+            if formulas is None:
+                raise UnmappedTensorError(f"{spec.name}: the shape of {name} is not known")
+            if shape != (expected := shape_by(config, formulas, block)):
+                raise CheckpointError(
+                    f"tensor {source!r} becomes {name} of shape {shape}, but config.json says {expected}"
+                )
+
+
+def _has_suffix(name: str) -> bool:
+    return name.endswith((".weight", ".bias"))
+
+
+def _expected(spec: ArchSpec, config: Config) -> tuple[list[tuple[str, ...]], set[str]]:
+    """List what must be there, each as names of which one will do, and what may be there."""
+    required: list[tuple[str, ...]] = []
+    optional: set[str] = set()
+    kinds = [spec.kinds(config, block).split() for block in range(config["layers"])]
+    either = {name for names_ in spec.either for name in names_}
+    for target in sorted(written_targets(spec)):
+        path, is_optional = target.removesuffix("?"), target.endswith("?")
+        for block in range(config["layers"]) if "{b}" in path else [None]:
+            if block is not None and _is_elsewhere(spec, path, kinds[block]):
+                continue
+            name = path.format(b=block)
+            suffixed = (name,) if _has_suffix(name) else (name, f"{name}.weight")
+            if is_optional or tensors.bare(name) in either:
+                optional.update(suffixed)
+            else:
+                required.append(suffixed)
+    for alternatives in spec.either:
+        path = f"blk.{{b}}.{alternatives[0]}"
+        where = [block for block in range(config["layers"]) if not _is_elsewhere(spec, path, kinds[block])]
+        required += [tuple(f"blk.{block}.{name}.weight" for name in alternatives) for block in where]
+    return required, optional
+
+
+def written_targets(spec: ArchSpec) -> set[str]:
+    """Give every GGUF path that a spec's rules write, `{b}` for the block: biases with suffix, "?" where optional."""
+    table = {source: entry for part in spec.tensors for source, entry in part.items()}
+    paths: set[str] = set()
+    for entry in table.values():
+        paths.update(entry.targets if isinstance(entry, Rule) else () if entry is None else (entry,))
+    for bias in spec.biases.split():
+        name = bias.removesuffix("?")
+        path = f"blk.{{b}}.{name}"
+        path = path if {path, f"{path}?"} & paths else name
+        paths.add(f"{path}.bias{'?' if bias.endswith('?') or f'{path}?' in paths else ''}")
+    # what some rule makes for certain is required, though another makes it optionally
+    return {path for path in paths if path.removesuffix("?") == path or path.removesuffix("?") not in paths}
+
+
+def _is_elsewhere(spec: ArchSpec, path: str, kinds: Sequence[str]) -> bool:
+    """Tell whether a block of these kinds has no such tensor."""
+    bare = tensors.bare(path)
+    kind = spec.kind_of.get(bare, tensors.KINDS.get(bare, ""))
+    return tensors.OTHER_KIND.get(kind, "") in kinds and kind not in kinds
