@@ -25,12 +25,16 @@ class Options:
     type: str
     threads: int
     imatrix: Path | None = None
+    include_weights: tuple[str, ...] = ()
+    exclude_weights: tuple[str, ...] = ()
     allow_requantize: bool = False
     pure: bool = False
     leave_output_tensor: bool = False
     output_tensor_type: str | None = None
     token_embedding_type: str | None = None
     tensor_types: tuple[tuple[str, str], ...] = ()
+    prune_layers: tuple[int, ...] = ()
+    keep_split: bool = False
     overrides: tuple[tuple[str, str], ...] = ()
 
 
@@ -82,12 +86,16 @@ def argv(tool: Path, options: Options) -> list[str]:
         "--allow-requantize": options.allow_requantize,
         "--pure": options.pure,
         "--leave-output-tensor": options.leave_output_tensor,
+        "--keep-split": options.keep_split,
     }
     values = [
         ("--imatrix", options.imatrix),
+        *(("--include-weights", part) for part in options.include_weights),
+        *(("--exclude-weights", part) for part in options.exclude_weights),
         ("--output-tensor-type", options.output_tensor_type),
         ("--token-embedding-type", options.token_embedding_type),
         *(("--tensor-type", f"{pattern}={name}") for pattern, name in options.tensor_types),
+        ("--prune-layers", ",".join(map(str, options.prune_layers)) or None),
         *(("--override-kv", f"{key}={value}") for key, value in options.overrides),
     ]
     arguments = [str(tool), *(flag for flag, wanted in flags.items() if wanted)]

@@ -12,7 +12,8 @@ class QuantizationType:
     """A recipe that gives every tensor of a model a type; most mix several.
 
     `number` is what `general.file_type` holds afterwards. `base` is the type that most tensors get.
-    `bits_per_weight` is that of a whole Llama-3.1-8B; small models with large vocabularies end higher.
+    `bits_per_weight` is that of a whole Llama-3.1-8B; small models with large vocabularies end higher. It is 0 for
+    `COPY`, and for a type of a newer llama.cpp that this table does not know.
     `needs_imatrix` says that llama-quantize refuses that model without an importance matrix.
     """
 
@@ -24,12 +25,24 @@ class QuantizationType:
     good_for: str
 
     @property
+    def gains_from_imatrix(self) -> bool:
+        """Whether an importance matrix makes a visible difference: at the usual 4 bits and below."""
+        return self.needs_imatrix or (self.base.is_quantized and self.base.bits_per_weight < _GAINFUL_BITS)
+
+    @property
+    def ollama(self) -> bool:
+        """Whether Ollama runs it: it runs llama.cpp's server, of a version before the one- and two-bit Q types."""
+        return self.base not in _YOUNGER_THAN_OLLAMA
+
+    @property
     def block_size(self) -> int:
         """Rows must be a multiple of this, or a tensor falls back to another type."""
         return self.base.block_size
 
 
 _T = TensorType
+_GAINFUL_BITS = 5.0
+_YOUNGER_THAN_OLLAMA = {_T.Q1_0, _T.Q2_0}
 
 # Largest first. The bits and the needs are the ones that `llama-quantize --dry-run` reports; a test asks it again.
 TYPES = tuple(
@@ -73,9 +86,13 @@ TYPES = tuple(
     )
 )
 
+COPY = QuantizationType(
+    "COPY", -1, _T.F32, 0.0, False, "change no weights: to join parts, prune layers or set metadata"
+)
+
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "FP16": "F16", "FP32": "F32"}
 
-_BY_NAME = {quantization_type.name: quantization_type for quantization_type in TYPES}
+_BY_NAME = {quantization_type.name: quantization_type for quantization_type in (*TYPES, COPY)}
 
 
 def find_type(name: str) -> QuantizationType | None:
@@ -115,6 +132,11 @@ def tensor_type(name: str) -> TensorType:
             hint=f"did you mean {' or '.join(nearest)}?" if nearest else f"one of {', '.join(names)}",
         )
     return found
+
+
+def type_numbered(number: int) -> QuantizationType | None:
+    """Return the type that `general.file_type` means by a number, None if there is none."""
+    return next((kind for kind in TYPES if kind.number == number), None)
 
 
 _UNWRITABLE = {_T.I8, _T.I16, _T.I32, _T.I64, _T.F64, _T.Q8_1, _T.Q8_K}
