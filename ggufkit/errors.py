@@ -9,6 +9,7 @@ The tree, with the exit code of each class:
     │   │   ├── UnmappedTensorError   3  the checkpoint holds a tensor that the architecture neither maps nor drops
     │   │   └── UnsupportedArchitectureError  3  nothing here knows this `architectures[0]`
     │   ├── GgufFileError             3  a GGUF file is malformed or not what it should be
+    │   ├── HubError                  3  a repository on the hub is missing, closed to us, or out of reach
     │   └── MissingDependencyError    3  an optional package or the llama.cpp build is not installed
     ├── UnsafeError                   4  refused: it would run code or leave the folder it belongs to
     ├── OutputError                   5  disk full, no permission, name taken
@@ -53,6 +54,10 @@ class UnsupportedArchitectureError(CheckpointError):
 
 class GgufFileError(InputError):
     """A GGUF file is malformed, or not what it should be."""
+
+
+class HubError(InputError):
+    """A repository on the hub is missing, closed to us, or out of reach."""
 
 
 class MissingDependencyError(InputError):

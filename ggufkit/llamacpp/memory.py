@@ -39,7 +39,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A kind of weight matrix: its ggml type, its columns and rows, and how many experts are stacked in it (1: none)."""
+    """A kind of weight matrix: its ggml type, columns and rows, and how many experts are stacked in it (1: none)."""
 
     type: int
     columns: int
@@ -109,7 +109,7 @@ _OUTPUT = re.compile(r"^\w+: +\S+ +output buffer size = +([\d.]+) MiB")
 
 def parse(setting: Setting, lines: Iterable[str]) -> Caches:
     """Read what libllama logged while it laid out a context."""
-    found = {pattern: 0.0 for pattern in (_CACHE, _STATE, _COMPUTE, _OUTPUT)}
+    found = dict.fromkeys((_CACHE, _STATE, _COMPUTE, _OUTPUT), 0.0)
     for line in lines:
         for pattern in found:
             if match := pattern.search(line):

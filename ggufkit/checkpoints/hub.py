@@ -1,0 +1,190 @@
+"""Repositories on the Hugging Face hub: what they hold, and pieces of it. The only file that uses the network.
+
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache folders mean what they mean to `huggingface_hub`, which does the
+talking. It adds the token to requests to the endpoint; a redirect to another host, where large files lie, goes without.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ggufkit.errors import HubError, UnsafeError
+
+_SECONDS = 30.0
+_ID = re.compile(r"(?:hf://)?(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A model repository, at a branch, tag or commit."""
+
+    id: str
+    revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The part behind the owner."""
+        return self.id.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return f"{self.id}@{self.revision}" if self.revision else self.id
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a repository: its path there, and its bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a repository held at one commit."""
+
+    repository: Repository
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+    def file(self, path: str) -> RemoteFile | None:
+        """Return the file of that path."""
+        return next((file for file in self.files if file.path == path), None)
+
+    def in_root(self, *suffixes: str) -> tuple[RemoteFile, ...]:
+        """Return the files outside of any folder that end so."""
+        return tuple(file for file in self.files if "/" not in file.path and file.path.endswith(suffixes))
+
+
+def repository(text: str) -> Repository | None:
+    """Read `owner/repo`, `owner/repo@revision` or the same behind `hf://`; None for anything else."""
+    found = _ID.fullmatch(text)
+    return Repository(found["id"], found["revision"]) if found and not text.endswith(".gguf") else None
+
+
+def list_files(repository: Repository) -> Listing:
+    """Ask which files a repository holds now, and at which commit.
+
+    Raises:
+        HubError: there is no such repository, it is gated, or the hub cannot be reached.
+        UnsafeError: it names a file outside of itself.
+    """
+    from huggingface_hub import HfApi
+
+    with _told_apart(repository):
+        info = HfApi(library_name="ggufkit").model_info(
+            repository.id, revision=repository.revision, files_metadata=True, timeout=_SECONDS
+        )
+    files = [RemoteFile(sibling.rfilename, sibling.size or 0) for sibling in info.siblings or ()]
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.is_absolute() or ".." in path.parts or "\\" in file.path or not file.path.isprintable():
+            raise UnsafeError(f"{repository} names a file outside of itself: {file.path!r}")
+    return Listing(repository, info.sha or repository.revision or "main", tuple(files))
+
+
+def read_range(listing: Listing, file: RemoteFile, start: int, count: int) -> bytes:
+    """Read `count` bytes of a file from byte `start`, or fewer where it ends before.
+
+    Raises:
+        HubError: the hub cannot be reached, or does not send the range that was asked for.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    end = min(file.size, start + count)
+    if start >= end:
+        return b""
+    url = hf_hub_url(listing.repository.id, file.path, revision=listing.commit)
+    headers = {**build_hf_headers(library_name="ggufkit"), "Range": f"bytes={start}-{end - 1}"}
+    with (
+        _told_apart(listing.repository),
+        get_session().stream("GET", url, headers=headers, timeout=_SECONDS) as response,
+    ):
+        hf_raise_for_status(response)
+        if response.status_code != 206 and start:
+            raise HubError(f"{listing.repository}: the server sends no part of {file.path}, only all of it")
+        content = b""
+        for piece in response.iter_bytes(1 << 16):  # not more, even where the server sends the whole file
+            content += piece
+            if len(content) >= end - start:
+                break
+    if len(content) < end - start:
+        raise HubError(f"{listing.repository}: {file.path} ended after {len(content):,} of {end - start:,} bytes")
+    return content[: end - start]
+
+
+def download(listing: Listing, file: RemoteFile) -> Path:
+    """Fetch a whole file into Hugging Face's cache, unless it is there; return its path in the cache.
+
+    Raises:
+        HubError: as `list_files`.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    with _told_apart(listing.repository):
+        return Path(
+            hf_hub_download(
+                listing.repository.id,
+                file.path,
+                revision=listing.commit,
+                library_name="ggufkit",
+                etag_timeout=_SECONDS,
+            )
+        )
+
+
+def cached_snapshot(repository: Repository) -> Path | None:
+    """Return the folder in Hugging Face's cache that holds this revision, as far as it was downloaded; None if none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found: Any = try_to_load_from_cache(repository.id, "config.json", revision=repository.revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def is_offline() -> bool:
+    """Tell whether the user forbids the network (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+@contextlib.contextmanager
+def _told_apart(repository: Repository) -> Iterator[None]:
+    """Turn what can go wrong with a hub into errors that say what to do next. No message repeats request headers."""
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{repository.id}"
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise HubError(
+            f"{repository} is gated, and this account has not been let in",
+            hint=f"accept its conditions at {page}, then set HF_TOKEN or run `hf auth login`",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise HubError(f"{repository.id} has no revision {repository.revision!r}", hint=f"see {page}") from None
+    except errors.RepositoryNotFoundError:
+        raise HubError(
+            f"there is no repository {repository.id} at {constants.ENDPOINT}, or it is private",
+            hint="check its spelling; for a private one set HF_TOKEN or run `hf auth login`",
+        ) from None
+    except errors.OfflineModeIsEnabled:
+        raise HubError(
+            f"{repository} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it", hint="unset HF_HUB_OFFLINE"
+        ) from None
+    except errors.LocalEntryNotFoundError:
+        raise HubError(f"cannot reach {constants.ENDPOINT}", hint="check the network, or HF_ENDPOINT") from None
+    except errors.HFValidationError:
+        raise HubError(f"no repository can have the name {repository.id!r}", hint="owner/repo is the form") from None
+    except errors.HfHubHTTPError as error:
+        status = getattr(getattr(error, "response", None), "status_code", "an error")
+        raise HubError(f"{constants.ENDPOINT} answered {status} about {repository}", hint="try again later") from None
+    except (errors.HTTPError, OSError) as error:  # the HTTP library's own, such as a connection refused
+        raise HubError(
+            f"cannot reach {constants.ENDPOINT}: {type(error).__name__}", hint="check the network, or HF_ENDPOINT"
+        ) from None

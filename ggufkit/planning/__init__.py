@@ -1,0 +1,1 @@
+"""What every type of a model would cost and bring, known before a byte of it is written, or even downloaded."""

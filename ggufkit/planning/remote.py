@@ -1,0 +1,167 @@
+"""A repository on the hub as local files with holes: headers are where they belong, and weights read as zeros.
+
+So nothing that plans from local files has to know that a model is elsewhere. The holes take no disk space.
+"""
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufkit.checkpoints import hub
+from ggufkit.checkpoints.config import read_json_object
+from ggufkit.checkpoints.hub import Listing, RemoteFile, Repository
+from ggufkit.checkpoints.safetensors import INDEX
+from ggufkit.errors import CheckpointError, GgufFileError, HubError
+from ggufkit.gguf_file.reader import read_header
+
+_AT_ONCE = 8
+_FIRST_BYTES = 1 << 16  # most headers of a shard are smaller
+_LARGEST_HEADER = 100_000_000
+_LARGEST_SMALL_FILE = 100_000_000
+_DESCRIPTIONS = (".json", ".model", ".jinja", ".txt", ".tiktoken", "README.md")
+_USELESS = re.compile(r"(pytorch_model|tf_model|flax_model|consolidated|training_|trainer_|optimizer)")
+_GGUF_FIRST_BYTES = 1 << 20
+_GGUF_MOST_BYTES = 1 << 28
+_UNQUANTIZED = re.compile(r"[-._/](bf16|f16|fp16|f32|fp32)(?=[-._/])", re.IGNORECASE)
+_NOT_A_MODEL = re.compile(r"(mmproj|imatrix)", re.IGNORECASE)
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteGguf:
+    """A GGUF model of a repository: the path of its (first) file, all its files, and their bytes."""
+
+    path: str
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def size(self) -> int:
+        """The bytes of all parts."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Hollow:
+    """Files with holes in place of a repository's weights.
+
+    `checkpoint` is a folder, `gguf` the (first) file of a model; at least one is there. `ready` are all GGUF models
+    that the repository holds.
+    """
+
+    checkpoint: Path | None
+    gguf: Path | None
+    download_bytes: int
+    ready: tuple[RemoteGguf, ...]
+
+
+def fetch(repository: Repository, folder: Path) -> Hollow:
+    """Fetch the small files and the headers of the large ones into `folder`.
+
+    A checkpoint is preferred; else the unquantized GGUF model, else the smallest one.
+
+    Raises:
+        HubError: the repository cannot be read, or holds no weights.
+    """
+    if hub.is_offline():
+        if cached := hub.cached_snapshot(repository):
+            return Hollow(cached, None, 0, ())
+        raise HubError(
+            f"{repository} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it", hint="unset HF_HUB_OFFLINE"
+        )
+    listing = hub.list_files(repository)
+    ready = _ready(listing)
+    place = folder / repository.name  # a model without another name is called after its folder
+    place.mkdir(parents=True)
+    if listing.file("config.json") and listing.in_root(".safetensors"):
+        small = _fetch_descriptions(listing, place)
+        large = _fetch_weights(listing, place)
+        return Hollow(place, None, sum(file.size for file in (*small, *large)), ready)
+    if ready:
+        unquantized = [model for model in ready if _UNQUANTIZED.search(model.path)]
+        chosen = min(unquantized or ready, key=lambda model: model.size)
+        for file in chosen.files:
+            _fetch_gguf_header(listing, file, place / Path(file.path).name)
+        return Hollow(None, place / Path(chosen.path).name, chosen.size, ready)
+    bins = listing.in_root(".bin")
+    raise HubError(
+        f"{repository} holds {'its weights as .bin only' if bins else 'neither safetensors nor GGUF files'}",
+        hint="download it and plan from the folder" if bins else "name a repository that holds a model",
+    )
+
+
+def _ready(listing: Listing) -> tuple[RemoteGguf, ...]:
+    models = []
+    for file in listing.files:
+        if not file.path.endswith(".gguf") or _NOT_A_MODEL.search(file.path):
+            continue
+        shard = _SHARD.search(file.path)
+        if shard is None:
+            models.append(RemoteGguf(file.path, (file,)))
+        elif shard[1] == "00001":
+            names = [_SHARD.sub(f"-{n:05d}-of-{shard[2]}.gguf", file.path) for n in range(1, int(shard[2]) + 1)]
+            parts = [part for name in names if (part := listing.file(name))]
+            models.append(RemoteGguf(file.path, tuple(parts)))
+    return tuple(sorted(models, key=lambda model: model.size))
+
+
+def _fetch_descriptions(listing: Listing, place: Path) -> Sequence[RemoteFile]:
+    """Link the config, the tokenizer and the model card, in Hugging Face's cache, into the folder."""
+    wanted = [
+        file
+        for file in listing.in_root(*_DESCRIPTIONS)
+        if file.size <= _LARGEST_SMALL_FILE and (file.path == INDEX or not _USELESS.match(file.path))
+    ]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for file, path in zip(wanted, pool.map(lambda file: hub.download(listing, file), wanted), strict=True):
+            (place / file.path).symlink_to(path)
+    return wanted
+
+
+def _fetch_weights(listing: Listing, place: Path) -> Sequence[RemoteFile]:
+    """Write every shard as its header and a hole."""
+    files = listing.in_root(".safetensors")
+    if listing.file(INDEX):
+        names = read_json_object(place / INDEX, limit=_LARGEST_SMALL_FILE).get("weight_map")
+        named = set(names.values()) if isinstance(names, dict) else set()
+        files = tuple(file for file in files if file.path in named)
+    elif whole := listing.file("model.safetensors"):
+        files = (whole,)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda file: _fetch_safetensors_header(listing, file, place / file.path), files))
+    return files
+
+
+def _fetch_safetensors_header(listing: Listing, file: RemoteFile, path: Path) -> None:
+    content = hub.read_range(listing, file, 0, _FIRST_BYTES)
+    length = 8 + int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(file.size, _LARGEST_HEADER):
+        raise CheckpointError(f"{listing.repository}: {file.path} is no safetensors file")
+    if len(content) < length:
+        content += hub.read_range(listing, file, len(content), length - len(content))
+    _write_hollow(path, content[:length], file.size)
+
+
+def _fetch_gguf_header(listing: Listing, file: RemoteFile, path: Path) -> None:
+    """Fetch more and more of a file until its header is whole; its length stands nowhere."""
+    content = b""
+    wanted = _GGUF_FIRST_BYTES
+    while True:
+        content += hub.read_range(listing, file, len(content), wanted - len(content))
+        _write_hollow(path, content, file.size)
+        try:
+            header = read_header(path)
+        except GgufFileError:
+            if len(content) >= min(file.size, _GGUF_MOST_BYTES):
+                raise
+        else:
+            if header.data_offset <= len(content):  # else some of it was read from the hole
+                return
+        wanted *= 4
+
+
+def _write_hollow(path: Path, content: bytes, size: int) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.truncate(size)
