@@ -16,6 +16,7 @@ from pathlib import Path
 from ggufkit.errors import OutputError, UsageError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
+_PARTIAL_KINDS = ("ggufkit-partial", "ggufkit-journal")
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.ggufkit-part")
 
 
@@ -119,6 +120,51 @@ def atomic_output(path: Path, *, size: int = 0) -> Iterator[Path]:
             raise
 
 
+@dataclass(frozen=True, slots=True)
+class PartialFile:
+    """A file that is not whole yet: its bytes so far, and the notes of what of them can be relied on."""
+
+    path: Path
+    journal: Path
+
+
+@contextlib.contextmanager
+def resumable_output(path: Path, *, size: int) -> Iterator[PartialFile]:
+    """As `atomic_output`, for work of hours: when the run is interrupted or killed, the next one may go on.
+
+    What the block yields may exist already, from a run that was interrupted; it is the caller who knows, by the
+    journal, what is in it. Both go away when the block ends well, and when it fails by anything but an interruption.
+
+    Raises:
+        As `atomic_output`.
+    """
+    target = path.resolve()
+    partial = PartialFile(*(target.parent / f".{target.name}.{kind}" for kind in _PARTIAL_KINDS))
+    with _os_errors(path), _locked(target):
+        _remove_leftovers(target, partial=False)
+        _check_size_limit(path, size)
+        held = partial.path.stat().st_blocks * 512 if partial.path.exists() else 0
+        check_space([PlannedFile(target, max(0, size - held))])
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
+        try:
+            descriptor = os.open(partial.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.fchmod(descriptor, mode)
+            finally:
+                os.close(descriptor)
+            yield partial
+            _sync(partial.path)
+            partial.path.replace(target)
+            _sync(target.parent)
+            partial.journal.unlink(missing_ok=True)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            partial.path.unlink(missing_ok=True)
+            partial.journal.unlink(missing_ok=True)
+            raise
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file whole or not at all. Raises OutputError."""
     with atomic_output(path) as temporary:
@@ -151,11 +197,34 @@ def _locked(target: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_leftovers(target: Path) -> None:
+def _remove_leftovers(target: Path, *, partial: bool = True) -> None:
     """Remove temporary files that runs now dead left behind. The caller holds the lock, so none is in use."""
+    for kind in _PARTIAL_KINDS if partial else ():
+        target.with_name(f".{target.name}.{kind}").unlink(missing_ok=True)
     for file in target.parent.glob(f".{glob.escape(target.name)}.*.ggufkit-part"):
         if (found := _TEMPORARY.fullmatch(file.name)) and found["name"] == target.name:
             file.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs left in a folder: temporary files and locks that nobody holds any more."""
+    for file in folder.glob(".*.ggufkit-part"):
+        if (found := _TEMPORARY.fullmatch(file.name)) and not _is_alive(int(found["pid"])):
+            with contextlib.suppress(OutputError, OSError), _locked(folder / found["name"]):
+                if file.is_dir():
+                    shutil.rmtree(file)
+                else:
+                    file.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextlib.contextmanager

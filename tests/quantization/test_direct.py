@@ -8,10 +8,17 @@ import pytest
 import tiny_gguf
 
 from ggufkit.errors import GgufFileError, UsageError
+from ggufkit.files import PartialFile
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.llamacpp.find import find
 from ggufkit.progress import silent
-from ggufkit.quantization.direct import quantize_stream, refuse_what_only_the_binary_does, rows_of
+from ggufkit.quantization.direct import (
+    Sink,
+    library,
+    quantize_stream,
+    refuse_what_only_the_binary_does,
+    stream_of,
+)
 from ggufkit.quantization.plan import QuantizeOptions, plan
 from ggufkit.quantization.types import TYPES, quantization_type
 
@@ -24,13 +31,15 @@ SMALL = ["Q4_0", "Q4_K_M", "Q8_0", "IQ4_XS"]
 def direct(source: Path, kinds: list[str], folder: Path, options: QuantizeOptions | None = None) -> dict[str, bytes]:
     """Quantize to all types in one pass."""
     folder.mkdir(exist_ok=True)
-    jobs = []
-    for kind in kinds:
-        (folder / kind).touch()
-        jobs.append((plan(source, quantization_type(kind), options), folder / kind))
-    stream = rows_of(jobs[0][0].sources, threads=2, progress=silent, stage="Quantizing")
-    quantize_stream(read_header(source), jobs, stream)
-    return {kind: path.read_bytes() for kind, (_, path) in zip(kinds, jobs, strict=True)}
+    jobs = [(plan(source, quantization_type(kind), options), partial(folder, kind)) for kind in kinds]
+    stream = stream_of(jobs[0][0].sources, library(), threads=2, progress=silent, stage="Quantizing")
+    quantize_stream(read_header(source), "these weights", jobs, stream)
+    return {kind: file.path.read_bytes() for kind, (_, file) in zip(kinds, jobs, strict=True)}
+
+
+def partial(folder: Path, name: str) -> PartialFile:
+    (folder / name).touch()
+    return PartialFile(folder / name, folder / f"{name}.journal")
 
 
 @pytest.mark.oracle
@@ -110,3 +119,72 @@ def test_a_quantized_source_is_left_to_the_binary(models: Path, tmp_path: Path):
     again = plan(tmp_path / "q8.gguf", quantization_type("Q4_K_M"), QuantizeOptions(allow_requantize=True))
     with pytest.raises(UsageError, match="Q8_0"):
         refuse_what_only_the_binary_does(again)
+
+
+class Interrupted(Sink):
+    """Takes a few pieces, then dies as a process would: in the middle of a line of its journal."""
+
+    def __init__(self, sink: Sink, pieces: int) -> None:
+        self._sink, self._left, self.taken = sink, pieces, []
+
+    def wants(self, name: str, place: int) -> bool:
+        return self._sink.wants(name, place)
+
+    def take(self, name: str, place: int, rows: np.ndarray) -> None:
+        if len(self.taken) == self._left:
+            raise KeyboardInterrupt
+        self.taken.append(name)
+        self._sink.take(name, place, rows)
+
+
+def interrupted(source: Path, folder: Path, pieces: int, identity: str = "these weights") -> list[str]:
+    """Write `pieces` pieces of a Q4_K_M at most; return the names of the tensors that were taken."""
+    job = plan(source, quantization_type("Q4_K_M"))
+    taken: list[str] = []
+
+    def stream(sink: Sink) -> None:
+        wrapped = Interrupted(sink, pieces)
+        try:
+            stream_of([source], library(), threads=1, progress=silent, stage="")(wrapped)
+        finally:
+            taken.extend(wrapped.taken)
+
+    try:
+        quantize_stream(read_header(source), identity, [(job, partial(folder, "out.gguf"))], stream)
+    except KeyboardInterrupt:
+        with (folder / "out.gguf.journal").open("a") as journal:
+            journal.write('["blk.0.ffn')
+    return taken
+
+
+@pytest.mark.fault
+def test_an_interrupted_run_goes_on_where_it_was(models: Path, tmp_path: Path):
+    source = models / "even-F16.gguf"
+    first = interrupted(source, tmp_path, 5)
+    second = interrupted(source, tmp_path, 7)
+    last = interrupted(source, tmp_path, 10**9)
+    assert (len(first), len(second)) == (5, 7)
+    assert sorted(first + second + last) == sorted(tensor.name for tensor in read_header(source).tensors)
+    assert (tmp_path / "out.gguf").read_bytes() == tiny_gguf.by_hand(source, "Q4_K_M", tmp_path / "theirs.gguf")
+
+
+@pytest.mark.fault
+def test_bytes_that_a_power_cut_lost_are_made_again(models: Path, tmp_path: Path):
+    source = models / "even-F16.gguf"
+    first = interrupted(source, tmp_path, 8)
+    lost = next(name for name in first if "attn_norm" not in name)
+    layout = {tensor.name: tensor for tensor in plan(source, quantization_type("Q4_K_M")).tensors}
+    header = (tmp_path / "out.gguf").read_bytes()
+    entry = next(line for line in (tmp_path / "out.gguf.journal").read_text().splitlines() if lost in line)
+    offset = int(entry.split("[[")[1].split(",")[0])
+    (tmp_path / "out.gguf").write_bytes(header[:offset] + bytes(18) + header[offset + 18 :])
+    assert lost in layout
+    assert lost in interrupted(source, tmp_path, 10**9)
+    assert (tmp_path / "out.gguf").read_bytes() == tiny_gguf.by_hand(source, "Q4_K_M", tmp_path / "theirs.gguf")
+
+
+@pytest.mark.fault
+def test_other_weights_begin_anew(models: Path, tmp_path: Path):
+    source = models / "even-F16.gguf"
+    interrupted(source, tmp_path, 8, identity="other weights")
+    assert len(interrupted(source, tmp_path, 10**9)) == len(read_header(source).tensors)

@@ -1,0 +1,73 @@
+"""Quantizing by libggml in our own process, straight into the final files, however many at once: the direct engine.
+
+What it writes equals, byte for byte, what llama-quantize would have written from the same source. The source is a GGUF
+model, or a conversion under way whose tensors exist only a piece at a time: it is read once for all outputs, nothing
+but pieces is ever in memory, and a run that was interrupted goes on where it was.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+from ggufkit.errors import MissingDependencyError, UsageError
+from ggufkit.files import PartialFile
+from ggufkit.gguf_file.reader import GgufHeader
+from ggufkit.llamacpp import ggml
+from ggufkit.quantization.direct.layout import lay_out
+from ggufkit.quantization.direct.output import Output
+from ggufkit.quantization.direct.sink import STORED, Sink
+from ggufkit.quantization.direct.source import stream_of
+from ggufkit.quantization.importance import load_importance
+from ggufkit.quantization.plan import QuantizationPlan
+
+__all__ = ["Sink", "library", "quantize_stream", "refuse_what_only_the_binary_does", "stream_of"]
+
+
+def refuse_what_only_the_binary_does(plan: QuantizationPlan) -> None:
+    """Refuse a plan that the direct engine cannot carry out.
+
+    Raises:
+        UsageError: a tensor would have to be decoded from a quantized type.
+        MissingDependencyError: libggml is not built.
+    """
+    library()
+    for tensor in plan.tensors:
+        if tensor.was not in STORED and tensor.was is not tensor.to:
+            raise UsageError(
+                f"the direct engine takes F32, F16 and BF16 tensors, and {tensor.name!r} is {tensor.was.name}",
+                hint="--engine binary",
+            )
+
+
+def library() -> ggml.Ggml:
+    """Load libggml. Raises MissingDependencyError when it is not built, or not as one library."""
+    found = ggml.load()
+    if found is None:
+        raise MissingDependencyError("libggml is not built", hint="ggufkit setup")
+    return found
+
+
+def quantize_stream(
+    source: GgufHeader,
+    identity: str,
+    jobs: Sequence[tuple[QuantizationPlan, PartialFile]],
+    stream: Callable[[Sink], None],
+) -> None:
+    """Write the output of each plan from the pieces that `stream` gives to its sink, which is thread-safe.
+
+    `source` needs a header only: a sparse file will do. `identity` says which weights will come; where it is that of
+    an interrupted run, and so is the plan, what that run wrote is checked and kept.
+
+    Raises:
+        GgufFileError: what was quantized is not finite.
+        InputError: the importance matrix cannot be used.
+        OSError: a write failed; and whatever `stream` raises.
+    """
+    with contextlib.ExitStack() as stack:
+        outputs = []
+        for plan, file in jobs:
+            options = plan.options
+            matrix = load_importance(options.imatrix) if options.imatrix else None
+            output = Output(file, plan, lay_out(source, plan, matrix), matrix, identity)
+            stack.callback(output.close)
+            outputs.append(output)
+        stream(Sink(library(), {tensor.name: tensor for tensor in jobs[0][0].tensors}, outputs))
