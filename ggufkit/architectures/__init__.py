@@ -13,6 +13,7 @@ from typing import Any
 from ggufkit.architectures import _names as names
 from ggufkit.architectures import _tensors as tensors
 from ggufkit.architectures import deepseek, gemma, llama, qwen
+from ggufkit.architectures._expert_ops import Twice
 from ggufkit.architectures._ops import Array, Op, Shape
 from ggufkit.architectures._rope import check_rope
 from ggufkit.architectures._sizes import SIZES, derived, shape
@@ -28,6 +29,7 @@ __all__ = [
     "Rule",
     "Shape",
     "TensorTable",
+    "Twice",
     "Vocabulary",
     "check_rope",
     "derived_sizes",

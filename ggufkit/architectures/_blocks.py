@@ -123,7 +123,7 @@ def window_not_applied(config: Config) -> Iterator[str]:
 
 # The sizes of any stack of blocks; DECODER is that of most: RMS norms and rope.
 BODY: MetadataTable = {
-    "block_count": "num_hidden_layers",
+    "block_count": "blocks",
     "context_length": "max_position_embeddings",
     "embedding_length": "hidden_size",
     "feed_forward_length": "ff",

@@ -38,6 +38,8 @@ SIZES: SizeTable = {
     "hidden": "hidden_size",
     "vocab": "vocab_size",
     "layers": "num_hidden_layers",
+    "predicted": lambda _: 0,  # blocks that predict further tokens; the planner counts them
+    "blocks": lambda c: c["layers"] + c["predicted"],
     "heads": "num_attention_heads",
     "kv_heads": key_value_heads,
     "head": head_dim,  # of queries and keys

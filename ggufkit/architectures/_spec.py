@@ -103,7 +103,9 @@ class ArchSpec:
         kind (see `_tensors.KINDS`, overridden by `kind_of`) must then be absent.
         `shapes` overrides or adds to `_tensors.SHAPES`; `types` keeps targets in a type of their own.
         `extra_tensors` makes tensors from the config alone (float32).
-        `drop_blocks_with` is the tensor by which a block after the last one is known to be none of the model's.
+        `predicts` is the config key that counts the blocks after the model's own that predict further tokens, where
+        llama.cpp loads them; without it they are left out.
+        `needs_output` has a tied embedding written twice: llama.cpp wants an output of its own here.
 
     `vocabulary` chooses the tokenizer's reader.
     `remarks` looks at a config that llama.cpp cannot follow exactly: it yields warnings, or raises CheckpointError.
@@ -124,6 +126,7 @@ class ArchSpec:
     shapes: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     extra_tensors: Callable[[Config], Mapping[str, Array]] = no_tensors
-    drop_blocks_with: str | None = None
+    predicts: str | None = None
+    needs_output: bool = False
     vocabulary: Vocabulary = Vocabulary.AUTO
     remarks: Callable[[Config], Iterable[str]] = no_remarks

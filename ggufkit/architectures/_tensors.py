@@ -54,7 +54,14 @@ SHAPES: Mapping[str, str] = {
     "ffn_gate_shexp": "shared_ff hidden",
     "ffn_up_shexp": "shared_ff hidden",
     "ffn_down_shexp": "hidden shared_ff",
-    "ffn_gate_inp_shexp": "hidden",
+    "ffn_gate_inp_shexp": "1 hidden",
+    # multi-token prediction
+    "nextn.eh_proj": "hidden 2*hidden",
+    "nextn.enorm": "hidden",
+    "nextn.hnorm": "hidden",
+    "nextn.embed_tokens": "vocab hidden",
+    "nextn.shared_head_head": "vocab hidden",
+    "nextn.shared_head_norm": "hidden",
 }
 
 # What a block must be for the tensor to be in it; a spec that tells no kinds has them all alike.
@@ -103,8 +110,25 @@ KINDS: Mapping[str, str] = {
         ),
         "recurrent",
     ),
+    **dict.fromkeys(
+        (
+            "nextn.eh_proj",
+            "nextn.enorm",
+            "nextn.hnorm",
+            "nextn.embed_tokens",
+            "nextn.shared_head_head",
+            "nextn.shared_head_norm",
+        ),
+        "prediction",
+    ),
 }
-OTHER_KIND = {"dense": "sparse", "sparse": "dense", "attention": "recurrent", "recurrent": "attention"}
+OTHER_KIND = {
+    "dense": "sparse",
+    "sparse": "dense",
+    "attention": "recurrent",
+    "recurrent": "attention",
+    "prediction": "trunk",  # told by the planner
+}
 
 # Matrices that llama.cpp's converter leaves in float32 whatever the output type (conversion/base.py: prepare_tensors).
 ALWAYS_F32 = frozenset(

@@ -121,7 +121,6 @@ DEEPSEEK2 = ArchSpec(
             "routed_scaling_factor": 2.5,
         },
     },
-    drop_blocks_with="model.layers.{b}.eh_proj.weight",  # the multi-token-prediction head
     vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,
 )

@@ -52,6 +52,13 @@ def command(
             help="native, llama.cpp (its converter, in a child process; needs ggufkit[hf]), or auto.",
         ),
     ] = "auto",
+    mtp: Annotated[
+        bool,
+        typer.Option(
+            "--mtp/--no-mtp",
+            help="Keep blocks of multi-token prediction where llama.cpp loads them.",
+        ),
+    ] = True,
     trust_remote_code: Annotated[
         bool,
         typer.Option(
@@ -81,7 +88,7 @@ def command(
     if dry_run:
         if who is Converter.LLAMA_CPP:
             raise UsageError("--dry-run needs a native conversion, and no spec of ours converts this checkpoint")
-        with open_plan(source, wanted) as plan:
+        with open_plan(source, wanted, mtp=mtp) as plan:
             target = _target(output, source, plan.output_type)
             check_output(target, inputs=[source, *source.iterdir()])
             _show_plan(plan, target, as_json=as_json, quiet=quiet)
@@ -99,6 +106,7 @@ def command(
             target,
             outtype=wanted,
             converter=who,
+            mtp=mtp,
             trust_remote_code=trust_remote_code,
             threads=threads,
             progress=progress,

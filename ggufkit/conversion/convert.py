@@ -56,12 +56,14 @@ def convert(
     *,
     outtype: OutputType = OutputType.F16,
     converter: Converter = Converter.AUTO,
+    mtp: bool = True,
     trust_remote_code: bool = False,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> ConversionResult:
     """Convert the checkpoint folder `source` to the GGUF file `output`, which is whole or absent afterwards.
 
+    Without `mtp`, blocks of multi-token prediction are left out even where llama.cpp loads them.
     `trust_remote_code` lets llama.cpp's converter run Python that the model folder brings; ours never does.
 
     Raises:
@@ -76,7 +78,7 @@ def convert(
     started = time.monotonic()
     if who_converts(config, converter) is Converter.LLAMA_CPP:
         return _by_llama_cpp(source, output, outtype, config, trust_remote_code, progress, started)
-    with open_plan(source, outtype) as plan:
+    with open_plan(source, outtype, mtp=mtp) as plan:
         check_space([PlannedFile(output, plan.layout.size)])
         with atomic_output(output, size=plan.layout.size) as temporary:
             execute(plan, temporary, threads=threads or usable_cores(), progress=progress)
@@ -96,10 +98,10 @@ def convert(
 
 
 @contextmanager
-def open_plan(source: Path, outtype: OutputType) -> Iterator[ConversionPlan]:
+def open_plan(source: Path, outtype: OutputType, *, mtp: bool = True) -> Iterator[ConversionPlan]:
     """Plan a native conversion without doing it: what `--dry-run` shows. Raises as `convert` does."""
     with open_checkpoint(source) as checkpoint:
-        yield make_plan(checkpoint, spec_for(checkpoint.config.architecture), outtype)
+        yield make_plan(checkpoint, spec_for(checkpoint.config.architecture), outtype, mtp=mtp)
 
 
 def type_of(source: Path) -> OutputType:

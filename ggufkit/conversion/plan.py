@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType
 from ggufkit.architectures import ArchSpec, Array, Op, Shape, check_rope, derived_sizes
 from ggufkit.checkpoints import Checkpoint, Config, StoredTensor, check_values
 from ggufkit.conversion.metadata import general_metadata, model_metadata, tokenizer
+from ggufkit.conversion.prediction import find_prediction
 from ggufkit.conversion.tensors import match_tensors, tensor_type
 from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import FileLayout, TensorLayout, lay_out
@@ -67,10 +68,11 @@ class ConversionPlan:
 
 
 def make_plan(
-    checkpoint: Checkpoint, spec: ArchSpec, output_type: OutputType, *, describe: bool = True
+    checkpoint: Checkpoint, spec: ArchSpec, output_type: OutputType, *, mtp: bool = True, describe: bool = True
 ) -> ConversionPlan:
     """Plan the conversion of a checkpoint by a spec.
 
+    With `mtp`, blocks of multi-token prediction are kept where llama.cpp loads them.
     Without `describe` the file says nothing of the tokenizer and of who made the model: only what the spec decides.
 
     Raises:
@@ -81,8 +83,10 @@ def make_plan(
     config = complete(checkpoint.config, spec)
     try:
         check_rope(config, spec.ropes)
-        remarks = list(spec.remarks(config))
-        drafts, dropped = match_tensors(spec, config, checkpoint.tensors)
+        prediction = find_prediction(spec, config, checkpoint.tensors, wanted=mtp)
+        config = complete(checkpoint.config, spec, predicted=prediction.count)
+        remarks = [*spec.remarks(config), *prediction.remarks]
+        drafts, dropped = match_tensors(spec, config, prediction.tensors)
         extra = spec.extra_tensors(config)
         model = model_metadata(spec, config)
     except KeyError as error:
@@ -109,9 +113,13 @@ def make_plan(
     return ConversionPlan(checkpoint, spec, config, output_type, layout, steps, extra, warnings)
 
 
-def complete(config: Config, spec: ArchSpec) -> Config:
-    """Add to a config what transformers takes for absent keys, and the sizes that the spec works out of it."""
-    return config.completed(_defaults(config, spec), spec.spellings, derived_sizes(spec))
+def complete(config: Config, spec: ArchSpec, *, predicted: int = 0) -> Config:
+    """Add to a config what transformers takes for absent keys, and the sizes that the spec works out of it.
+
+    `predicted` counts the blocks of multi-token prediction.
+    """
+    sizes = {**derived_sizes(spec), "predicted": lambda _: predicted}
+    return config.completed(_defaults(config, spec), spec.spellings, sizes)
 
 
 def _defaults(config: Config, spec: ArchSpec) -> Mapping[str, object]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from gguf import GGMLQuantizationType
 
-from ggufkit.architectures import ArchSpec, Op, Rule, Shape, names, tensors
+from ggufkit.architectures import ArchSpec, Op, Rule, Shape, Twice, names, tensors
 from ggufkit.architectures import shape as shape_by
 from ggufkit.checkpoints import Config, StoredTensor
 from ggufkit.errors import CheckpointError, UnmappedTensorError
 from ggufkit.gguf_file.writer import block_size
 
 _WEIGHTS = {"F32", "F16", "BF16", "F64"}
-_BLOCK = re.compile(r"(?:^|\.)(\d+)\.")
 _TARGET_BLOCK = re.compile(r"blk\.(\d+)\.")
 # Computed from the config by everyone who needs them: never weights.
 _BUFFERS = re.compile(r"(?:^|\.)(?:rotary_emb\.(?:\w*_)?inv_freq|(?:attention|attn)\.(?:masked_)?bias)$")
@@ -66,7 +65,7 @@ def match_tensors(spec: ArchSpec, config: Config, stored: Mapping[str, StoredTen
     rules: dict[_Group, Rule] = {}
     left_out: Counter[str] = Counter()
     for name, tensor in stored.items():
-        if _BUFFERS.search(name) or _is_beyond(spec, config, name, stored):
+        if _BUFFERS.search(name):
             continue
         found = _match(names.stripped(name), patterns)
         if found is None:
@@ -84,6 +83,8 @@ def match_tensors(spec: ArchSpec, config: Config, stored: Mapping[str, StoredTen
         groups[group][place] = tensor
         rules[group] = rule
     drafts = [_draft(rules[group], group, members, config) for group, members in groups.items()]
+    if spec.needs_output and _is_tied(config):
+        drafts = _with_output(drafts)
     _check_targets(spec, config, drafts)
     remarks = [
         f"left out {count} tensors of {sense}: only the text model is converted" for sense, count in left_out.items()
@@ -122,13 +123,6 @@ def _match(name: str, patterns: Sequence[_Pattern]) -> tuple[Rule | None, _Group
     return None
 
 
-def _is_beyond(spec: ArchSpec, config: Config, name: str, stored: Mapping[str, StoredTensor]) -> bool:
-    """Tell whether a tensor is of a block that comes after the model's own, as the spec says those are known."""
-    if spec.drop_blocks_with is None or not (block := _BLOCK.search(name)):
-        return False
-    return int(block[1]) >= config["layers"] and spec.drop_blocks_with.format(b=block[1]) in stored
-
-
 def _draft(rule: Rule, group: _Group, members: Mapping[int, StoredTensor], config: Config) -> Draft:
     is_experts = "{e}" in group.sources[0]
     count = config["experts"] if is_experts else len(group.sources)
@@ -159,22 +153,22 @@ def _draft(rule: Rule, group: _Group, members: Mapping[int, StoredTensor], confi
 def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> None:
     """Require what llama.cpp will look for, and refuse what it would not load, before a byte is written."""
     made = {name for draft in drafts for name, _ in draft.targets}
-    required, optional = _expected(spec, config)
+    blocks = config["blocks"] if any(".nextn." in name for name in made) else config["layers"]
+    required, optional = _expected(spec, config, blocks)
     for alternatives in required:
         if made.isdisjoint(alternatives):
             raise CheckpointError(
                 f"no tensor of the checkpoint becomes {' or '.join(filter(_has_suffix, alternatives))}",
                 hint="a shard may be missing",
             )
-    is_tied = config.get("tie_word_embeddings", False) or config.architecture.endswith("Model")
-    if "output.weight" in optional and "output.weight" not in made and not is_tied:
+    if "output.weight" in optional and "output.weight" not in made and not _is_tied(config):
         raise CheckpointError("the checkpoint has no lm_head, and its config does not tie it to the embeddings")
     allowed = {name for alternatives in required for name in alternatives} | optional
     for draft in drafts:
         source = draft.sources[0].name
         for name, shape in draft.targets:
             block = int(found[1]) if (found := _TARGET_BLOCK.match(name)) else None
-            if block is not None and block >= config["layers"]:
+            if block is not None and block >= blocks:
                 raise CheckpointError(f"{name} is beyond config.json's {config['layers']} layers (num_hidden_layers)")
             if name not in allowed:
                 raise UnmappedTensorError(f"tensor {source!r} becomes {name}, which llama.cpp's {spec.name} has not")
@@ -187,19 +181,36 @@ def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> N
                 )
 
 
+def _is_tied(config: Config) -> bool:
+    return bool(config.get("tie_word_embeddings", False)) or config.architecture.endswith("Model")
+
+
+def _with_output(drafts: Sequence[Draft]) -> list[Draft]:
+    """Have a tied embedding become the output too, unless the checkpoint has one all the same."""
+    if any(name == "output.weight" for draft in drafts for name, _ in draft.targets):
+        return list(drafts)
+    return [
+        Draft(draft.sources, Twice(), (draft.targets[0], ("output.weight", draft.targets[0][1])))
+        if draft.targets[0][0] == "token_embd.weight"
+        else draft
+        for draft in drafts
+    ]
+
+
 def _has_suffix(name: str) -> bool:
     return name.endswith((".weight", ".bias"))
 
 
-def _expected(spec: ArchSpec, config: Config) -> tuple[list[tuple[str, ...]], set[str]]:
+def _expected(spec: ArchSpec, config: Config, blocks: int) -> tuple[list[tuple[str, ...]], set[str]]:
     """List what must be there, each as names of which one will do, and what may be there."""
     required: list[tuple[str, ...]] = []
     optional: set[str] = set()
-    kinds = [spec.kinds(config, block).split() for block in range(config["layers"])]
+    trunk = ["trunk" if block < config["layers"] else "prediction" for block in range(blocks)]
+    kinds = [[*spec.kinds(config, block).split(), trunk[block]] for block in range(blocks)]
     either = {name for names_ in spec.either for name in names_}
     for target in sorted(written_targets(spec)):
         path, is_optional = target.removesuffix("?"), target.endswith("?")
-        for block in range(config["layers"]) if "{b}" in path else [None]:
+        for block in range(blocks) if "{b}" in path else [None]:
             if block is not None and _is_elsewhere(spec, path, kinds[block]):
                 continue
             name = path.format(b=block)
@@ -210,7 +221,7 @@ def _expected(spec: ArchSpec, config: Config) -> tuple[list[tuple[str, ...]], se
                 required.append(suffixed)
     for alternatives in spec.either:
         path = f"blk.{{b}}.{alternatives[0]}"
-        where = [block for block in range(config["layers"]) if not _is_elsewhere(spec, path, kinds[block])]
+        where = [block for block in range(blocks) if not _is_elsewhere(spec, path, kinds[block])]
         required += [tuple(f"blk.{block}.{name}.weight" for name in alternatives) for block in where]
     return required, optional
 

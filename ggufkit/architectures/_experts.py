@@ -1,0 +1,79 @@
+"""The tables that mixture-of-experts models share: experts in every way of storing them, routers, what routes alike."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ggufkit.architectures._blocks import LAYERS, routed_experts
+from ggufkit.architectures._expert_ops import SplitGateUp, StackedDown
+from ggufkit.architectures._sizes import Config
+from ggufkit.architectures._spec import MetadataTable, TensorTable, blocks, maybe, to
+from ggufkit.errors import CheckpointError
+
+
+def fused_experts(moe: str, *, inputs_first: bool = False) -> TensorTable:
+    """All experts of a block in two tensors, as transformers holds them in memory and some checkpoints have them."""
+    return blocks(
+        LAYERS,
+        {
+            f"{moe}.experts.gate_up_proj": to(
+                "ffn_gate_exps.weight", "ffn_up_exps.weight", op=SplitGateUp(inputs_first=inputs_first)
+            ),
+            f"{moe}.experts.down_proj": to("ffn_down_exps.weight", op=StackedDown(inputs_first=inputs_first)),
+        },
+    )
+
+
+def either_experts(moe: str = "mlp", *, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj") -> Any:
+    """A router, and experts stored one by one or fused."""
+    return {**routed_experts(moe, gate=gate, up=up, down=down), **fused_experts(moe)}
+
+
+MLP_EXPERTS: TensorTable = either_experts()
+W_EXPERTS: TensorTable = either_experts("block_sparse_moe", gate="w1", up="w3", down="w2")
+CORRECTION_BIAS: TensorTable = blocks(LAYERS, {"mlp.gate.e_score_correction_bias": "exp_probs_b.bias"})
+SHARED_EXPERT: TensorTable = blocks(
+    LAYERS,
+    {
+        "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+        "mlp.shared_expert.up_proj": "ffn_up_shexp",
+        "mlp.shared_expert.down_proj": "ffn_down_shexp",
+        "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    },
+)
+# The router of DeepSeek V3 and the many that copied it.
+CORRECTED_ROUTER: MetadataTable = {
+    "leading_dense_block_count": "first_k_dense_replace",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_weights_scale": maybe("routed_scaling_factor"),
+    "expert_weights_norm": maybe("norm_topk_prob"),
+}
+
+
+def dense_first(config: Config, block: int) -> str:
+    """Have experts in all blocks but the first few."""
+    return "dense" if block < config["first_k_dense_replace"] else "sparse"
+
+
+def require_all_sparse(config: Config) -> None:
+    """Refuse a model of the Qwen family in which some blocks have no experts."""
+    if config.get("mlp_only_layers") or (config.get("decoder_sparse_step") or 1) != 1:
+        raise CheckpointError(
+            "config.json: by mlp_only_layers or decoder_sparse_step some blocks have no experts; "
+            "llama.cpp's graph of this architecture has them in all blocks"
+        )
+
+
+def weights_normalized(config: Config, computed: bool, key: str = "norm_topk_prob") -> Iterator[str]:
+    """Warn where llama.cpp computes the weights of the chosen experts otherwise: always, or never, normalized."""
+    if bool(config.get(key)) is not computed:
+        yield (
+            f"llama.cpp {'always' if computed else 'never'} normalizes the weights of the chosen experts, "
+            f"this model ({key}) {'does not' if computed else 'does'}: its answers differ from the original's"
+        )
+
+
+def groups_divide(config: Config) -> None:
+    """Refuse groups of experts on which llama.cpp aborts: unequal ones, or of one expert."""
+    groups, experts = config.get("n_group") or 1, config.get("experts") or 0
+    if groups > 1 and (experts % groups or experts // groups < 2 or (config.get("topk_group") or 1) > groups):
+        raise CheckpointError(f"config.json: {experts} experts do not make {groups} groups (n_group) of two or more")
