@@ -69,19 +69,31 @@ def execute(plan: ConversionPlan, path: Path, *, threads: int, progress: Progres
         os.close(descriptor)
 
 
-def stream(plan: ConversionPlan, sink: Sink, *, threads: int, progress: Progress, stage: str = "Converting") -> None:
+def stream(
+    plan: ConversionPlan,
+    sink: Sink,
+    *,
+    threads: int,
+    progress: Progress,
+    stage: str = "Converting",
+    wants: Callable[[TensorLayout, int], bool] = lambda target, place: True,  # noqa: ARG005 - the signature
+) -> None:
     """Give every element of a plan's tensors to `sink`, once: whole rows, from several threads, in no fixed order.
+
+    Pieces of whose targets none is wanted are passed over. The same plan is always cut into the same pieces.
 
     Raises:
         CheckpointError: as `execute`; and whatever the sink raises.
     """
     places = {tensor.name: tensor for tensor in plan.layout.tensors}
     for name, array in plan.extra.items():
-        sink(places[name], places[name].offset, np.ascontiguousarray(array))
+        if wants(places[name], places[name].offset):
+            sink(places[name], places[name].offset, np.ascontiguousarray(array))
 
     def convert(piece: _Piece) -> int:
-        for target, place, encoded in _done(piece, plan.config):
-            sink(target, place, encoded)
+        if any(wants(target, place) for target, place in zip(piece.step.targets, piece.places, strict=True)):
+            for target, place, encoded in _done(piece, plan.config):
+                sink(target, place, encoded)
         return piece.size
 
     total = plan.source_bytes
