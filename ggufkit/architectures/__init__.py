@@ -12,9 +12,39 @@ from typing import Any
 
 from ggufkit.architectures import _names as names
 from ggufkit.architectures import _tensors as tensors
-from ggufkit.architectures import deepseek, gemma, llama, qwen
+from ggufkit.architectures import (
+    apertus,
+    arcee,
+    baichuan,
+    bloom,
+    cohere,
+    deepseek,
+    ernie,
+    exaone,
+    falcon,
+    gemma,
+    glm,
+    gpt2,
+    gptneox,
+    granite,
+    hrm_text,
+    hunyuan,
+    internlm,
+    jais2,
+    llama,
+    minicpm,
+    mpt,
+    nemotron,
+    olmo,
+    qwen,
+    seed_oss,
+    smollm3,
+    stablelm,
+    starcoder2,
+    youtu,
+)
 from ggufkit.architectures._expert_ops import Twice
-from ggufkit.architectures._ops import Array, Op, Shape
+from ggufkit.architectures._ops import Array, Op, Shape, Stack
 from ggufkit.architectures._rope import check_rope
 from ggufkit.architectures._sizes import SIZES, derived, shape
 from ggufkit.architectures._spec import ArchSpec, Maybe, Rule, TensorTable, Vocabulary
@@ -28,6 +58,7 @@ __all__ = [
     "Op",
     "Rule",
     "Shape",
+    "Stack",
     "TensorTable",
     "Twice",
     "Vocabulary",
@@ -42,10 +73,35 @@ __all__ = [
 ]
 
 CATALOGUE: tuple[ArchSpec, ...] = (
+    *apertus.SPECS,
+    *arcee.SPECS,
+    *baichuan.SPECS,
+    *bloom.SPECS,
+    *cohere.SPECS,
     *deepseek.SPECS,
+    *ernie.SPECS,
+    *exaone.SPECS,
+    *falcon.SPECS,
     *gemma.SPECS,
+    *glm.SPECS,
+    *gpt2.SPECS,
+    *gptneox.SPECS,
+    *granite.SPECS,
+    *hrm_text.SPECS,
+    *hunyuan.SPECS,
+    *internlm.SPECS,
+    *jais2.SPECS,
     *llama.SPECS,
+    *minicpm.SPECS,
+    *mpt.SPECS,
+    *nemotron.SPECS,
+    *olmo.SPECS,
     *qwen.SPECS,
+    *seed_oss.SPECS,
+    *smollm3.SPECS,
+    *stablelm.SPECS,
+    *starcoder2.SPECS,
+    *youtu.SPECS,
 )
 
 

@@ -91,8 +91,8 @@ class NegativeExponential(_KeepsShapes):
     moves_only: ClassVar[bool] = False
 
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:  # noqa: ARG002 - the protocol's
-        """Take the exponential and change the sign, in float32."""
-        return [-np.exp(source) for source in sources]
+        """Take the exponential and change the sign; rounded to float32 once, from float64."""
+        return [-np.exp(source.astype(np.float64)).astype(np.float32) for source in sources]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +121,17 @@ class Reshape:
 
 @dataclass(frozen=True, slots=True)
 class Squeeze:
-    """Drop the middle axis of length one of a convolution: channels x 1 x kernel becomes channels x kernel."""
+    """Drop the middle axis of length one of a convolution: channels x 1 x kernel becomes channels x kernel.
+
+    A bias (a vector) beside the weight stays.
+    """
 
     moves_only: ClassVar[bool] = True
 
     def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:  # noqa: ARG002 - the protocol's
         """Give channels x kernel."""
         (source,) = sources
-        if len(source) == 2:  # squeezed already
+        if len(source) in (1, 2):  # a bias, or squeezed already
             return [source]
         if len(source) != 3 or source[1] != 1:
             raise CheckpointError(f"shape {source} is not channels x 1 x kernel")
@@ -136,7 +139,7 @@ class Squeeze:
 
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:  # noqa: ARG002 - the protocol's
         """Reshape."""
-        return [sources[0].reshape(len(sources[0]), -1)]
+        return [source.reshape(len(source), -1) if source.ndim > 1 else source for source in sources]
 
     def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
         """The whole tensor at once: such tensors are small."""
@@ -158,8 +161,12 @@ class Transpose(TakesTheWhole):
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Stack one tensor per expert into a single tensor with a leading expert axis."""
+    """Stack one tensor per expert into a single tensor with a leading expert axis.
 
+    `count` names the size that says how many there are, where it is not experts that are stacked.
+    """
+
+    count: str = "experts"
     moves_only: ClassVar[bool] = True
 
     def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:  # noqa: ARG002 - the protocol's
@@ -229,6 +236,26 @@ class Split(TakesTheWhole):
 
     def _axis(self, dimensions: int) -> int:
         return max(0, dimensions + self.axis)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Each(TakesTheWhole):
+    """Do an op of its own to each of several tensors: behind `Then`, to each of the parts that the last op made."""
+
+    ops: tuple[Op, ...]
+
+    def __init__(self, *ops: Op) -> None:
+        if not all(op.moves_only for op in ops):
+            raise ValueError("Each takes ops that only move elements")
+        object.__setattr__(self, "ops", ops)
+
+    def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:
+        """Give the shape that each op makes of its source."""
+        return [op.shapes([source], config)[0] for op, source in zip(self.ops, sources, strict=True)]
+
+    def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
+        """Apply each op to its source."""
+        return [op.apply([source], config)[0] for op, source in zip(self.ops, sources, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, init=False)

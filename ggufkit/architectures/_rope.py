@@ -22,6 +22,8 @@ _NUMBERS = {
     **dict.fromkeys(("original_max_position_embeddings", "attention_factor", "attn_factor"), _SMALLEST),
     **dict.fromkeys(("extrapolation_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"), 0),
 }
+_SAME = 1e-6  # what rounding to float32 may cost
+_YARN_BETAS = {"beta_fast": 32, "beta_slow": 1}  # llama.cpp's, whatever the file says
 _HINT = "try --converter llama.cpp, and compare the answers with the original model"
 
 
@@ -82,6 +84,9 @@ def check_rope(config: Config, follows: tuple[str, ...]) -> None:
         )
     if name in ("linear", "yarn") and "factor" not in values:
         raise CheckpointError(f"config.json: {name} rope without a factor")
+    for key, beta in _YARN_BETAS.items():
+        if name == "yarn" and values.get(key, beta) != beta:
+            raise CheckpointError(f"config.json: {key} of yarn rope is {values[key]}; llama.cpp computes with {beta}")
     if (values["partial_rotary_factor"] or 1) != 1 and "partial" not in follows:
         raise CheckpointError("config.json: partial_rotary_factor is not supported for this architecture")
 
@@ -141,11 +146,24 @@ def _attention_factor(config: Config) -> float | None:
     return values.get("attention_factor", values.get("attn_factor")) if values["rope_type"] == "yarn" else None
 
 
+def _own_attention_factor(config: Config) -> float | None:
+    """Give by how much the model's scale of rotated q and k differs from YaRN's usual 0.1 ln(factor) + 1.
+
+    llama.cpp takes the usual one (src/llama-context.cpp) times this key; yarn_attn_factor it only stores.
+    """
+    given = _attention_factor(config)
+    if given is None:
+        return None
+    own = given / (0.1 * math.log(max(rope(config)["factor"], 1)) + 1)
+    return own if abs(own - 1) > _SAME else None
+
+
 ROPE: MetadataTable = {
     "rope.freq_base": lambda config: rope(config)["rope_theta"],
     "rope.scaling.type": lambda config: _GGUF_TYPES.get(rope(config)["rope_type"]),
     "rope.scaling.factor": _scaling("factor", "linear", "yarn"),
     "rope.scaling.original_context_length": _original_context,
+    "rope.scaling.attn_factor": _own_attention_factor,
     "rope.scaling.yarn_ext_factor": _scaling("extrapolation_factor", "yarn"),
     "rope.scaling.yarn_attn_factor": _attention_factor,
     "rope.scaling.yarn_beta_fast": _scaling("beta_fast", "yarn"),

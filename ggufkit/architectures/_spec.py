@@ -18,10 +18,14 @@ class Maybe:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Where a source tensor goes and what happens to it on the way."""
+    """Where a source tensor goes and what happens to it on the way.
+
+    `after` names the size that is added to the block's index: a second stack's blocks come after those of the first.
+    """
 
     targets: tuple[str, ...]
     op: Op = field(default_factory=Copy)
+    after: str | None = None
 
 
 MetadataTable: TypeAlias = Mapping[str, str | Maybe | Callable[[Config], Any]]
@@ -29,12 +33,30 @@ TensorTable: TypeAlias = Mapping[str | tuple[str, ...], str | Rule | None]
 
 
 class Vocabulary(StrEnum):
-    """Which tokenizer files an architecture's checkpoints bring, and the family's habits with them."""
+    """Which tokenizer files an architecture's checkpoints bring, and the family's habits with them.
+
+    The same values, with what each means, are in checkpoints/vocabulary/families.py.
+    """
 
     AUTO = "auto"  # tokenizer.model if there is one, else what tokenizer.json turns out to be
     LLAMA = "llama"  # the same, with Llama's settings for the space in front of a text
     GEMMA = "gemma"  # SentencePiece only, never with a space in front
+    GEMMA_1 = "gemma-1"
+    GEMMA_4 = "gemma-4"
     BYTE_LEVEL = "byte-level"  # byte-level BPE only
+    BERT = "bert"  # with segment embeddings: Bert, DistilBert, Roberta, XLM-Roberta
+    MODERN_BERT = "modern-bert"
+    EURO_BERT = "euro-bert"
+    T5 = "t5"
+    CHATGLM = "chatglm"  # ChatGLM, Glm
+    GLM = "glm"  # Glm4Moe, Glm4MoeLite, Glm4v
+    GLM_4 = "glm-4"  # Glm4
+    ERNIE = "ernie"
+    INTERNLM2 = "internlm2"
+    MAMBA = "mamba"  # Mamba, FalconMamba
+    MAMBA_2 = "mamba-2"
+    NEMOTRON = "nemotron"
+    PHI = "phi"  # Phi 1 and 2
 
 
 def maybe(*keys: str) -> Maybe:
@@ -47,16 +69,19 @@ def to(*targets: str, op: Op) -> Rule:
     return Rule(targets, op)
 
 
-def blocks(prefix: str, table: TensorTable) -> TensorTable:
-    """Write the table of one block: `prefix.{b}.` goes before every source, `blk.{b}.` before every target."""
+def blocks(prefix: str, table: TensorTable, *, after: str | None = None) -> TensorTable:
+    """Write the table of one block: `prefix.{b}.` goes before every source, `blk.{b}.` before every target.
+
+    `after` is that of the rules: the size that is added to the index.
+    """
 
     def source(key: str) -> str:
         return f"{prefix}.{{b}}.{key}"
 
     def target(entry: str | Rule | None) -> str | Rule | None:
         if isinstance(entry, Rule):
-            return Rule(tuple(f"blk.{{b}}.{name}" for name in entry.targets), entry.op)
-        return None if entry is None else f"blk.{{b}}.{entry}"
+            return Rule(tuple(f"blk.{{b}}.{name}" for name in entry.targets), entry.op, after)
+        return None if entry is None else Rule((f"blk.{{b}}.{entry}",), after=after) if after else f"blk.{{b}}.{entry}"
 
     return {
         source(key) if isinstance(key, str) else tuple(map(source, key)): target(entry) for key, entry in table.items()
@@ -103,6 +128,7 @@ class ArchSpec:
         kind (see `_tensors.KINDS`, overridden by `kind_of`) must then be absent.
         `shapes` overrides or adds to `_tensors.SHAPES`; `types` keeps targets in a type of their own.
         `extra_tensors` makes tensors from the config alone (float32).
+        `tensor_metadata` maps a whole GGUF key to an HF tensor of one number in each block: they become a list.
         `predicts` is the config key that counts the blocks after the model's own that predict further tokens, where
         llama.cpp loads them; without it they are left out.
         `needs_output` has a tied embedding written twice: llama.cpp wants an output of its own here.
@@ -126,6 +152,7 @@ class ArchSpec:
     shapes: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     extra_tensors: Callable[[Config], Mapping[str, Array]] = no_tensors
+    tensor_metadata: Mapping[str, str] = field(default_factory=dict)
     predicts: str | None = None
     needs_output: bool = False
     vocabulary: Vocabulary = Vocabulary.AUTO

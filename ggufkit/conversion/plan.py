@@ -7,12 +7,14 @@ bars and the memory bound are readings of this one plan.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from gguf import GGMLQuantizationType
 
 from ggufkit.architectures import ArchSpec, Array, Op, Shape, check_rope, derived_sizes
 from ggufkit.checkpoints import Checkpoint, Config, StoredTensor, check_values
 from ggufkit.conversion.metadata import general_metadata, model_metadata, tokenizer
+from ggufkit.conversion.numbers import read_numbers
 from ggufkit.conversion.prediction import find_prediction
 from ggufkit.conversion.tensors import match_tensors, tensor_type
 from ggufkit.errors import CheckpointError
@@ -68,12 +70,17 @@ class ConversionPlan:
 
 
 def make_plan(
-    checkpoint: Checkpoint, spec: ArchSpec, output_type: OutputType, *, mtp: bool = True, describe: bool = True
+    checkpoint: Checkpoint,
+    spec: ArchSpec,
+    output_type: OutputType,
+    *,
+    mtp: bool = True,
+    description: Mapping[str, Any] | None = None,
 ) -> ConversionPlan:
     """Plan the conversion of a checkpoint by a spec.
 
     With `mtp`, blocks of multi-token prediction are kept where llama.cpp loads them.
-    Without `describe` the file says nothing of the tokenizer and of who made the model: only what the spec decides.
+    `description` takes the place of what the folder says about the model's origin and its tokenizer.
 
     Raises:
         UnmappedTensorError: the checkpoint holds a tensor that the spec neither maps nor drops.
@@ -86,7 +93,8 @@ def make_plan(
         prediction = find_prediction(spec, config, checkpoint.tensors, wanted=mtp)
         config = complete(checkpoint.config, spec, predicted=prediction.count)
         remarks = [*spec.remarks(config), *prediction.remarks]
-        drafts, dropped = match_tensors(spec, config, prediction.tensors)
+        numbers, own = read_numbers(spec, config, prediction.tensors)
+        drafts, dropped = match_tensors(spec, config, own)
         extra = spec.extra_tensors(config)
         model = model_metadata(spec, config)
     except KeyError as error:
@@ -101,8 +109,10 @@ def make_plan(
             for name, shape in draft.targets
         ),
     ]
-    metadata = {**model, "general.file_type": output_type.file_type, "general.quantization_version": 2}
-    if describe:
+    metadata = {**model, **numbers, "general.file_type": output_type.file_type, "general.quantization_version": 2}
+    if description is not None:
+        metadata |= description
+    else:
         general = general_metadata(checkpoint.folder, [(name, shape) for name, shape, _ in targets])
         metadata = {**general, **metadata, **tokenizer(checkpoint, spec, config)}
         _check_vocabulary(metadata, {name: shape for name, shape, _ in targets})

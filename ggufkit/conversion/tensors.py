@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gguf import GGMLQuantizationType
 
-from ggufkit.architectures import ArchSpec, Op, Rule, Shape, Twice, names, tensors
+from ggufkit.architectures import ArchSpec, Op, Rule, Shape, Stack, Twice, names, tensors
 from ggufkit.architectures import shape as shape_by
 from ggufkit.checkpoints import Config, StoredTensor
 from ggufkit.errors import CheckpointError, UnmappedTensorError
@@ -125,7 +125,7 @@ def _match(name: str, patterns: Sequence[_Pattern]) -> tuple[Rule | None, _Group
 
 def _draft(rule: Rule, group: _Group, members: Mapping[int, StoredTensor], config: Config) -> Draft:
     is_experts = "{e}" in group.sources[0]
-    count = config["experts"] if is_experts else len(group.sources)
+    count = config[rule.op.count if isinstance(rule.op, Stack) else "experts"] if is_experts else len(group.sources)
     if missing := sorted(set(range(count)) - set(members)):
         what = f"no expert {missing}" if is_experts else f"no {group.sources[missing[0]].format(b=group.block)}"
         raise CheckpointError(f"{group}: {what} in the checkpoint")
@@ -146,13 +146,14 @@ def _draft(rule: Rule, group: _Group, members: Mapping[int, StoredTensor], confi
         shapes = rule.op.shapes([source.shape for source in sources], config)
     except CheckpointError as error:
         raise CheckpointError(f"tensor {sources[0].name!r}: {error}") from None
-    targets = tuple(target.removesuffix("?").format(b=group.block) + group.suffix for target in rule.targets)
+    block = str(int(group.block) + config[rule.after]) if rule.after else group.block
+    targets = tuple(target.removesuffix("?").format(b=block) + group.suffix for target in rule.targets)
     return Draft(sources, rule.op, tuple(zip(targets, shapes, strict=True)))
 
 
 def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> None:
     """Require what llama.cpp will look for, and refuse what it would not load, before a byte is written."""
-    made = {name for draft in drafts for name, _ in draft.targets}
+    made = {name for draft in drafts for name, _ in draft.targets} | set(spec.extra_tensors(config))
     blocks = config["blocks"] if any(".nextn." in name for name in made) else config["layers"]
     required, optional = _expected(spec, config, blocks)
     for alternatives in required:

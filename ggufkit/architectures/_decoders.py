@@ -1,0 +1,52 @@
+"""Tables that decoders outside Llama's kin share: LayerNorm with biases, rope bases that GGUF may omit, windows."""
+
+from collections.abc import Iterable
+
+from ggufkit.architectures._blocks import BODY, DECODER, LAYER_NORM
+from ggufkit.architectures._rope import ROPE, rope, rotary_dimensions
+from ggufkit.architectures._sizes import Config
+from ggufkit.architectures._spec import MetadataTable
+from ggufkit.errors import CheckpointError
+
+# What every architecture must say.
+OUTLINE: MetadataTable = {
+    key: BODY[key]
+    for key in ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
+}
+# DECODER with LayerNorm in place of RMSNorm.
+LAYER_NORM_DECODER: MetadataTable = {
+    **{key: source for key, source in DECODER.items() if key != "attention.layer_norm_rms_epsilon"},
+    **LAYER_NORM,
+}
+# llama.cpp's converter leaves the base out for some architectures; llama.cpp then takes 10000.
+ROPE_UNLESS_USUAL: MetadataTable = {
+    **ROPE,
+    "rope.freq_base": lambda config: base if (base := rope(config)["rope_theta"]) != 10000.0 else None,
+}
+ROTARY: MetadataTable = {"rope.dimension_count": rotary_dimensions}
+VOCABULARY_SIZE: MetadataTable = {"vocab_size": "vocab"}
+LLAMA_SIZES: MetadataTable = {**VOCABULARY_SIZE, "rope.dimension_count": "head"}
+
+# Where llama.cpp knows no head size but hidden_size / heads.
+SQUARE = {"attn_q": "hidden hidden", "attn_output": "hidden hidden"}
+
+# Names of one function, which ggml computes by tanh and looks up in a table of float16.
+GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu")
+
+
+def sliding_pattern(config: Config) -> list[bool] | None:
+    """Tell of each layer whether its attention slides, where the config lists them."""
+    types = config.get("layer_types")
+    return None if types is None else [kind == "sliding_attention" for kind in types]
+
+
+def one_rope_base(config: Config) -> Iterable[str]:
+    """Refuse a rope of its own for sliding layers, where llama.cpp has one base, and scales full attention only."""
+    full, sliding = rope(config), rope(config, "sliding_attention")
+    if (full["rope_theta"], "default") != (sliding["rope_theta"], sliding["rope_type"]):
+        raise CheckpointError(
+            f"config.json: sliding attention is roped by {sliding}, full attention by {full}; "
+            "llama.cpp knows one base here, and scaling for full attention only",
+            hint="no GGUF key expresses this; the model's answers would be wrong",
+        )
+    return ()

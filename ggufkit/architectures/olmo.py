@@ -1,0 +1,92 @@
+"""OLMo: norms without parameters (1); norms behind attention and feed-forward, and over all of q and of k (2, 3)."""
+
+from collections.abc import Iterable
+
+from ggufkit.architectures._blocks import (
+    ATTENTION,
+    DECODER,
+    EMBEDDINGS,
+    GATED_MLP,
+    HEAD_NORMS,
+    LAYERS,
+    OPTIONAL_QKV_BIASES,
+    require_activation,
+)
+from ggufkit.architectures._decoders import LAYER_NORM_DECODER, SQUARE, one_rope_base, sliding_pattern
+from ggufkit.architectures._head_ops import UndoRopePermute
+from ggufkit.architectures._rope import is_per_layer, rope
+from ggufkit.architectures._sizes import Config
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, maybe, to
+
+NORMLESS_ENDS: TensorTable = {"model.embed_tokens": "token_embd", "lm_head": "output?"}
+PERMUTED_QK = blocks(
+    LAYERS,
+    {
+        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
+        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
+    },
+)
+POST_NORMS = blocks(
+    LAYERS, {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
+)
+CLAMPED: MetadataTable = {"attention.clamp_kqv": maybe("clip_qkv")}
+SLIDING: MetadataTable = {
+    "attention.sliding_window": maybe("sliding_window"),
+    "attention.sliding_window_pattern": lambda c: _pattern(c) if c.get("sliding_window") else None,
+    "rope.freq_base_swa": lambda c: (
+        rope(c, "sliding_attention")["rope_theta"] if is_per_layer(c.get("rope_parameters") or {}) else None
+    ),
+}
+DEFAULTS = {
+    "vocab_size": 50304,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rope_theta": 10000.0,
+}
+
+
+def _pattern(config: Config) -> list[bool]:
+    return sliding_pattern(config) or [block % 4 != 3 for block in range(config["layers"])]
+
+
+def remarks(config: Config) -> Iterable[str]:
+    """Refuse another activation, and a rope of its own for sliding layers."""
+    require_activation(config, "silu")
+    if config.get("sliding_window"):
+        one_rope_base(config)
+    return ()
+
+
+OLMO = ArchSpec(
+    name="olmo",
+    hf_architectures=("OlmoForCausalLM",),
+    metadata=(LAYER_NORM_DECODER, CLAMPED),
+    tensors=(NORMLESS_ENDS, ATTENTION, GATED_MLP, PERMUTED_QK),
+    defaults={"olmo": {**DEFAULTS}},
+    sizes={"layer_norm_eps": lambda c: 1e-5},  # noqa: ARG005 - OlmoLayerNorm's own
+    shapes=SQUARE,
+    vocabulary=Vocabulary.BYTE_LEVEL,
+    remarks=remarks,
+)
+
+OLMO2 = ArchSpec(
+    name="olmo2",
+    hf_architectures=("Olmo2ForCausalLM", "Olmo3ForCausalLM"),
+    metadata=(DECODER, SLIDING),
+    tensors=(EMBEDDINGS, POST_NORMS, ATTENTION, HEAD_NORMS, GATED_MLP),
+    needs_output=True,
+    defaults={
+        "olmo2": {**DEFAULTS, "rms_norm_eps": 1e-5},
+        "olmo3": {**DEFAULTS, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "sliding_window": 4096},
+    },
+    ropes=("linear", "yarn", "per-layer"),
+    biases=OPTIONAL_QKV_BIASES,
+    shapes={**SQUARE, "attn_q_norm": "heads*head", "attn_k_norm": "kv_heads*head"},
+    vocabulary=Vocabulary.BYTE_LEVEL,
+    remarks=remarks,
+)
+
+SPECS = (OLMO, OLMO2)
