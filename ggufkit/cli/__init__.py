@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ggufkit import __version__
-from ggufkit.cli import _errors, _signals, chat, convert, doctor, quantize, setup
+from ggufkit.cli import _errors, _signals, chat, convert, doctor, plan, quantize, setup, verify
 from ggufkit.errors import GgufkitError
 
 EXAMPLES = """\
@@ -32,8 +32,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("convert")(convert.command)
+app.command("plan")(plan.command)
 app.command("quantize")(quantize.command)
 app.command("chat")(chat.command)
+app.command("verify")(verify.command)
 app.command("setup")(setup.command)
 app.command("doctor")(doctor.command)
 

@@ -23,6 +23,13 @@ def stderr() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+def stdout() -> "Console":
+    """Make the console for results that are tables; made late, because rich takes time to import."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document, with its schema version, to stdout."""
     print(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, ensure_ascii=False))

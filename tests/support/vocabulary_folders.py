@@ -13,11 +13,11 @@ from typing import Any
 
 import gguf
 
-from ggufkit.checkpoints.vocabulary import Typed
+from ggufkit.checkpoints.vocabulary import Typed, pretokenizers
 from ggufkit.checkpoints.vocabulary.pretokenizers import Row
 from ggufkit.llamacpp import binding
 
-CORPUS = Path(__file__).parents[1] / "data" / "tokenization_corpus.txt"
+CORPUS = Path(pretokenizers.__file__).with_name("corpus.txt")
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 

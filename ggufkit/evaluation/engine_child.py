@@ -1,0 +1,116 @@
+"""A process of its own that runs llama.cpp on a model which may be broken: it may die, and only it.
+
+    python -m ggufkit.evaluation.engine_child REQUEST.json
+
+The request names the model, texts to cut into tokens, and prompts (token ids) to compute the logits of. Into the folder
+of the request go `tokens.json` and `logits-0.npy`, `logits-1.npy` …, float32 [n_tokens, n_vocab].
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ggufkit.errors import GgufkitError, LlamaCppError, MissingDependencyError
+from ggufkit.inference.engine import Engine
+from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
+from ggufkit.llamacpp.run import run
+
+_REFUSED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be done; a text is cut with or without control tokens being made of their spelling."""
+
+    model: str
+    texts: Sequence[str] = ()
+    parse_special: bool = True
+    prompts: Sequence[Sequence[int]] = ()
+    adapter: str | None = None
+    threads: int | None = None
+
+
+def tokenize(model: Path, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
+    """Cut texts into token ids by llama.cpp, in a process of its own; nothing is put in front or behind.
+
+    Raises:
+        LlamaCppError: it failed, or died.
+        MissingDependencyError: llama.cpp or its binding is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _ask(Path(folder), Request(str(model.resolve()), texts=list(texts), parse_special=parse_special))
+        tokens: list[list[int]] = json.loads((Path(folder) / "tokens.json").read_text())
+        return tokens
+
+
+def logits(
+    model: Path, prompts: Sequence[Sequence[int]], *, adapter: Path | None = None, threads: int | None = None
+) -> list[NDArray[np.float32]]:
+    """Compute the logits after every token of every prompt, float32 [n_tokens, n_vocab] each, as exactly as it can.
+
+    Keys and values are kept as float32, and attention is not fused.
+
+    Raises:
+        LlamaCppError: llama.cpp failed, or died.
+        MissingDependencyError: llama.cpp or its binding is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        request = Request(
+            str(model.resolve()),
+            prompts=[list(prompt) for prompt in prompts],
+            adapter=str(adapter.resolve()) if adapter else None,
+            threads=threads,
+        )
+        _ask(Path(folder), request)
+        return [np.load(Path(folder) / f"logits-{index}.npy") for index in range(len(prompts))]
+
+
+def _ask(folder: Path, request: Request) -> None:
+    path = folder / "request.json"
+    path.write_text(json.dumps(asdict(request)))
+    try:
+        run([sys.executable, "-m", "ggufkit.evaluation.engine_child", path])
+    except LlamaCppError as error:
+        answer = folder / "error.json"
+        if answer.exists():
+            told = json.loads(answer.read_text())
+            if told["missing"]:
+                raise MissingDependencyError(told["message"], hint=told["hint"]) from None
+            raise LlamaCppError(told["message"]) from None
+        raise LlamaCppError(str(error).partition(" (command: ")[0]) from None
+
+
+def _answer(path: Path) -> None:
+    request: dict[str, Any] = json.loads(path.read_text())
+    prompts = request["prompts"]
+    options = EngineOptions(
+        vocabulary_only=not prompts,
+        context_size=max(64, *(len(prompt) for prompt in prompts)) if prompts else None,
+        gpu_layers=0,
+        threads=request["threads"],
+        flash_attention=FlashAttention.OFF,
+        cache_type_k=CacheType.F32,
+        cache_type_v=CacheType.F32,
+    )
+    with Engine.open(Path(request["model"]), options) as engine:
+        if request["texts"]:
+            tokens = [engine.tokenize(text, parse_special=request["parse_special"]) for text in request["texts"]]
+            (path.parent / "tokens.json").write_text(json.dumps(tokens))
+        for index, prompt in enumerate(prompts):
+            np.save(path.parent / f"logits-{index}.npy", engine.logits(prompt))
+
+
+if __name__ == "__main__":
+    try:
+        _answer(Path(sys.argv[1]))
+    except GgufkitError as error:
+        told = {"message": str(error), "hint": error.hint, "missing": isinstance(error, MissingDependencyError)}
+        (Path(sys.argv[1]).parent / "error.json").write_text(json.dumps(told))
+        sys.exit(_REFUSED)

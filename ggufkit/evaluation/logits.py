@@ -1,0 +1,152 @@
+"""Logits: the GGUF file run by llama.cpp against the checkpoint run by transformers, on several prompts and lengths.
+
+llama.cpp runs first, in a process of its own, so the model is never in memory twice. Transformers computes in float32,
+which is the truth, and in bfloat16, in which such models are usually run: how far that is off is the yardstick.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ggufkit.checkpoints import Checkpoint
+from ggufkit.errors import CheckpointError, GgufkitError, MissingDependencyError
+from ggufkit.evaluation import engine_child, texts
+from ggufkit.evaluation.distances import Distance, distance
+from ggufkit.evaluation.error_bounds import BOUNDS
+from ggufkit.evaluation.original_tokenizer import open_tokenizer
+from ggufkit.evaluation.reference import memory_needed, reference_logits
+from ggufkit.evaluation.results import Check, Grade
+from ggufkit.gguf_file.reader import GgufHeader
+from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.progress import Progress
+
+NAME = "logits"
+DEFAULT_TOKENS = 160
+_LENGTHS = (0.1, 0.3, 0.6, 1.0)  # of the prompts, as shares of the longest
+
+# NMSE that arithmetic alone may cause, by the coarsest type of a matrix: ggml multiplies 16-bit and 8-bit matrices by
+# activations that it rounds to the same type. Below 8 bits the weights differ, and only nonsense is refused.
+_LIMITS = {TensorType.F32: 2.5e-5, TensorType.F16: 1e-3, TensorType.BF16: 5e-3, TensorType.Q8_0: 2e-2}
+_LIMIT_FINE, _LIMIT_COARSE = 0.5, 1.0
+_FINE = 0.1  # typical error of a tensor of Q4 and finer
+# Chaos in a model (routers that choose other experts, say) shows in transformers' own bfloat16 as well.
+_TIMES_BFLOAT16 = 4.0
+# Mean divergence in nats, and what to call it.
+GRADES = (
+    (1e-4, "indistinguishable"),
+    (1e-2, "very close"),
+    (5e-2, "close"),
+    (2e-1, "noticeably different"),
+    (float("inf"), "far"),
+)
+
+
+def check_logits(
+    model: Path,
+    checkpoint: Checkpoint,
+    parts: Sequence[GgufHeader],
+    *,
+    tokens: int = DEFAULT_TOKENS,
+    threads: int | None = None,
+    adapter: Path | None = None,
+    adjust: Callable[[Any], None] | None = None,
+    progress: Progress,
+) -> Check:
+    """Compare the logits after every token of the prompts, of which the longest has up to `tokens` tokens."""
+    prompts = make_prompts(checkpoint, parts[0], tokens)
+    try:
+        progress("Computing logits with llama.cpp", 0, 0, "steps")
+        found = engine_child.logits(model, prompts, adapter=adapter, threads=threads)
+    except MissingDependencyError as error:
+        return Check(NAME, Grade.SKIPPED, str(error))
+    except GgufkitError as error:
+        if "an encoder" in str(error):
+            return Check(NAME, Grade.SKIPPED, "the model has an encoder, and does not generate text")
+        return Check(NAME, Grade.FAILED, f"llama.cpp: {error}")
+    try:
+        needed = f"{memory_needed(checkpoint) / 1e9:.1f} GB"
+        progress(f"Computing logits with transformers ({needed} of memory)", 0, 0, "steps")
+        wanted = reference_logits(checkpoint, prompts, adjust=adjust)
+    except (MissingDependencyError, CheckpointError) as error:
+        return Check(NAME, Grade.SKIPPED, f"{error}")
+    ours = distance(wanted["float32"], found)
+    yardstick = distance(wanted["float32"], wanted["bfloat16"])
+    in_bfloat16 = distance(wanted["bfloat16"], found)
+    coarsest = coarsest_type(parts)
+    limit = max(limit_for(coarsest), _TIMES_BFLOAT16 * yardstick.nmse)
+    figures = {
+        "prompts": [len(prompt) for prompt in prompts],
+        "against_float32": asdict(ours),
+        "against_bfloat16": asdict(in_bfloat16),
+        "bfloat16_against_float32": asdict(yardstick),
+        "coarsest_type": coarsest.name,
+        "nmse_limit": limit,
+        "memory_needed": memory_needed(checkpoint),
+    }
+    name = next(name for most, name in GRADES if ours.mean_kl <= most)
+    summary = f"{name}: {_words(ours)}; limit {limit:.1e}"
+    details = [
+        f"prompts of {', '.join(str(len(prompt)) for prompt in prompts)} tokens, matrices down to {coarsest.name}",
+        f"against transformers in float32: {_words(ours)}",
+        f"against transformers in bfloat16: {_words(in_bfloat16)}",
+        f"for comparison, transformers' bfloat16 against its float32: {_words(yardstick)}",
+    ]
+    if not ours.nmse <= limit:
+        return Check(NAME, Grade.FAILED, summary, tuple(details), figures)
+    return Check(NAME, Grade.CLOSE, summary, tuple(details), figures)
+
+
+def make_prompts(checkpoint: Checkpoint, header: GgufHeader, tokens: int) -> list[list[int]]:
+    """Make token ids of texts, of several lengths up to `tokens`; random ones where no library cuts the texts."""
+    architecture = header.metadata.get("general.architecture")
+    context = header.metadata.get(f"{architecture}.context_length")
+    longest = max(2, min(tokens, context if isinstance(context, int) else tokens))
+    lengths = [max(2, int(longest * share)) for share in _LENGTHS]
+    bos = header.metadata.get("tokenizer.ggml.bos_token_id")
+    front = [bos] if header.metadata.get("tokenizer.ggml.add_bos_token") is True and isinstance(bos, int) else []
+    try:
+        tokenizer = open_tokenizer(checkpoint.folder)
+        cut = [tokenizer.encode(text) for text in texts.PROMPTS]
+    except (MissingDependencyError, CheckpointError):
+        cut = []
+    rows = vocabulary_rows(header)
+    if not all(cut) or not cut or any(token >= rows for ids in cut for token in ids):
+        random = np.random.default_rng(0)
+        return [[*front, *random.integers(0, rows, length - len(front)).tolist()] for length in lengths]
+    return [
+        ([*front, *ids] * -(-length // (len(ids) + len(front))))[:length]
+        for ids, length in zip(cut, lengths, strict=True)
+    ]
+
+
+def vocabulary_rows(header: GgufHeader) -> int:
+    """Count the tokens that the embedding has rows for; 1 where the file does not tell."""
+    embedding = next((tensor for tensor in header.tensors if tensor.name == "token_embd.weight"), None)
+    if embedding and len(embedding.shape) == 2:
+        return embedding.shape[1]
+    tokens = header.metadata.entries.get("tokenizer.ggml.tokens")
+    return tokens.count if tokens else 1
+
+
+def coarsest_type(parts: Sequence[GgufHeader]) -> TensorType:
+    """Find the type with the fewest bits among the matrices."""
+    kinds = {tensor.type for part in parts for tensor in part.tensors if len(tensor.shape) > 1}
+    order = [TensorType.F32, TensorType.F16, TensorType.BF16, TensorType.Q8_0]
+    return max(
+        kinds or {TensorType.F32},
+        key=lambda kind: order.index(kind) if kind in order else len(order) + BOUNDS[kind].typical,
+    )
+
+
+def limit_for(kind: TensorType) -> float:
+    """The NMSE above which a file with such matrices fails."""
+    if kind in _LIMITS:
+        return _LIMITS[kind]
+    return _LIMIT_FINE if kind in BOUNDS and BOUNDS[kind].typical <= _FINE else _LIMIT_COARSE
+
+
+def _words(it: Distance) -> str:
+    return f"NMSE {it.nmse:.1e}, same top-1 {it.top1:.1%}, KL {it.mean_kl:.1e} (largest {it.max_kl:.1e})"

@@ -1,0 +1,85 @@
+"""The checkpoint's own tokenizer, run by a library that is not ours: the judge of token ids.
+
+Never with `trust_remote_code`: nothing found in the folder is run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ggufkit.errors import CheckpointError, MissingDependencyError
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalTokenizer:
+    """`encode` gives a text's ids, without anything put in front or behind; `judge` is the library that does it.
+
+    `parses_special`: the spelling of a control token in a text becomes that token.
+    """
+
+    encode: Callable[[str], list[int]]
+    judge: str
+    parses_special: bool
+    normalizes: bool
+
+
+def open_tokenizer(folder: Path) -> OriginalTokenizer:
+    """Open tokenizer.json by `tokenizers`, else tokenizer.model by `sentencepiece`, else by transformers.
+
+    Raises:
+        MissingDependencyError: the library that this folder needs is not installed.
+        CheckpointError: there is no tokenizer, or the library does not take it.
+    """
+    try:
+        if (folder / "tokenizer.json").is_file():
+            return _by_tokenizers(folder / "tokenizer.json")
+        if (folder / "tokenizer.model").is_file():
+            return _by_sentencepiece(folder / "tokenizer.model")
+        return _by_transformers(folder)
+    except ImportError as error:
+        raise MissingDependencyError(f"{error.name} is not installed", hint="pip install 'ggufkit[hf]'") from None
+    except Exception as error:  # each library raises its own kinds, some of them plain Exception
+        raise CheckpointError(f"{folder}: its own library does not take the tokenizer: {error}") from error
+
+
+def _by_tokenizers(path: Path) -> OriginalTokenizer:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return OriginalTokenizer(
+        lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
+        "tokenizers",
+        parses_special=True,
+        normalizes=tokenizer.normalizer is not None,
+    )
+
+
+def _by_sentencepiece(path: Path) -> OriginalTokenizer:
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=str(path))
+    return OriginalTokenizer(
+        lambda text: list(processor.encode(text)), "sentencepiece", parses_special=False, normalizes=True
+    )
+
+
+def _by_transformers(folder: Path) -> OriginalTokenizer:
+    tokenizer = transformers_tokenizer(folder)
+    return OriginalTokenizer(
+        lambda text: list(tokenizer.encode(text, add_special_tokens=False)),
+        "transformers",
+        parses_special=True,
+        normalizes=True,
+    )
+
+
+def transformers_tokenizer(folder: Path) -> Any:
+    """Open a folder's tokenizer with transformers, which also knows its chat template. Raises as transformers does."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
