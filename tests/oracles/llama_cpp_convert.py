@@ -11,6 +11,7 @@ What is changed in upstream's behaviour, and why:
 
 * --pre NAME: upstream recognises a pre-tokenizer by the hash of the ids that a fixed text gets, so every vocabulary
   that it has not seen is refused. A refused one gets NAME here; a recognised one keeps upstream's own answer.
+* --no-vocab: tiny checkpoints of an architecture have no tokenizer, and need none to compare tensors.
 * --raw-config: hyperparameters come from config.json as it is, not through transformers' AutoConfig, of which version
   5 renames and drops keys that upstream then misses.
 """
@@ -20,6 +21,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if options.jobs:
         for job in json.loads(options.jobs.read_text(encoding="utf-8")):
-            main(job)
+            run_job(job)
         return
     os.environ["HF_HUB_OFFLINE"] = "1"
     sys.path[:0] = [str(options.source), str(options.source / "gguf-py")]
@@ -55,11 +57,22 @@ def main(arguments: list[str] | None = None) -> None:
         hyperparameters = conversion.ModelBase.load_hparams(options.checkpoint, False)
         architecture = conversion.get_model_architecture(hyperparameters, conversion.ModelType.TEXT)
         model_class = conversion.get_model_class(architecture)
+        set_vocab = UPSTREAM.setdefault(model_class, model_class.set_vocab)
+        model_class.set_vocab = (lambda _: None) if options.no_vocab else set_vocab
         model = model_class(options.checkpoint, file_types[options.outtype], options.output)
         if options.vocab_only:
             model.write_vocab()
         else:
             model.write()
+
+
+def run_job(job: list[str]) -> None:
+    try:
+        main(job)
+    except Exception:
+        if "--keep-going" not in job:
+            raise
+        Path(f"{job[1]}.error").write_text(traceback.format_exc(limit=-4), encoding="utf-8")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -71,6 +84,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--outtype", choices=["f32", "f16", "bf16", "q8_0", "auto"], default="f16")
     parser.add_argument("--pre", help="pre-tokenizer name for a vocabulary that upstream does not recognise")
     parser.add_argument("--vocab-only", action="store_true", help="needs no weights in the checkpoint")
+    parser.add_argument("--no-vocab", action="store_true", help="leave the tokenizer out")
+    parser.add_argument("--keep-going", action="store_true", help="of --jobs: a failure goes to OUT.error")
     parser.add_argument("--raw-config", action="store_true", help="read config.json without transformers")
     parser.add_argument("--source", type=Path, default=Path(source), help="llama.cpp's source tree")
     parser.add_argument("--verbose", action="store_true")

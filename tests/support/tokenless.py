@@ -1,0 +1,37 @@
+"""Run a tiny checkpoint that has no tokenizer: the file says that it has as many tokens as the embedding has rows."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ggufkit.architectures import spec_for
+from ggufkit.checkpoints import open_checkpoint
+from ggufkit.conversion import OutputType
+from ggufkit.conversion.execute import execute
+from ggufkit.conversion.plan import make_plan
+from ggufkit.inference.engine import Engine
+from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
+from ggufkit.progress import silent
+
+# By default llama.cpp keeps keys and values as float16 and fuses attention in it, which alone costs 1e-6.
+EXACT = EngineOptions(
+    context_size=64,
+    gpu_layers=0,
+    threads=1,
+    flash_attention=FlashAttention.OFF,
+    cache_type_k=CacheType.F32,
+    cache_type_v=CacheType.F32,
+)
+
+
+def convert_and_run(folder: Path, tokens: list[int]) -> np.ndarray:
+    """Convert a checkpoint to F32 and give the logits of a prompt, tokens x vocabulary."""
+    output = folder / "model.gguf"
+    with open_checkpoint(folder) as opened:
+        spec = spec_for(opened.config.architecture)
+        no_tokenizer = {"tokenizer.ggml.model": "none", f"{spec.name}.vocab_size": opened.config["vocab_size"]}
+        plan = make_plan(opened, spec, OutputType.F32, description=no_tokenizer)
+        output.touch()
+        execute(plan, output, threads=1, progress=silent)
+    with Engine.open(output, EXACT) as engine:
+        return engine.logits(tokens)
