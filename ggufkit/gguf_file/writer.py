@@ -54,7 +54,8 @@ def lay_out(
     """Compute the header and every offset of a file that holds these tensors in this order.
 
     Metadata values are bool, int (UINT32, negative ones INT32), float (FLOAT32), str, lists of one of these (integers
-    as INT32), or `Value`. Empty lists and strings are left out: the format's other readers stumble over them.
+    as INT32), bytes (an array of UINT8), or `Value`.
+    Empty lists and strings are left out: the format's other readers stumble over them.
 
     Raises:
         ValueError: a row does not divide into blocks of its type, or a name is too long: the caller's to avoid.
@@ -116,7 +117,7 @@ def _add(writer: GGUFWriter, key: str, value: Any) -> None:
             writer.add_float32(key, value)
         case str():
             writer.add_string(key, value)
-        case list() | tuple():
+        case list() | tuple() | bytes():
             writer.add_array(key, value)
         case _:
             raise TypeError(f"{key}: no GGUF type for {type(value).__name__}")

@@ -1,7 +1,6 @@
 """Byte-level BPE vocabularies: from tokenizer.json, or from the vocab.json and merges.txt of older checkpoints."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ggufkit.checkpoints.vocabulary.added_tokens import (
     check_merges,
@@ -9,63 +8,43 @@ from ggufkit.checkpoints.vocabulary.added_tokens import (
     read_base_vocabulary,
     read_merges,
 )
-from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT, AddedToken, TokenizerFiles, read_json_object, read_text
-from ggufkit.checkpoints.vocabulary.pretokenizers import pretokenizer_name
+from ggufkit.checkpoints.vocabulary.files import PRE_HINT, AddedToken, TokenizerFiles, read_json_object, read_text
+from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
 from ggufkit.checkpoints.vocabulary.special_tokens import special_names
-from ggufkit.checkpoints.vocabulary.token_types import TokenType, classify_added, padding_token
+from ggufkit.checkpoints.vocabulary.token_types import TokenType, classify_added
 from ggufkit.errors import CheckpointError
 
-
-@dataclass(frozen=True, slots=True)
-class ByteLevelVocabulary:
-    """The lists of a "gpt2" vocabulary: one entry per id, and the merges in order."""
-
-    tokens: list[str]
-    types: list[int]
-    merges: list[str]
-    pretokenizer: str
-
-
 # Checkpoints without tokenizer.json leave the pre-tokenizer and the end-of-text token to the class that they name.
-_CLASSES = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
+CLASSES = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
 _END_OF_TEXT = "<|endoftext|>"
 
 
-def read_tokenizer_json(files: TokenizerFiles, vocabulary_size: int | None) -> ByteLevelVocabulary:
+def read_tokenizer_json(files: TokenizerFiles, vocabulary_size: int | None) -> VocabularyLists:
     """Read the vocabulary of a tokenizer.json.
 
     Rows up to `vocabulary_size` that no token uses become unused [PAD…] tokens.
 
     Raises:
-        CheckpointError: a malformed file, clashing ids, more tokens than config.json's vocab_size, merges that name
-            no token, or a pre-tokenizer that llama.cpp is not known to have.
+        CheckpointError: a malformed file, clashing ids, more tokens than config.json's vocab_size, or merges that
+            name no token.
     """
     path = files.folder / "tokenizer.json"
     base = read_base_vocabulary(path, files.model)
     merges = read_merges(path, files.model, base)
     added = merged_added_tokens(files, base)
-    texts = base.keys() | {token.text for token in added}
-    name = pretokenizer_name(files.tokenizer or {}, texts, path)
-    return _assemble(files, base, added, merges, name, vocabulary_size)
+    return _assemble(files, base, added, merges, vocabulary_size)
 
 
-def read_vocab_and_merges(files: TokenizerFiles, vocabulary_size: int | None) -> ByteLevelVocabulary:
+def read_vocab_and_merges(files: TokenizerFiles, vocabulary_size: int | None) -> VocabularyLists:
     """Read vocab.json and merges.txt, GPT-2's way of keeping a vocabulary. Raises CheckpointError, as above."""
     path = files.folder / "vocab.json"
     base = read_base_vocabulary(path, {"vocab": read_json_object(path)})
     merges = _read_merges_txt(files)
     check_merges(files.folder / "merges.txt", merges, base)
-    tokenizer_class = str((files.tokenizer_config or {}).get("tokenizer_class")).removesuffix("Fast")
-    if tokenizer_class not in _CLASSES:
-        raise CheckpointError(
-            f"{files.folder}: vocab.json without tokenizer.json, and tokenizer_class {tokenizer_class!r} does not tell "
-            f"how text is cut before merging (known: {', '.join(_CLASSES)})",
-            hint=CONVERTER_HINT,
-        )
     added = {token.text: token for token in merged_added_tokens(files, base)}
     for text in {_END_OF_TEXT, *special_names(files)} & base.keys():
         added[text] = AddedToken(base[text], text, special=True, normalized=True)
-    return _assemble(files, base, list(added.values()), merges, _CLASSES[tokenizer_class], vocabulary_size)
+    return _assemble(files, base, list(added.values()), merges, vocabulary_size)
 
 
 def _assemble(
@@ -73,24 +52,34 @@ def _assemble(
     base: Mapping[str, int],
     added: list[AddedToken],
     merges: list[list[str]],
-    pretokenizer: str,
     vocabulary_size: int | None,
-) -> ByteLevelVocabulary:
+) -> VocabularyLists:
     count = 1 + max(*base.values(), *(token.id for token in added), 0)
     size = vocabulary_size or count
     if count > size:
         raise CheckpointError(
             f"{files.folder}: token ids up to {count - 1}, but config.json has a vocab_size of {size}"
         )
-    tokens = [padding_token(token_id) for token_id in range(size)]
-    types = [int(TokenType.UNUSED)] * size
+    lists = VocabularyLists.unused("gpt2", size)
     for text, token_id in base.items():
-        tokens[token_id], types[token_id] = text, int(TokenType.NORMAL)
+        lists.put(token_id, text, TokenType.NORMAL)
     for token in added:
         text = token.text if token.normalized else _decoded(token.text)
-        tokens[token.id], token_type = classify_added(text, special=token.special)
-        types[token.id] = int(token_type)
-    return ByteLevelVocabulary(tokens, types, [_joined(*pair) for pair in merges], pretokenizer)
+        lists.put(token.id, *classify_added(text, special=token.special))
+    lists.merges = [_joined(*pair) for pair in merges]
+    return lists
+
+
+def pretokenizer_of_class(files: TokenizerFiles) -> str:
+    """Name the pre-tokenizer of a checkpoint without tokenizer.json. Raises CheckpointError for an unknown class."""
+    tokenizer_class = str((files.tokenizer_config or {}).get("tokenizer_class")).removesuffix("Fast")
+    if tokenizer_class not in CLASSES:
+        raise CheckpointError(
+            f"{files.folder}: vocab.json without tokenizer.json, and tokenizer_class {tokenizer_class!r} does not tell "
+            f"how text is cut before merging (known: {', '.join(CLASSES)})",
+            hint=PRE_HINT,
+        )
+    return CLASSES[tokenizer_class]
 
 
 def _read_merges_txt(files: TokenizerFiles) -> list[list[str]]:

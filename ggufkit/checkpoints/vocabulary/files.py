@@ -1,12 +1,14 @@
 """The tokenizer files of a checkpoint folder, read and checked for shape; nothing in them is run."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
 
 from ggufkit.errors import CheckpointError
 
+PRE_HINT = "--pre NAME if you know llama.cpp's name for how it cuts text"
 CONVERTER_HINT = "try llama.cpp's own converter: --converter llama.cpp"
 MOST_TOKENS = 1 << 24  # many times the largest vocabulary in use: what lies beyond is a damaged file
 
@@ -19,7 +21,7 @@ class Typed:
     kind: Literal["INT32"]
 
 
-MetadataValue: TypeAlias = bool | int | float | str | list[str] | list[int] | list[float] | Typed
+MetadataValue: TypeAlias = bool | int | float | str | bytes | list[str] | list[int] | list[float] | Typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,9 @@ class TokenizerFiles:
 
     @property
     def sentencepiece_model(self) -> Path | None:
-        """Where tokenizer.model is, if the folder has one."""
-        path = self.folder / "tokenizer.model"
-        return path if path.is_file() else None
+        """Where the SentencePiece model is, if the folder has one: it has several names."""
+        paths = (self.folder / name for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"))
+        return next((path for path in paths if path.is_file()), None)
 
     @property
     def model(self) -> dict[str, Any]:
@@ -124,6 +126,18 @@ def checked_text(path: Path, name: str, text: str) -> str:
     except UnicodeEncodeError as error:
         raise CheckpointError(f"{path}: {name!r} is not valid Unicode: {error.reason}") from error
     return text
+
+
+def flat_stages(part: object, members: str) -> Iterator[Mapping[str, Any]]:
+    """Walk in order through a normalizer or pre-tokenizer, whose sequences nest under the key `members`."""
+    if not isinstance(part, dict):
+        return
+    inner = part.get(members)
+    if part.get("type") == "Sequence" and isinstance(inner, list):
+        for member in inner:
+            yield from flat_stages(member, members)
+    else:
+        yield part
 
 
 def is_token_id(value: object) -> TypeGuard[int]:

@@ -1,7 +1,7 @@
-"""The few settings of a SentencePiece model that its Python package does not tell.
+"""The settings of a SentencePiece model that its Python package does not tell.
 
 A tokenizer.model is a protocol buffer (sentencepiece_model.proto): field 1 repeats the pieces, 2 is the trainer's
-settings, 3 the normalizer's. Reading two numbers does not justify a dependency on protobuf.
+settings, 3 the normalizer's. Reading a few numbers does not justify a dependency on protobuf.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 _TRAINER, _NORMALIZER = 2, 3
-_TRAINER_MODEL_TYPE, _NORMALIZER_ADD_DUMMY_PREFIX = 3, 3
+_TRAINER_MODEL_TYPE, _TRAINER_SPACE_AS_SUFFIX, _TRAINER_BYTE_FALLBACK = 3, 24, 35
+_NORMALIZER_CHARSMAP, _NORMALIZER_ADD_DUMMY_PREFIX, _NORMALIZER_REMOVE_EXTRA_WHITESPACES = 2, 3, 4
 
 
 class ModelType(IntEnum):
@@ -26,27 +27,37 @@ class ModelSettings:
     """What the file says beside its pieces; the defaults are those of sentencepiece_model.proto."""
 
     model_type: int = ModelType.UNIGRAM
+    space_as_suffix: bool = False
+    byte_fallback: bool = False
+    precompiled_charsmap: bytes = b""
     add_dummy_prefix: bool = True
+    remove_extra_whitespaces: bool = True
+    splits_at_whitespace: bool = False  # only a tokenizer.json can say so
 
 
 def read_settings(content: bytes) -> ModelSettings:
-    """Find the model type and whether a space is put before a text. Raises ValueError when cut short."""
-    model_type: int = ModelType.UNIGRAM
-    add_dummy_prefix = True
+    """Find the settings. Raises ValueError when the content is cut short or no such message."""
+    trainer: dict[int, int | bytes] = {}
+    normalizer: dict[int, int | bytes] = {}
     for number, value in _fields(content):
         if number == _TRAINER and isinstance(value, bytes):
-            model_type = _last_number(value, _TRAINER_MODEL_TYPE, model_type)
+            trainer |= dict(_fields(value))
         elif number == _NORMALIZER and isinstance(value, bytes):
-            add_dummy_prefix = bool(_last_number(value, _NORMALIZER_ADD_DUMMY_PREFIX, int(add_dummy_prefix)))
-    return ModelSettings(model_type, add_dummy_prefix)
+            normalizer |= dict(_fields(value))
+    charsmap = normalizer.get(_NORMALIZER_CHARSMAP, b"")
+    return ModelSettings(
+        _number(trainer, _TRAINER_MODEL_TYPE, ModelType.UNIGRAM),
+        bool(_number(trainer, _TRAINER_SPACE_AS_SUFFIX, 0)),
+        bool(_number(trainer, _TRAINER_BYTE_FALLBACK, 0)),
+        charsmap if isinstance(charsmap, bytes) else b"",
+        bool(_number(normalizer, _NORMALIZER_ADD_DUMMY_PREFIX, 1)),
+        bool(_number(normalizer, _NORMALIZER_REMOVE_EXTRA_WHITESPACES, 1)),
+    )
 
 
-def _last_number(message: bytes, wanted: int, default: int) -> int:
-    found = default
-    for number, value in _fields(message):
-        if number == wanted and isinstance(value, int):
-            found = value
-    return found
+def _number(message: dict[int, int | bytes], wanted: int, default: int) -> int:
+    value = message.get(wanted, default)
+    return value if isinstance(value, int) else default
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

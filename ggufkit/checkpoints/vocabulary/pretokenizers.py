@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT
+from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT, flat_stages
 from ggufkit.errors import CheckpointError
 
 Stage: TypeAlias = tuple[str, ...]
@@ -170,8 +170,10 @@ def adds_space_prefix(tokenizer: Mapping[str, Any], tokens: Mapping[str, int], p
     Raises:
         CheckpointError: the text is changed or cut in another way, which llama.cpp's tokenizer does not do.
     """
-    normalizers = [part for part in _flat(tokenizer.get("normalizer"), "normalizers") if part.get("type") != "Sequence"]
-    stages = list(_flat(tokenizer.get("pre_tokenizer"), "pretokenizers"))
+    normalizers = [
+        part for part in flat_stages(tokenizer.get("normalizer"), "normalizers") if part.get("type") != "Sequence"
+    ]
+    stages = list(flat_stages(tokenizer.get("pre_tokenizer"), "pretokenizers"))
     kinds = [str(part.get("type")) for part in (*normalizers, *stages)]
     match kinds:
         case ["Prepend", "Replace"] if not stages and _replaces_spaces(normalizers[1]):
@@ -191,7 +193,7 @@ def adds_space_prefix(tokenizer: Mapping[str, Any], tokens: Mapping[str, int], p
 
 
 def _stages(pre_tokenizer: object) -> Iterator[Stage]:
-    for part in _flat(pre_tokenizer, "pretokenizers"):
+    for part in flat_stages(pre_tokenizer, "pretokenizers"):
         match part.get("type"):
             case "Split":
                 yield _split(part)
@@ -223,20 +225,8 @@ def _split(part: Mapping[str, Any]) -> Stage:
 
 def _unknown_normalizer(normalizer: object) -> str | None:
     """NFC passes: llama.cpp does not compose characters, but text rarely comes decomposed, and its converter agrees."""
-    names = [str(part.get("type")) for part in _flat(normalizer, "normalizers")]
+    names = [str(part.get("type")) for part in flat_stages(normalizer, "normalizers")]
     return next((name for name in names if name != "NFC"), None)
-
-
-def _flat(part: object, members: str) -> Iterator[Mapping[str, Any]]:
-    """Walk through nested sequences in order."""
-    if not isinstance(part, dict):
-        return
-    inner = part.get(members)
-    if part.get("type") == "Sequence" and isinstance(inner, list):
-        for member in inner:
-            yield from _flat(member, members)
-    else:
-        yield part
 
 
 def _replaces_spaces(normalizer: Mapping[str, Any]) -> bool:

@@ -36,9 +36,9 @@ class _Findings:
 
 
 def special_token_metadata(
-    files: TokenizerFiles, config: Mapping[str, Any], *, vocabulary_size: int
+    files: TokenizerFiles, config: Mapping[str, Any], *, vocabulary_size: int, adds: Mapping[str, bool] | None = None
 ) -> dict[str, MetadataValue]:
-    """Find the special tokens' ids and the add_*_token flags.
+    """Find the special tokens' ids and the add_*_token flags; `adds` holds the flags that a family has by default.
 
     The order of trust is that of llama.cpp's converter (gguf-py/gguf/vocab.py, SpecialVocab): names in
     tokenizer_config.json, looked up among tokenizer.json's added tokens; then the ids in config.json. The flags come
@@ -52,7 +52,7 @@ def special_token_metadata(
         token_id = config.get(f"{role}_token_id")
         if role not in ids and is_token_id(token_id) and 0 <= token_id < vocabulary_size:
             ids[role] = token_id
-    adds = _adds(findings, files.tokenizer_config or {})
+    adds = {**(adds or {}), **_adds(findings, files.tokenizer_config or {})}
 
     metadata: dict[str, MetadataValue] = {ID_KEYS[role]: ids[role] for role in ids if role in ID_KEYS}
     metadata |= {ADD_KEYS[role]: adds[role] for role in adds if role in ADD_KEYS}

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import json
-import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_samples import BYTE_LEVEL, MERGING
-from vocabulary_folders import write_json
 
-from ggufkit.checkpoints.vocabulary import Typed, VocabularyStyle, generation_defaults, tokenizer_metadata
+from ggufkit.checkpoints.vocabulary import VocabularyStyle, tokenizer_metadata
 from ggufkit.errors import CheckpointError
 
 TOKENIZER_CONFIG: dict[str, Any] = {
@@ -80,16 +78,3 @@ def test_one_odd_entry(sample: int, data: st.DataObject):
                 metadata = tokenizer_metadata(Path(folder), contents["config.json"], style=style)
                 assert metadata["tokenizer.ggml.tokens"]
                 json.dumps(metadata, ensure_ascii=False).encode("utf-8")
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.dictionaries(st.sampled_from(["top_k", "top_p", "temperature", "sequence", "mirostat"]), values))
-def test_odd_generation_settings(content: dict[str, Any]):
-    with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / "generation_config.json", json.loads(json.dumps(content)))
-        with contextlib.suppress(CheckpointError):
-            for value in generation_defaults(Path(folder)).values():
-                if isinstance(value, Typed):
-                    struct.pack("i", value.value)
-                elif isinstance(value, float):
-                    struct.pack("f", value)

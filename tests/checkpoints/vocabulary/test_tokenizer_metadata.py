@@ -9,7 +9,7 @@ import pytest
 from tokenizer_samples import BYTE_LEVEL, BYTE_TOKENS, BYTES, MERGING, QWEN2_REGEX, added, split
 from vocabulary_folders import write_json
 
-from ggufkit.checkpoints.vocabulary import Typed, generation_defaults, tokenizer_metadata
+from ggufkit.checkpoints.vocabulary import tokenizer_metadata
 from ggufkit.errors import CheckpointError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -214,8 +214,9 @@ class TestChatTemplates:
 
     def test_text(self, byte_level: Path):
         write_json(byte_level / "tokenizer_config.json", {"chat_template": "{{ a }}"})
-        (byte_level / "chat_template.jinja").write_text("not this one", encoding="utf-8")
         assert tokenizer_metadata(byte_level, {})[self.KEY] == "{{ a }}"
+        (byte_level / "chat_template.jinja").write_text("{{ b }}", encoding="utf-8")
+        assert tokenizer_metadata(byte_level, {})[self.KEY] == "{{ b }}"
 
     def test_named(self, byte_level: Path):
         named = [{"name": "default", "template": "D"}, {"name": "tool use", "template": "T"}]
@@ -301,7 +302,8 @@ class TestErrors:
             (("model", "merges"), ["a b", "b b"], "names no token: 'bb'"),
             (("model", "merges"), ["a b c"], "not a pair"),
             (("model", "merges"), None, "no `merges`"),
-            (("model", "type"), "Unigram", "type Unigram"),
+            (("model", "type"), "WordLevel", "type WordLevel"),
+            (("model", "type"), "Unigram", "no `vocab` in its model"),
             (("added_tokens",), [added(4, "<|end|>")], "has the id 4 of 'Ġab'"),
             (("added_tokens",), [added(5, "ab")], "has the ids 5 and 3"),
             (("added_tokens",), [added(5, "x"), added(5, "y")], "has the id 5 of 'x'"),
@@ -322,37 +324,16 @@ class TestErrors:
             tokenizer_metadata(byte_level, {})
 
     def test_wrong_kind_for_the_family(self, byte_level: Path):
-        with pytest.raises(CheckpointError, match="expected SentencePiece"):
+        with pytest.raises(CheckpointError, match="models have one for SentencePiece"):
             tokenizer_metadata(byte_level, {}, style="gemma")
         write_json(byte_level / "tokenizer.json", MERGING)
-        with pytest.raises(CheckpointError, match="expected byte-level BPE"):
+        with pytest.raises(CheckpointError, match="models have one for byte-level BPE"):
             tokenizer_metadata(byte_level, {}, style="byte-level")
 
     def test_only_tekken(self, tmp_path: Path):
         (tmp_path / "tekken.json").write_text("{}", encoding="utf-8")
         with pytest.raises(CheckpointError, match=r"tekken\.json is not supported"):
             tokenizer_metadata(tmp_path, {})
-
-
-class TestGenerationDefaults:
-    def test_settings_and_their_types(self, tmp_path: Path):
-        content = {"temperature": 1, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05, "eos_token_id": [1, 2]}
-        write_json(tmp_path / "generation_config.json", content)
-        assert generation_defaults(tmp_path) == {
-            "general.sampling.temp": 1.0,
-            "general.sampling.top_k": Typed(20, "INT32"),
-            "general.sampling.top_p": 0.95,
-            "general.sampling.penalty_repeat": 1.05,
-        }
-        assert isinstance(generation_defaults(tmp_path)["general.sampling.temp"], float)
-
-    def test_none(self, tmp_path: Path):
-        assert generation_defaults(tmp_path) == {}
-
-    def test_not_a_number(self, tmp_path: Path):
-        write_json(tmp_path / "generation_config.json", {"top_p": "high"})
-        with pytest.raises(CheckpointError, match="'top_p' is 'high'"):
-            generation_defaults(tmp_path)
 
 
 def test_a_vocabulary_of_150_000_takes_less_than_a_second(tmp_path: Path, figure: Any):

@@ -1,0 +1,271 @@
+"""From a folder to its vocabulary: which kind it is, and what the family makes of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ggufkit.checkpoints.vocabulary.bpe import pretokenizer_of_class, read_tokenizer_json, read_vocab_and_merges
+from ggufkit.checkpoints.vocabulary.chat_templates import chat_template_metadata
+from ggufkit.checkpoints.vocabulary.families import HABITS, Habits, VocabularyStyle
+from ggufkit.checkpoints.vocabulary.files import (
+    CONVERTER_HINT,
+    MOST_TOKENS,
+    MetadataValue,
+    TokenizerFiles,
+    is_token_id,
+)
+from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
+from ggufkit.checkpoints.vocabulary.model_proto import ModelType
+from ggufkit.checkpoints.vocabulary.pretokenizers import adds_space_prefix, pretokenizer_name
+from ggufkit.checkpoints.vocabulary.sentencepiece import (
+    read_merging,
+    read_model,
+    read_model_settings,
+    read_whole_text_merging,
+)
+from ggufkit.checkpoints.vocabulary.special_tokens import ID_KEYS, special_token_metadata
+from ggufkit.checkpoints.vocabulary.unigram import read_unigram_json, read_unigram_model
+from ggufkit.checkpoints.vocabulary.wordpiece import bert_roles, read_vocab_txt, read_wordpiece_json
+from ggufkit.errors import CheckpointError
+
+_PRE = "tokenizer.ggml.pre"
+_ADD_SPACE_PREFIX = "tokenizer.ggml.add_space_prefix"
+_ADD_BOS, _ADD_EOS = "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"
+_EOT = "tokenizer.ggml.eot_token_id"
+_SEGMENTS = "tokenizer.ggml.token_type_count"
+_CODE_LLAMA_SIZE, _CODE_LLAMA_EOT = 32016, 32010
+_GRANITE_SMALL_SIZE = 49152
+
+
+# The ids that llama.cpp takes where a file names none (llama-vocab.cpp, llama_vocab::impl::load).
+_DEFAULT_ROLES: Mapping[str, Mapping[str, int]] = {
+    "llama": {"bos": 1, "eos": 2, "unk": 0},
+    "t5": {"eos": 1, "unk": 2, "pad": 0},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What becomes of a checkpoint's tokenizer, and remarks on where llama.cpp will not do quite the same."""
+
+    metadata: dict[str, MetadataValue]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """llama.cpp's name for a pre-tokenizer, and remarks on how it differs."""
+
+    name: str
+    remarks: tuple[str, ...] = ()
+
+
+PretokenizerFinder: TypeAlias = Callable[[TokenizerFiles, VocabularyLists], Found]
+"""Finds the pre-tokenizer of a byte-level vocabulary; raises CheckpointError when llama.cpp has none like it."""
+
+
+def find_in_table(files: TokenizerFiles, lists: VocabularyLists) -> Found:
+    """Look up the structure of tokenizer.json among the known ones. Raises CheckpointError when it is not there."""
+    name = pretokenizer_name(files.tokenizer or {}, frozenset(lists.tokens), files.folder / "tokenizer.json")
+    return Found(name)
+
+
+def read_vocabulary(
+    folder: Path,
+    config: Mapping[str, Any],
+    *,
+    style: str = VocabularyStyle.AUTO,
+    pretokenizer: str | None = None,
+    find_pretokenizer: PretokenizerFinder = find_in_table,
+) -> Vocabulary:
+    """Turn the tokenizer files of `folder` into metadata; `config` is its config.json, text part unwrapped.
+
+    `pretokenizer` is the caller's name for how a byte-level tokenizer cuts text; without it `find_pretokenizer` finds
+    one. Values are plain: bool, int (UINT32), float (FLOAT32), str, bytes (array of UINT8), list[str], list[float]
+    (FLOAT32), list[int] (INT32); `Typed` where another GGUF type is meant.
+
+    The metadata equals that of llama.cpp's converter for the same folder, but for these cases:
+
+    * A tokenizer.json with a SentencePiece vocabulary and no tokenizer.model: scores follow the merges (upstream's
+      are all -1000, which merges in another order), added tokens that are not named in tokenizer_config.json keep
+      their type, and the vocabulary is filled up to vocab_size (upstream's file would not load).
+    * add_space_prefix is also written, as false, when the files say that no space is put in front of a text but
+      tokenizer_config.json does not repeat it. llama.cpp would put one.
+    * An added token whose text cannot be byte spelling (`§§`) stays as it is; upstream writes replacement characters.
+    * Tokens that are added to a unigram or WordPiece vocabulary keep their text and get their type; upstream leaves
+      their rows unused, or spells them so that no text matches.
+    * remove_extra_whitespaces of a unigram tokenizer.json follows its normalizer and pre-tokenizer; upstream copies
+      clean_up_tokenization_spaces, which is about output.
+    * SentencePiece models of type unigram become "t5" in every family; upstream writes "llama" for decoders, which
+      cuts text otherwise.
+    * chat_template.jinja wins over tokenizer_config.json, as in transformers.
+    * Tokens that generation_config.json says to stop at and llama.cpp would not become eot and eom.
+    * Special-token ids beyond the vocabulary are left out; llama.cpp ignores them.
+    * Names of pre-tokenizers that llama.cpp treats alike are not told apart (pretokenizers.py).
+
+    What upstream converts and llama.cpp then cuts wrongly or aborts on is refused: vocabularies for merging that
+    cannot spell every byte, two tokens of one text, unknown pre-tokenizers.
+
+    Where llama.cpp still cuts otherwise than the original, whatever the metadata: decomposed text (it has no NFC), a
+    Metaspace pre-tokenizer before a text that begins with a space, words with combining marks under "tekken" and
+    "gpt-4o", and plain tokens named like control tokens (`</s>` in Qwen's vocabulary). The tests show each.
+
+    Raises:
+        CheckpointError: no tokenizer, a malformed file, ids that clash or lie beyond the vocabulary, merges that name
+            no token, or a way of cutting text that llama.cpp is not known to have.
+    """
+    style = VocabularyStyle(style)
+    habits = HABITS[style]
+    files = TokenizerFiles.read(folder)
+    size = _rows(folder, config, habits)
+    lists = _read(files, style, habits, size)
+    remarks = list(lists.remarks)
+    metadata = lists.metadata()
+    if lists.model == "gpt2":
+        found = Found(pretokenizer) if pretokenizer else _pretokenizer(files, lists, find_pretokenizer)
+        metadata[_PRE] = found.name
+        remarks += found.remarks
+    elif lists.model != "gemma4":
+        metadata[_PRE] = "default"
+    _check_texts(folder, lists.tokens)
+    if lists.model in ("llama", "gemma4") and not _adds_space_prefix(files, habits):
+        metadata[_ADD_SPACE_PREFIX] = False
+    metadata |= special_token_metadata(files, config, vocabulary_size=len(lists.tokens), adds=habits.adds)
+    if lists.model == "bert":
+        metadata = bert_roles(files, lists) | metadata
+    _apply_roles(metadata, habits, lists)
+    if lists.model == "t5" and not habits.encoder:
+        metadata = {_ADD_BOS: ID_KEYS["bos"] in metadata, _ADD_EOS: False} | metadata
+    metadata |= chat_template_metadata(files)
+    metadata |= _further_habits(files, config, style, habits, size)
+    return Vocabulary(metadata, tuple(remarks))
+
+
+def _rows(folder: Path, config: Mapping[str, Any], habits: Habits) -> int | None:
+    """Tell how many rows the embedding has, by config.json."""
+    size = config.get("padded_vocab_size", config.get("vocab_size"))
+    if not is_token_id(size) or size <= 0:
+        return None
+    if size > MOST_TOKENS:
+        raise CheckpointError(f"{folder}: config.json gives a vocab_size of {size}")
+    return -(-size // habits.row_multiple) * habits.row_multiple
+
+
+def _pretokenizer(files: TokenizerFiles, lists: VocabularyLists, find: PretokenizerFinder) -> Found:
+    return find(files, lists) if files.tokenizer is not None else Found(pretokenizer_of_class(files))
+
+
+def _read(files: TokenizerFiles, style: VocabularyStyle, habits: Habits, size: int | None) -> VocabularyLists:
+    kind = files.model.get("type", "BPE") if files.tokenizer is not None else None
+    model = files.sentencepiece_model
+    if model and habits.only in (None, "llama"):
+        if read_model_settings(model).model_type == ModelType.UNIGRAM:
+            return read_unigram_model(files, model, size)
+        return read_model(files, model, size)
+    path = files.folder / "tokenizer.json"
+    if kind is not None:
+        lists = _read_json(files, path, kind, habits, size)
+        if habits.only not in (None, lists.model):
+            raise CheckpointError(
+                f"{path}: a vocabulary for {_KINDS[lists.model]}, but {style} models have one for {_KINDS[habits.only]}"
+            )
+        return lists
+    if (files.folder / "vocab.json").is_file():
+        return read_vocab_and_merges(files, size)
+    if (files.folder / "vocab.txt").is_file():
+        return read_vocab_txt(files, size)
+    found = " (tekken.json is not supported)" if (files.folder / "tekken.json").is_file() else ""
+    raise CheckpointError(
+        f"no tokenizer in {files.folder}: expected tokenizer.json, tokenizer.model, or vocab.json and merges.txt{found}"
+    )
+
+
+_KINDS = {
+    "llama": "SentencePiece",
+    "gemma4": "SentencePiece with merges",
+    "gpt2": "byte-level BPE",
+    "t5": "Unigram",
+    "bert": "WordPiece",
+}
+
+
+def _read_json(files: TokenizerFiles, path: Path, kind: object, habits: Habits, size: int | None) -> VocabularyLists:
+    match kind:
+        case "BPE" | None if habits.only == "gemma4":
+            return read_whole_text_merging(files, size, visible=habits.visible)
+        case "BPE" | None if files.model.get("byte_fallback"):
+            return read_merging(files, size)
+        case "BPE" | None:
+            return read_tokenizer_json(files, size)
+        case "Unigram":
+            return read_unigram_json(files, size)
+        case "WordPiece":
+            return read_wordpiece_json(files, size)
+    raise CheckpointError(
+        f"{path}: a vocabulary of type {kind}, expected BPE, Unigram or WordPiece", hint=CONVERTER_HINT
+    )
+
+
+def _adds_space_prefix(files: TokenizerFiles, habits: Habits) -> bool:
+    if habits.space_prefix is not None:
+        return habits.space_prefix
+    if files.sentencepiece_model:
+        return read_model_settings(files.sentencepiece_model).add_dummy_prefix
+    tokens = files.model.get("vocab") or {}
+    return adds_space_prefix(files.tokenizer or {}, tokens, files.folder / "tokenizer.json")
+
+
+def _apply_roles(metadata: dict[str, MetadataValue], habits: Habits, lists: VocabularyLists) -> None:
+    """Fill in roles: as the vocabulary tells where llama.cpp would guess another, then as the family is used to."""
+    defaults = _DEFAULT_ROLES.get(lists.model, {})
+    for role, token_id in lists.roles.items():
+        if role in defaults and defaults[role] != token_id < len(lists.tokens):
+            metadata.setdefault(ID_KEYS[role], token_id)
+    if not habits.roles and not habits.fallback_roles:
+        return
+    ids = {text: token_id for token_id, text in enumerate(lists.tokens)}
+    for role, text in habits.fallback_roles.items():
+        if text in ids:
+            metadata.setdefault(ID_KEYS[role], ids[text])
+    for role, text in habits.roles.items():
+        if text in ids:
+            metadata[ID_KEYS[role]] = ids[text]
+
+
+def _further_habits(
+    files: TokenizerFiles, config: Mapping[str, Any], style: VocabularyStyle, habits: Habits, size: int | None
+) -> dict[str, MetadataValue]:
+    metadata: dict[str, MetadataValue] = {}
+    add_prefix_space = (files.tokenizer_config or {}).get("add_prefix_space")
+    if habits.reads_add_prefix_space and isinstance(add_prefix_space, bool):
+        metadata[_ADD_SPACE_PREFIX] = add_prefix_space
+    if habits.segments:
+        segments = config.get("type_vocab_size", 1)
+        if not is_token_id(segments) or not 0 <= segments < 2**31:
+            raise CheckpointError(f"{files.folder}: config.json gives a type_vocab_size of {segments!r}")
+        metadata[_SEGMENTS] = segments
+    if style is VocabularyStyle.GEMMA_4:
+        metadata[_ADD_BOS] = True
+    if style is VocabularyStyle.NEMOTRON:
+        metadata |= {ID_KEYS["pad"]: 0, ID_KEYS["unk"]: 1}
+    if style is VocabularyStyle.LLAMA:
+        if size == _CODE_LLAMA_SIZE:
+            metadata[_EOT] = _CODE_LLAMA_EOT
+        if size == _GRANITE_SMALL_SIZE:
+            metadata[_ADD_BOS] = False
+    return metadata
+
+
+def _check_texts(folder: Path, tokens: list[str]) -> None:
+    """Refuse what llama.cpp would stop at: two tokens of one text, or a text that is not Unicode."""
+    try:
+        "".join(tokens).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{folder}: a token is not valid Unicode: {error.reason}") from error
+    if len(set(tokens)) != len(tokens):
+        seen: dict[str, int] = {}
+        for token_id, text in enumerate(tokens):
+            if text in seen:
+                raise CheckpointError(f"{folder}: tokens {seen[text]} and {token_id} have the same text: {text!r}")
+            seen[text] = token_id
