@@ -73,6 +73,11 @@ def available_memory(root: Path = _SYSTEM) -> int:
     return min([free, *_memory_limits(root)])
 
 
+def usable_memory(root: Path = _SYSTEM) -> int:
+    """Return the bytes of memory of this machine, or as many of them as cgroups allow."""
+    return min([total_memory(), *_memory_limits(root)])
+
+
 def _memory_limits(root: Path) -> list[int]:
     """Return the bytes that the enclosing cgroups (version 2 or 1) allow; "max" and absurdly much mean no limit."""
     limits = []

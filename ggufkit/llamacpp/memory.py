@@ -5,7 +5,6 @@ compute graphs, and allocates nothing. That is done in a child process, for it a
 `python -m ggufkit.llamacpp.memory REQUEST` writes the answer as JSON.
 """
 
-import ctypes
 import json
 import re
 import resource
@@ -17,12 +16,11 @@ from typing import Any
 
 from ggufkit.errors import LlamaCppError
 from ggufkit.llamacpp import binding, run
-from ggufkit.llamacpp.native import CACHE_TYPES, FLASH_ATTENTION
+from ggufkit.llamacpp.ggml_functions import ggml_functions, repacked_buffer_type
+from ggufkit.llamacpp.native import CACHE_TYPES, FLASH_ATTENTION, log_excerpt
 
 _MIB = 2**20
 _WITHOUT_MMAP = 0  # llama.h, LLAMA_LOAD_MODE_NONE
-_FLOAT32 = 0  # ggml.h, GGML_TYPE_F32
-_CPU_DEVICE = 0  # ggml-backend.h, GGML_BACKEND_DEVICE_TYPE_CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Setting:
     micro_batch_size: int = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Matrix:
     """A kind of weight matrix: its ggml type, columns and rows, and how many experts are stacked in it (1: none)."""
 
@@ -118,6 +116,10 @@ def parse(setting: Setting, lines: Iterable[str]) -> Caches:
     return Caches(setting, cache=sizes[0], state=sizes[1], compute=sizes[2], output=sizes[3])
 
 
+def _is_repacked(ggml: Any, matrix: Matrix) -> bool:
+    return repacked_buffer_type(ggml, matrix.type, matrix.columns, matrix.rows, matrix.experts) is not None
+
+
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     lib: Any = binding.load()
     lib.llama_backend_init()
@@ -127,12 +129,13 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     parameters.n_gpu_layers = 0
     model = lib.llama_model_load_from_file(request["model"].encode(), parameters)
     if not model:
-        return {"failure": _last_words(0)}
+        return {"failure": log_excerpt(0)}
+    ggml = ggml_functions(lib)
     settings = [_lay_out(lib, model, Setting(**setting)) for setting in request["settings"]]
     return {
         "training_context": lib.llama_model_n_ctx_train(model),
         "settings": [asdict(caches) for caches in settings],
-        "repacked": [matrix for matrix in request["matrices"] if _is_repacked(lib, Matrix(**matrix))],
+        "repacked": [matrix for matrix in request["matrices"] if _is_repacked(ggml, Matrix(**matrix))],
         "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     }
 
@@ -149,83 +152,10 @@ def _lay_out(lib: Any, model: Any, setting: Setting) -> Caches:
     since = binding.log_position()
     context = lib.llama_init_from_model(model, parameters)
     if not context:
-        return Caches(setting, 0, 0, 0, 0, failure=_last_words(since))
+        return Caches(setting, 0, 0, 0, 0, failure=log_excerpt(since))
     caches = parse(setting, binding.log_lines(since))
     lib.llama_free(context)
     return caches
-
-
-def _is_repacked(lib: Any, matrix: Matrix) -> bool:
-    """Ask the CPU's extra buffer types, as llama.cpp does when it places a weight, whether one takes this kind."""
-    ggml = lib.llama_cpp._lib  # noqa: SLF001 - the only handle on the loaded libraries
-    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
-    for name, result, arguments in (
-        ("ggml_backend_dev_by_type", pointer, [ctypes.c_int]),
-        ("ggml_backend_dev_backend_reg", pointer, [pointer]),
-        ("ggml_backend_reg_get_proc_address", pointer, [pointer, ctypes.c_char_p]),
-        ("ggml_backend_buft_alloc_buffer", pointer, [pointer, size]),
-        ("ggml_backend_buffer_free", None, [pointer]),
-        ("ggml_backend_dev_supports_op", ctypes.c_bool, [pointer, pointer]),
-        ("ggml_init", pointer, [_InitParameters]),
-        ("ggml_free", None, [pointer]),
-        ("ggml_tensor_overhead", size, []),
-        ("ggml_new_tensor_3d", pointer, [pointer, ctypes.c_int, number, number, number]),
-        ("ggml_new_tensor_2d", pointer, [pointer, ctypes.c_int, number, number]),
-        ("ggml_mul_mat", pointer, [pointer, pointer, pointer]),
-        ("ggml_mul_mat_id", pointer, [pointer, pointer, pointer, pointer]),
-    ):
-        function = getattr(ggml, name)
-        function.restype, function.argtypes = result, arguments
-    device = ggml.ggml_backend_dev_by_type(_CPU_DEVICE)
-    address = ggml.ggml_backend_reg_get_proc_address(
-        ggml.ggml_backend_dev_backend_reg(device), b"ggml_backend_dev_get_extra_bufts"
-    )
-    if not address:
-        return False
-    extra = ctypes.cast(ctypes.CFUNCTYPE(pointer, pointer)(address)(device), ctypes.POINTER(pointer))
-    context = ggml.ggml_init(_InitParameters(ggml.ggml_tensor_overhead() * 8, None, True))
-    try:
-        weight, product = _product(ggml, context, matrix)
-        index = 0
-        while extra and extra[index]:
-            buffer = ggml.ggml_backend_buft_alloc_buffer(extra[index], 0)
-            ctypes.cast(weight, ctypes.POINTER(_TensorStart))[0].buffer = buffer
-            supported: bool = ggml.ggml_backend_dev_supports_op(device, product)
-            ggml.ggml_backend_buffer_free(buffer)
-            if supported:
-                return True
-            index += 1
-    finally:
-        ggml.ggml_free(context)
-    return False
-
-
-class _InitParameters(ctypes.Structure):
-    """`struct ggml_init_params` of ggml.h."""
-
-    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-
-class _TensorStart(ctypes.Structure):
-    """The first members of `struct ggml_tensor` of ggml.h."""
-
-    _fields_ = (("type", ctypes.c_int), ("buffer", ctypes.c_void_p))
-
-
-def _product(ggml: Any, context: Any, matrix: Matrix) -> tuple[Any, Any]:
-    """Describe a product with such a matrix; for stacked experts one that picks some of them."""
-    weight = ggml.ggml_new_tensor_3d(context, matrix.type, matrix.columns, matrix.rows, matrix.experts)
-    if matrix.experts == 1:
-        return weight, ggml.ggml_mul_mat(context, weight, ggml.ggml_new_tensor_2d(context, _FLOAT32, matrix.columns, 1))
-    inputs = ggml.ggml_new_tensor_3d(context, _FLOAT32, matrix.columns, 1, 512)
-    chosen = ggml.ggml_new_tensor_2d(context, 26, 1, 512)  # ggml.h, GGML_TYPE_I32
-    return weight, ggml.ggml_mul_mat_id(context, weight, inputs, chosen)
-
-
-def _last_words(since: int) -> str:
-    from ggufkit.llamacpp.native import log_excerpt
-
-    return log_excerpt(since)
 
 
 if __name__ == "__main__":

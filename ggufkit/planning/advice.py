@@ -1,0 +1,139 @@
+"""Which type to take: the rules of thumb of the field, applied to what is known about this model and this machine."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.planning.memory import Fit
+from ggufkit.planning.row import Row
+from ggufkit.planning.subject import Origin, Subject
+
+# From the best to the smallest, what is worth having on a CPU: of two that cost the same, only the better one.
+_LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M", "IQ2_XXS")
+_SMALL, _TINY = 1.5e9, 0.4e9  # weights; with fewer, each bit that is taken away hurts more
+_COMFORTABLE = 12.0  # tokens per second, faster than most people read
+
+_CLEARLY_WORSE = 0.15  # nats
+_QAT = re.compile(r"(?<![a-z])qat(?![a-z])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A type for a purpose, and the reason in words."""
+
+    purpose: str
+    row: Row
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The one type to take, the command that makes it, and what others would take it for other ends."""
+
+    choice: Choice
+    command: str
+    others: tuple[Choice, ...]
+
+
+def advise(subject: Subject, rows: Sequence[Row]) -> Advice | None:
+    """Choose a type; None where none can be made."""
+    by_name = {row.name: row for row in rows}
+    choice = _trained_for(subject, by_name) or _by_memory(subject, by_name)
+    if choice is None:
+        return None
+    others = [
+        _other("near-lossless", by_name.get("Q8_0"), "answers as F16 does, at half the size"),
+        _other("balanced", by_name.get("Q4_K_M"), "the usual choice: little loss at 4 to 5 bits per weight"),
+        _other("edge", by_name.get("Q4_0"), "the fastest kernels on many small CPUs, for some more loss"),
+        _other("smallest usable", by_name.get("Q3_K_M"), "the loss shows; below it, a smaller model is often better"),
+    ]
+    return Advice(
+        choice,
+        command(subject, choice.row),
+        tuple(other for other in others if other and other.row is not choice.row),
+    )
+
+
+def command(subject: Subject, row: Row) -> str:
+    """Spell the command that makes a type of this model."""
+    if subject.origin.is_remote:
+        pattern = re.compile(rf"[-._/]{row.name}[-._/]", re.IGNORECASE)
+        ready = [model for model in subject.ready if pattern.search(model.path)]
+        owner_and_name, _, revision = subject.name.partition("@")
+        fetch = f"hf download {owner_and_name}" + (f" --revision {revision}" if revision else "")
+        if ready:
+            return f"{fetch} {' '.join(shlex.quote(file.path) for file in ready[0].files)} --local-dir ."
+        folder = owner_and_name.rpartition("/")[2]
+        if subject.origin is Origin.REMOTE_CHECKPOINT:
+            return f"{fetch} --local-dir {folder} && ggufkit quantize {row.name} {folder}{_imatrix(row)}"
+        name = subject.file.name
+        return f"{fetch} {name} --local-dir . && ggufkit quantize {row.name} {name}{_imatrix(row)}"
+    source = subject.name if not subject.name.startswith("-") else f"./{subject.name}"
+    return f"ggufkit quantize {row.name} {shlex.quote(source)}{_imatrix(row)}"
+
+
+def _imatrix(row: Row) -> str:
+    given = row.plan.options.imatrix
+    if given:
+        return f" --imatrix {shlex.quote(str(given))}"
+    return " --imatrix imatrix.gguf" if row.needs_imatrix else ""
+
+
+def _other(purpose: str, row: Row | None, reason: str) -> Choice | None:
+    return Choice(purpose, row, reason) if row and row.fit is not Fit.NO else None
+
+
+def _trained_for(subject: Subject, rows: dict[str, Row]) -> Choice | None:
+    """Prefer the type that a model was trained to be in, where it loses nothing."""
+    metadata = subject.headers[0].metadata
+    names = f"{Path(subject.name).name} {metadata.get('general.name', '')} {metadata.get('general.finetune', '')}"
+    types = {tensor.type for header in subject.headers for tensor in header.tensors}
+    for name, applies, reason in (
+        ("MXFP4_MOE", TensorType.MXFP4 in types, "its experts are MXFP4 already: everything else loses or grows"),
+        ("TQ2_0", subject.architecture == "bitnet", "it was trained with ternary weights, which this type holds"),
+        ("Q4_0", bool(_QAT.search(names)), "it was trained to lose little at Q4_0 (QAT)"),
+    ):
+        if applies and (row := rows.get(name)) and row.fit is not Fit.NO:
+            return Choice("recommended", row, reason)
+    return None
+
+
+def _by_memory(subject: Subject, rows: dict[str, Row]) -> Choice | None:
+    ladder = [row for name in _LADDER if (row := rows.get(name))]
+    if not ladder:
+        return Choice("recommended", next(iter(rows.values())), "the only one that can be made") if rows else None
+    elements = sum(header.elements for header in subject.headers)
+    if elements < _TINY:
+        start, reason = "Q8_0", "so small a model loses much with every bit, and saves little"
+    elif elements < _SMALL:
+        start, reason = "Q6_K", "a small model loses more at few bits, and is fast at this size anyway"
+    elif _has_room(rows.get("Q5_K_M")):
+        start, reason = "Q5_K_M", "there is room for more than Q4_K_M, and it is fast enough"
+    else:
+        start, reason = "Q4_K_M", "on a CPU the usual balance of size, speed and loss"
+    candidates = ladder[next((i for i, row in enumerate(ladder) if row.name == start), 0) :]
+    first = candidates[0]
+    if first.fit in {None, Fit.YES}:
+        return Choice("recommended", first, reason)
+    for wanted in (Fit.YES, Fit.TIGHT):
+        for row in candidates:
+            loses_much = row.quality is not None and row.quality.mean_kld > _CLEARLY_WORSE
+            if row.fit is wanted and not loses_much:
+                tight = ", though tightly" if wanted is Fit.TIGHT else ""
+                return Choice("recommended", row, f"the best that fits in memory{tight}")
+    for row in candidates:
+        if row.fit is not Fit.NO:
+            return Choice("recommended", row, "the best that fits in memory; a smaller model would answer better")
+    return Choice("recommended", candidates[-1], "none fits in memory: take a smaller context, or a smaller model")
+
+
+def _has_room(row: Row | None) -> bool:
+    return (
+        row is not None
+        and row.fit is Fit.YES
+        and row.memory is not None
+        and (row.tokens_per_second or 0) >= _COMFORTABLE
+    )

@@ -1,0 +1,118 @@
+"""What running a model takes: weights, caches, buffers, and whether that fits.
+
+All but two terms are libllama's own figures for this model (`ggufkit.llamacpp.memory`): keys and values of past tokens,
+recurrent states, compute and output buffers, the vocabulary in memory. The weights are the file, mapped, plus a second
+copy of those that the CPU rearranges for itself. Added is what `ggufkit chat` takes beyond the process that was asked.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ggufkit.errors import LlamaCppError, MissingDependencyError
+from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.llamacpp import memory as libllama
+from ggufkit.llamacpp.memory import Answer, Caches, Matrix, Setting
+from ggufkit.planning.subject import Subject
+from ggufkit.planning.survey import Surveyed
+from ggufkit.quantization.plan import QuantizationPlan
+
+# What `ggufkit chat` holds more than the process that asks libllama: command line, templates, samplers. Measured by
+# scripts/bench-plan as the difference on a model of a few kilobytes.
+CHAT_BYTES = 21_000_000
+_FOR_THE_SYSTEM = 0.1  # of all memory, which a model should leave to others
+_LOOKED_UP = {"token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"}
+
+
+class Fit(StrEnum):
+    """Whether a model runs in some memory."""
+
+    YES = "yes"
+    TIGHT = "tight"  # only by letting go of parts of the mapped file that are not needed any more
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that running takes. `peak` is what the process holds at most, `needed` what it cannot do without."""
+
+    file: int
+    repacked: int  # weights that are held a second time, in the order that the CPU's kernels like
+    cache: int
+    state: int
+    compute: int
+    process: int
+
+    @property
+    def peak(self) -> int:
+        """The largest resident set: everything, the whole mapped file included."""
+        return self.file + self.repacked + self.cache + self.state + self.compute + self.process
+
+    @property
+    def needed(self) -> int:
+        """What must be there at once: of repacked weights the copy only, for the file's pages can be dropped."""
+        return self.peak - self.repacked
+
+    def fits(self, available: int) -> Fit:
+        """Tell whether that runs in a machine with so much memory, of which a tenth is left to others."""
+        usable = available * (1 - _FOR_THE_SYSTEM)
+        if self.peak <= usable:
+            return Fit.YES
+        return Fit.TIGHT if self.needed <= usable else Fit.NO
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryModel:
+    """Everything about a model's memory but its weights; `failure` says why libllama could not be asked."""
+
+    answer: Answer | None
+    failure: str | None = None
+
+    @property
+    def caches(self) -> Caches | None:
+        """What the first setting allocates."""
+        return self.answer.settings[0] if self.answer else None
+
+    def of(self, plan: QuantizationPlan, *, tied: bool) -> Memory | None:
+        """Add the weights of a planned file; None where libllama could not be asked."""
+        if self.answer is None or self.caches is None or self.caches.failure:
+            return None
+        repacked = set(self.answer.repacked)
+        return Memory(
+            file=plan.bytes_after,
+            repacked=sum(
+                tensor.bytes_after
+                for tensor in plan.tensors
+                if _is_multiplied(tensor.name, tied=tied) and _matrix(tensor.shape, tensor.to) in repacked
+            ),
+            cache=self.caches.cache,
+            state=self.caches.state,
+            compute=self.caches.compute + self.caches.output,
+            process=self.answer.process + CHAT_BYTES,
+        )
+
+
+def ask(subject: Subject, surveyed: Sequence[Surveyed], settings: Sequence[Setting]) -> MemoryModel:
+    """Ask libllama about a model; a failure is part of the answer, for the sizes are worth showing without it."""
+    shapes = {tensor.shape for header in subject.headers for tensor in header.tensors if 2 <= len(tensor.shape) <= 3}
+    types = {tensor.to for each in surveyed if each.plan for tensor in each.plan.tensors if tensor.to.is_quantized}
+    matrices = sorted({_matrix(shape, kind) for shape in shapes for kind in types if not shape[0] % kind.block_size})
+    try:
+        answer = libllama.ask(subject.file, settings, matrices)
+    except (LlamaCppError, MissingDependencyError) as error:
+        return MemoryModel(None, f"{error}")
+    return MemoryModel(answer, answer.settings[0].failure)
+
+
+def is_tied(names: Iterable[str]) -> bool:
+    """Tell whether the embeddings serve as the output layer too."""
+    return "output.weight" not in set(names)
+
+
+def _matrix(shape: tuple[int, ...], kind: TensorType) -> Matrix:
+    return Matrix(int(kind), shape[0], shape[1] if len(shape) > 1 else 1, shape[2] if len(shape) > 2 else 1)
+
+
+def _is_multiplied(name: str, *, tied: bool) -> bool:
+    """Tell whether a weight is a factor of products; embeddings are looked up, row by row."""
+    return name not in _LOOKED_UP or (tied and name == "token_embd.weight")

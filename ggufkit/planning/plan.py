@@ -1,0 +1,202 @@
+"""The whole plan of a model: one line for every type, and which of them to take."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ggufkit.llamacpp import cpu
+from ggufkit.llamacpp.memory import Caches, Setting
+from ggufkit.llamacpp.speed import Speeds
+from ggufkit.planning import advice, memory, quality, speed, survey
+from ggufkit.planning.advice import Advice
+from ggufkit.planning.memory import Fit, Memory, MemoryModel
+from ggufkit.planning.quality import Quality
+from ggufkit.planning.remote import RemoteGguf
+from ggufkit.planning.row import Row
+from ggufkit.planning.subject import Origin, Subject, opened
+from ggufkit.planning.survey import Surveyed
+from ggufkit.quantization.plan import QuantizeOptions
+from ggufkit.quantization.types import TYPES, QuantizationType
+
+DEFAULT_CONTEXT = 8192  # as `ggufkit chat`, or what the model was trained for, if that is less
+_OTHER_CONTEXTS = (2048, 8192, 32768, 131072)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What to plan for. Sizes in bytes; None means this machine's.
+
+    Attributes:
+        context_size: tokens; None: what `ggufkit chat` takes, 0: what the model was trained for.
+        cache_type_k: ggml type of the keys, in lower case.
+        cache_type_v: ggml type of the values.
+        flash_attention: auto, on or off.
+        batch_size: tokens handed over at once.
+        micro_batch_size: tokens computed at once.
+        ram: the memory of the machine that it shall run on.
+        vram: the memory of its GPU; None: not asked for.
+        threads: for the speed; None: the physical cores that we may use.
+        measure_speed: False leaves the speed out.
+        measure_again: do not only believe what was measured on this machine before.
+        types: which types to plan for.
+        quantize: as for quantizing; an importance matrix here is counted into the sizes.
+    """
+
+    context_size: int | None = None
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    flash_attention: str = "auto"
+    batch_size: int = 2048
+    micro_batch_size: int = 512
+    ram: int | None = None
+    vram: int | None = None
+    threads: int | None = None
+    measure_speed: bool = True
+    measure_again: bool = False
+    types: Sequence[QuantizationType] = TYPES
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """What is known about a model before anything is done. Bytes, bits per weight, nats, tokens per second."""
+
+    source: str
+    origin: Origin
+    architecture: str
+    model: str  # its fingerprint, by which own measurements are found
+    elements: int
+    source_bytes: int
+    download_bytes: int
+    context_size: int
+    training_context: int | None
+    ram: int
+    vram: int | None
+    caches: tuple[Caches, ...]  # of the setting asked for, then of some other context sizes
+    memory_failure: str | None
+    rows: tuple[Row, ...]  # the largest file first
+    refused: Mapping[str, str]  # types that cannot be made, and why
+    advice: Advice | None
+    ready: tuple[RemoteGguf, ...]
+    speeds: Speeds | None
+    warnings: tuple[str, ...]
+
+
+def plan(source: str | Path, options: PlanOptions | None = None) -> ModelPlan:
+    """Plan for a checkpoint folder, a GGUF file, or a repository on the hub. Reads, or fetches, headers only.
+
+    Raises:
+        CheckpointError, GgufFileError: the source is not there, incomplete or malformed.
+        UnsupportedArchitectureError: no spec of ours converts it, so nothing can be planned before that is done.
+        HubError: the repository cannot be read.
+        MissingDependencyError: llama.cpp is not built.
+    """
+    options = options or PlanOptions()
+    with opened(str(source)) as subject:
+        surveyed = survey.survey(subject, options.types, options.quantize)
+        settings = _settings(subject, options)
+        asked = memory.ask(subject, surveyed, settings)
+        # Last and alone, for whatever else is running would be measured with it.
+        speeds = speed.machine_speeds(options.threads, again=options.measure_again) if options.measure_speed else None
+        return _assemble(subject, options, surveyed, asked, speeds, settings[0].context_size)
+
+
+def _settings(subject: Subject, options: PlanOptions) -> list[Setting]:
+    trained = subject.headers[0].metadata.get(f"{subject.architecture}.context_length")
+    most = trained if isinstance(trained, int) and trained > 0 else DEFAULT_CONTEXT
+    wanted = min(most, DEFAULT_CONTEXT) if options.context_size is None else options.context_size or most
+    return [
+        Setting(
+            size,
+            options.cache_type_k,
+            options.cache_type_v,
+            options.flash_attention,
+            options.batch_size,
+            options.micro_batch_size,
+        )
+        for size in (wanted, *(size for size in _OTHER_CONTEXTS if size <= most and size != wanted))
+    ]
+
+
+def _assemble(
+    subject: Subject,
+    options: PlanOptions,
+    surveyed: Sequence[Surveyed],
+    asked: MemoryModel,
+    speeds: Speeds | None,
+    context_size: int,
+) -> ModelPlan:
+    ram = options.ram if options.ram is not None else cpu.usable_memory()
+    model = quality.fingerprint(subject.headers)
+    measured = quality.measured(model, _folders(subject))
+    tied = memory.is_tied(tensor.name for header in subject.headers for tensor in header.tensors)
+    rows = []
+    for each in surveyed:
+        if each.plan is None:
+            continue
+        takes = asked.of(each.plan, tied=tied)
+        rows.append(
+            Row(
+                type=each.type,
+                plan=each.plan,
+                needs_imatrix=each.needs_imatrix,
+                memory=takes,
+                fit=takes.fits(ram) if takes else None,
+                fits_vram=_fits_vram(takes, options.vram),
+                quality=_quality(each, measured, options),
+                tokens_per_second=(
+                    speed.tokens_per_second(each.plan, speeds, subject.headers[0].metadata) if speeds else None
+                ),
+                disk=_disk(subject, each.plan.bytes_before, each.plan.bytes_after),
+            )
+        )
+    rows.sort(key=lambda row: -row.plan.bytes_after)
+    answer = asked.answer
+    return ModelPlan(
+        source=subject.name,
+        origin=subject.origin,
+        architecture=subject.architecture,
+        model=model,
+        elements=sum(header.elements for header in subject.headers),
+        source_bytes=subject.source_bytes,
+        download_bytes=subject.download_bytes,
+        context_size=context_size,
+        training_context=answer.training_context if answer else None,
+        ram=ram,
+        vram=options.vram,
+        caches=answer.settings if answer else (),
+        memory_failure=asked.failure,
+        rows=tuple(rows),
+        refused={each.type.name: each.refusal for each in surveyed if each.refusal},
+        advice=advice.advise(subject, rows),
+        ready=subject.ready,
+        speeds=speeds,
+        warnings=subject.warnings,
+    )
+
+
+def _folders(subject: Subject) -> list[Path]:
+    """Name the folders where measurements of this model may lie."""
+    if subject.origin.is_remote:
+        return []
+    path = Path(subject.name)
+    return [path if path.is_dir() else path.absolute().parent]
+
+
+def _quality(each: Surveyed, measured: Mapping[tuple[str, bool], Quality], options: PlanOptions) -> Quality | None:
+    imatrix = each.needs_imatrix or options.quantize.imatrix is not None
+    name = each.type.name
+    own = measured.get((name, imatrix)) or measured.get((name, not imatrix))
+    return own or quality.prior(name, with_imatrix=imatrix)
+
+
+def _fits_vram(takes: Memory | None, vram: int | None) -> Fit | None:
+    """Tell whether all of it fits in a GPU, which holds no mapped file and no second copy of weights."""
+    if takes is None or vram is None:
+        return None
+    return Fit.YES if takes.file + takes.cache + takes.state + takes.compute <= vram else Fit.NO
+
+
+def _disk(subject: Subject, intermediate: int, output: int) -> int:
+    """Sum up the bytes that must be free on the way: what is downloaded, the F16 file in between, the result."""
+    return subject.download_bytes + (intermediate if subject.origin.is_checkpoint else 0) + output
