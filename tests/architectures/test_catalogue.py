@@ -1,44 +1,60 @@
-"""The catalogue is consistent with itself and with the names that GGUF defines."""
+"""The catalogue is consistent with itself, with the names that GGUF defines, and with what transformers assumes."""
 
+import importlib.util
 import re
+from types import ModuleType
 
-import gguf
 import pytest
 
-from ggufkit import architectures
-from ggufkit.architectures import CATALOGUE, ArchSpec, Rule, nearest, spec_for
+from ggufkit.architectures import CATALOGUE, ArchSpec, names, nearest, spec_for, tensors
+from ggufkit.conversion.tensors import written_targets
 from ggufkit.errors import UnsupportedArchitectureError
+from ggufkit.llamacpp.find import find_source
+
+
+@pytest.fixture(scope="module")
+def gguf() -> ModuleType:
+    """Load the names that GGUF defines from the pinned source: the package on PyPI lags behind it."""
+    place = importlib.util.spec_from_file_location("constants", find_source() / "gguf-py" / "gguf" / "constants.py")
+    module = importlib.util.module_from_spec(place)
+    place.loader.exec_module(module)
+    return module
 
 
 def targets(spec: ArchSpec) -> set[str]:
-    """Every GGUF name that the spec can write, without .weight or .bias."""
-    names: set[str] = set()
-    for entry in {pattern: entry for table in spec.tensors for pattern, entry in table.items()}.values():
-        if isinstance(entry, Rule):
-            names.update(entry.targets)
-        elif entry is not None:
-            names.add(entry)
-    return names
+    """Every GGUF name that the spec can write, `{b}` for the block, with a suffix only where the rule has one."""
+    return {name.removesuffix("?") for name in written_targets(spec)}
 
 
-@pytest.mark.parametrize("spec", CATALOGUE, ids=lambda spec: spec.name)
+def bare(name: str) -> str:
+    return tensors.bare(name.replace("{b}", "0"))
+
+
+def sources(spec: ArchSpec) -> list[str]:
+    """Every path of a checkpoint that the spec has a rule for."""
+    keys = {key for table in spec.tensors for key in table}
+    return [path for key in keys for path in ((key,) if isinstance(key, str) else key)]
+
+
+@pytest.mark.parametrize("spec", CATALOGUE, ids=lambda spec: f"{spec.name}-{spec.hf_architectures[0]}")
 class TestEverySpec:
-    def test_its_targets_are_tensors_that_gguf_knows_for_it(self, spec: ArchSpec) -> None:
+    def test_its_targets_are_tensors_that_gguf_knows_for_it(self, spec: ArchSpec, gguf: ModuleType) -> None:
         [architecture] = [number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == spec.name]
         known = {gguf.TENSOR_NAMES[tensor].replace("{bid}", "{b}") for tensor in gguf.MODEL_TENSORS[architecture]}
         # exp_probs_b is written as "exp_probs_b.bias": the suffix is part of the rule
-        assert {name.removesuffix(".bias") for name in targets(spec)} - known == set()
+        assert {name.removesuffix(".bias").removesuffix(".weight") for name in targets(spec)} - known == set()
 
-    def test_its_requirements_and_shapes_are_of_tensors_that_it_can_write(self, spec: ArchSpec) -> None:
-        writable = {name.removesuffix(".bias") for name in targets(spec)}
-        tied = {"output"}  # the shared table of shapes has it, an architecture that ties its output does not
-        required = {name for part in (spec.required, spec.dense, spec.sparse) for names in part for name in names}
-        shaped = {name for table in spec.shapes for name in table}
-        assert {name.removesuffix(".weight").removesuffix(".bias") for name in shaped} - tied == writable - tied
-        assert required <= shaped
+    def test_its_targets_have_shapes(self, spec: ArchSpec) -> None:
+        assert [
+            name for name in targets(spec) if tensors.weight_shape(name.replace("{b}", "0"), spec.shapes) is None
+        ] == []
+
+    def test_what_it_says_of_tensors_is_of_some_that_it_writes(self, spec: ArchSpec) -> None:
+        said = {*spec.shapes, *spec.types, *spec.kind_of, *(name for names_ in spec.either for name in names_)}
+        assert {tensors.bare(name) for name in said} - {bare(name) for name in targets(spec)} == set()
 
     def test_no_two_patterns_match_one_name(self, spec: ArchSpec) -> None:
-        patterns = {pattern for table in spec.tensors for pattern in table}
+        patterns = [names.stripped(path) for path in sources(spec)]
         for pattern in patterns:
             name = pattern.format(b=7, e=3)
             matching = [
@@ -48,8 +64,14 @@ class TestEverySpec:
             ]
             assert matching == [pattern]
 
-    def test_its_defaults_are_for_architectures_that_it_converts(self, spec: ArchSpec) -> None:
-        assert set(spec.defaults) <= set(spec.hf_architectures)
+    def test_its_metadata_are_keys_that_gguf_knows(self, spec: ArchSpec, gguf: ModuleType) -> None:
+        known = set(re.findall(r"'\{arch\}\.([^']+)'", repr(vars_of(gguf.Keys))))
+        assert {key for table in spec.metadata for key in table} - known == set()
+
+
+def vars_of(keys: type) -> list[object]:
+    """The strings in gguf's nested classes of metadata keys."""
+    return [vars_of(value) if isinstance(value, type) else value for value in vars(keys).values()]
 
 
 def test_an_architecture_has_one_spec() -> None:
@@ -63,13 +85,21 @@ def test_unknown_architectures_get_their_neighbours() -> None:
     assert nearest("Qwen4ForCausalLM", also=["Qwen4ForCausalLm"])[0] == "Qwen4ForCausalLm"
 
 
-@pytest.mark.oracle
-@pytest.mark.parametrize("name", architectures.hf_architectures())
-def test_defaults_are_those_of_transformers(name: str) -> None:
-    """What we assume for a key that config.json omits is what transformers assumes."""
-    import transformers
+def default_tables() -> list[tuple[str, str]]:
+    return [(spec.hf_architectures[0], model_type) for spec in CATALOGUE for model_type in spec.defaults]
 
-    defaults = dict(spec_for(name).defaults[name])
-    config = getattr(transformers, name.replace("ForCausalLM", "Config"))().to_dict()
-    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
-    assert {key: config[key] for key in defaults} == defaults
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("architecture", "model_type"), default_tables())
+def test_defaults_are_those_of_transformers(architecture: str, model_type: str) -> None:
+    """What we assume for a key that config.json omits is what transformers assumes."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        pytest.skip(f"transformers does not know {model_type}")
+    config = CONFIG_MAPPING[model_type]()
+    rope = getattr(config, "rope_parameters", None) or {}
+    known = {**rope, **rope.get("full_attention", {})}
+    known["rope_local_base_freq"] = rope.get("sliding_attention", {}).get("rope_theta")
+    defaults = spec_for(architecture).defaults[model_type]
+    assert {key: getattr(config, key) if hasattr(config, key) else known.get(key) for key in defaults} == dict(defaults)
