@@ -128,6 +128,10 @@ OTHER_KIND = {
     "attention": "recurrent",
     "recurrent": "attention",
     "prediction": "trunk",  # told by the planner
+    "first": "later",
+    "later": "first",
+    "gated": "plain",
+    "plain": "gated",
 }
 
 # Matrices that llama.cpp's converter leaves in float32 whatever the output type (conversion/base.py: prepare_tensors).

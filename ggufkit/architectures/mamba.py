@@ -69,7 +69,7 @@ MAMBA = ArchSpec(
     spellings=SPELLINGS,
     defaults={"mamba": MAMBA_DEFAULTS, "falcon_mamba": {**MAMBA_DEFAULTS, "mixer_rms_eps": 1e-6}},
     extra_tensors=no_conv_bias("use_conv_bias", "inner"),
-    vocabulary=Vocabulary.AUTO,
+    vocabulary=Vocabulary.MAMBA,
     remarks=mamba_remarks,
 )
 
@@ -84,7 +84,7 @@ MAMBA2 = ArchSpec(
     spellings=SPELLINGS,
     defaults={"mamba2": {**DEFAULTS, "state_size": 128, "n_groups": 8, "head_dim": 64, "tie_word_embeddings": False}},
     extra_tensors=no_conv_bias("use_conv_bias", "inner+2*groups*state"),
-    vocabulary=Vocabulary.AUTO,
+    vocabulary=Vocabulary.MAMBA_2,
     remarks=remarks,
 )
 
