@@ -209,15 +209,13 @@ def _remove_leftovers(target: Path, *, partial: bool = True) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed runs left in a folder: temporary files and locks that nobody holds any more."""
     for file in folder.glob(".*.ggufkit-part"):
-        if (found := _TEMPORARY.fullmatch(file.name)) and not _is_alive(int(found["pid"])):
+        if (found := _TEMPORARY.fullmatch(file.name)) and not is_alive(int(found["pid"])):
             with contextlib.suppress(OutputError, OSError), _locked(folder / found["name"]):
-                if file.is_dir():
-                    shutil.rmtree(file)
-                else:
-                    file.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this number runs; it may be another than the one that was meant."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

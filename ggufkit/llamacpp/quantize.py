@@ -1,5 +1,6 @@
 """The program llama-quantize: its command line, what it prints, and one call that runs it."""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -189,3 +190,19 @@ def quantize(options: Options, on_tensor: Callable[[int, int], None] | None = No
             raise
         return report
     return parse(lines)
+
+
+def offered() -> tuple[TypeLine, ...]:
+    """Ask the program which types it knows.
+
+    Raises:
+        MissingDependencyError: llama.cpp is not built.
+        LlamaCppError: it printed no list.
+    """
+    lines: list[str] = []
+    with contextlib.suppress(LlamaCppError):  # it ends with status 1 after its help
+        run([find().tool(TOOL), "--help"], on_line=lines.append)
+    types = parse_types("\n".join(lines))
+    if not types:
+        raise LlamaCppError(f"{TOOL} --help lists no types", hint="ggufkit doctor")
+    return types

@@ -49,21 +49,20 @@ def part_names(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{stem}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
 
 
-def check_loads(source: Path, headers: Sequence[GgufHeader] | None = None) -> None:
+def check_loads(source: Path, *, called: Path | None = None) -> None:
     """Refuse a model that llama.cpp cannot load, which llama-quantize would not notice: it asks for no tensor by name.
 
-    Reads no weights: a header with a hole behind it is enough.
+    Reads no weights: a header with a hole behind it is enough, `called` what people know it by.
 
     Raises:
         GgufFileError: with llama.cpp's own words.
     """
-    first = (headers or read_model(source))[0]
+    first = read_header(source)
     if first.metadata.get("general.architecture") in _NOT_LOADED_ALONE:
         return
     if reason := load_check.why_not(source):
-        raise GgufFileError(
-            f"llama.cpp cannot load {source}: {reason}", hint="convert it again, or get it from its source"
-        )
+        what = source if called is None else f"what {called} converts to"
+        raise GgufFileError(f"llama.cpp cannot load {what}: {reason}", hint="get the model from its source again")
 
 
 def doubts_about_type(headers: Sequence[GgufHeader], *, allow_requantize: bool) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ class QuantizationType:
     @property
     def gains_from_imatrix(self) -> bool:
         """Whether an importance matrix makes a visible difference: at the usual 4 bits and below."""
-        return self.needs_imatrix or (self.base.is_quantized and self.base.bits_per_weight < _GAINFUL_BITS)
+        uses_it = self.base.is_quantized and self.base not in _BLIND
+        return self.needs_imatrix or (uses_it and self.base.bits_per_weight < _GAINFUL_BITS)
 
     @property
     def ollama(self) -> bool:
@@ -42,6 +43,8 @@ class QuantizationType:
 
 _T = TensorType
 _GAINFUL_BITS = 5.0
+# Their encoders do not look at it (ggml-quants.c).
+_BLIND = {_T.MXFP4, _T.TQ1_0, _T.TQ2_0, _T.Q1_0, _T.Q2_0}
 _YOUNGER_THAN_OLLAMA = {_T.Q1_0, _T.Q2_0}
 
 # Largest first. The bits and the needs are the ones that `llama-quantize --dry-run` reports; a test asks it again.

@@ -19,7 +19,7 @@ import pytest
 import tiny_gguf
 
 from ggufkit import cli
-from ggufkit.cli.quantize import output_paths, sort_arguments
+from ggufkit.cli._quantize_arguments import output_paths, sort_arguments
 from ggufkit.errors import UsageError
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.llamacpp.find import VARIABLE
@@ -138,7 +138,7 @@ def test_it_says_what_it_made(ggufkit: Callable[..., Ran], here: Path):
     ran = ggufkit("Q4_K_M", "model-F16.gguf")
     assert (ran.code, ran.err) == (0, "")
     first, second = ran.out.splitlines()
-    assert first.startswith("model-Q4_K_M.gguf: 2.70 MB -> 829.63 kB, 16.02 -> 4.90 bits per weight, in ")
+    assert first.startswith("model-Q4_K_M.gguf: 2.70 MB -> 829.73 kB, 16.02 -> 4.90 bits per weight, in ")
     assert second == "  tensors: 13 Q4_K, 5 F32, 3 Q6_K"
     assert names(here) == {"model-F16.gguf", "model-Q4_K_M.gguf"}
 
@@ -230,6 +230,10 @@ def test_the_list_of_types(ggufkit: Callable[..., Ran]):
         "needs_imatrix": False,
         "good_for": "full precision, for tests",
         "block_size": 1,
+        "alias_of": None,
+        "gains_from_imatrix": False,
+        "ollama": True,
+        "in_this_build": True,
     }
 
 

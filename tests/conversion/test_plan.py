@@ -41,7 +41,7 @@ def adding(name: str, shape: tuple[int, ...]) -> Callable[[Weights], None]:
         (adding("model.layers.2.input_layernorm.weight", (32,)), "beyond config.json's 2 layers"),
         (
             adding("lm_head.weight", (100, 32)),
-            r"output\.weight of shape \(100, 32\), but config\.json says \(257, 32\)",
+            r"output\.weight of shape \(100, 32\), but config\.json says \(258, 32\)",
         ),
         (adding("model.layers.0.self_attn.q_proj.weight", (30, 32)), r"'model\.layers\.0\.self_attn\.q_proj\.weight'"),
         (adding("model.norm.bias", (0,)), r"tensor 'model\.norm\.bias' is empty"),

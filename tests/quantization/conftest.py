@@ -15,5 +15,5 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_gguf.write_model(folder / "even-F32.gguf", dtype=np.float32)
     tiny_gguf.write_model(folder / "odd-F16.gguf", feed_forward=288)
     tiny_gguf.write_model(folder / "ragged-F16.gguf", hidden=264, feed_forward=40)
-    tiny_gguf.write_model(folder / "aligned-F16.gguf", alignment=64)
+    tiny_gguf.write_model(folder / "aligned-F16.gguf", alignment=256)
     return folder

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, KEY_VALUE_HEADS = 32, 64, 2, 4, 2
 ALPHABET = [chr(b) for b in [*range(33, 127), *range(161, 173), *range(174, 256)]]
 ALPHABET += [chr(256 + i) for i in range(256 - len(ALPHABET))]
-TOKENS = ["<|endoftext|>", *ALPHABET]
+TOKENS = ["<|endoftext|>", *ALPHABET, "th"]
 VOCABULARY = len(TOKENS)
 _QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -88,7 +88,7 @@ def shard(folder: Path, parts: int = 2) -> list[Path]:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write a byte-level BPE tokenizer without merges, cut as Qwen 2 cuts."""
+    """Write a byte-level BPE tokenizer with one merge (llama.cpp loads none without), cut as Qwen 2 cuts."""
     special = {"id": 0, "content": TOKENS[0], "special": True, "normalized": False}
     pieces = [
         {"type": "Split", "pattern": {"Regex": _QWEN2_SPLIT}, "behavior": "Isolated", "invert": False},
@@ -100,7 +100,7 @@ def write_tokenizer(folder: Path) -> None:
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": pieces},
         "decoder": {"type": "ByteLevel"},
-        "model": {"type": "BPE", "vocab": {token: index for index, token in enumerate(TOKENS)}, "merges": []},
+        "model": {"type": "BPE", "vocab": {token: index for index, token in enumerate(TOKENS)}, "merges": ["t h"]},
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": TOKENS[0]}))

@@ -40,7 +40,7 @@ def weights(hidden: int = 256, feed_forward: int = 512, vocabulary: int = 320) -
 def write_model(
     path: Path, *, hidden: int = 256, feed_forward: int = 512, dtype: Any = np.float16, alignment: int | None = None
 ) -> Path:
-    """Write a Llama that llama-quantize accepts; one with odd widths cannot take every type."""
+    """Write a Llama that llama.cpp loads; one with odd widths cannot take every type."""
     random = np.random.default_rng(hidden + feed_forward)
     shapes = weights(hidden, feed_forward)
     writer = gguf.GGUFWriter(path, "llama")
@@ -53,7 +53,9 @@ def write_model(
     writer.add_head_count(4)
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if dtype == np.float16 else gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_vocab_size(shapes["token_embd.weight"][0])
     writer.add_token_list([f"t{number}" for number in range(shapes["token_embd.weight"][0])])
     for name, shape in shapes.items():
         tensor = random.standard_normal(shape) * 0.05
@@ -97,6 +99,8 @@ def write_experts(path: Path, matrix: Path, *, experts: int = 4) -> tuple[Path, 
     writer.add_expert_count(experts)
     writer.add_expert_used_count(2)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_vocab_size(320)
     writer.add_token_list([f"t{number}" for number in range(320)])
     shapes = {name: shape for name, shape in weights().items() if ".ffn_" not in name or "norm" in name}
     for block in range(BLOCKS):

@@ -1,0 +1,109 @@
+"""Looking at what was written before it gets its name: llama-quantize's status 0 is no proof."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ggufkit.crew import work_through
+from ggufkit.errors import GgufFileError, VerificationError
+from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
+from ggufkit.gguf_file.windowed_file import opened
+from ggufkit.llamacpp import ggml
+from ggufkit.quantization.plan import QuantizationPlan
+from ggufkit.quantization.planned import stripped
+from ggufkit.quantization.types import COPY
+
+_PIECE = 1 << 20
+
+
+def check_output_files(plan: QuantizationPlan, written: Sequence[Path], output: Path, *, threads: int) -> None:
+    """Compare the files with the plan: headers, tensors and their types, extents, and finite scales in every block.
+
+    `output` is the name that they are to have.
+
+    Raises:
+        VerificationError: saying what is not as planned.
+    """
+    headers = [_read(path, output) for path in written]
+    for part, header in enumerate(headers):
+        _check_tensors(plan, part, header, output)
+        _check_extent(header, output)
+    _check_metadata(plan, headers[0], output)
+    _check_scales(headers, output, threads)
+
+
+def _read(path: Path, output: Path) -> GgufHeader:
+    try:
+        return read_header(path)
+    except GgufFileError as error:
+        raise VerificationError(f"llama-quantize ended well, but {output} would not be whole: {error}") from error
+
+
+def _check_tensors(plan: QuantizationPlan, part: int, header: GgufHeader, output: Path) -> None:
+    planned = {t.name: (stripped(t.shape), t.to) for t in plan.tensors if t.part == part}
+    found = {tensor.name: (stripped(tensor.shape), tensor.type) for tensor in header.tensors}
+    if different := sorted(name for name in planned.keys() | found.keys() if planned.get(name) != found.get(name)):
+        raise VerificationError(
+            f"llama-quantize ended well, but {len(different)} tensors of {output} would not be what it had announced,"
+            f" as {different[0]!r}"
+        )
+
+
+def _check_extent(header: GgufHeader, output: Path) -> None:
+    end = max((tensor.offset + tensor.size for tensor in header.tensors), default=header.data_offset)
+    if header.file_size - end not in range(header.alignment):
+        raise VerificationError(
+            f"llama-quantize ended well, but {output} would be {header.file_size:,} bytes long,"
+            f" {header.file_size - end:,} behind the last tensor"
+        )
+
+
+def _check_metadata(plan: QuantizationPlan, header: GgufHeader, output: Path) -> None:
+    """The type in the file is the one that was asked for, and no key of the source is lost."""
+    before = read_header(plan.source).metadata
+    lost = [key for key in before if key not in header.metadata and not key.startswith("split.")]
+    said = header.metadata.get("general.file_type")
+    if lost:
+        raise VerificationError(f"llama-quantize ended well, but {output} would lack the key {lost[0]!r}")
+    if plan.type is not COPY and said != plan.type.number:
+        raise VerificationError(
+            f"llama-quantize ended well, but {output} would say that its general.file_type is {said},"
+            f" expected {plan.type.number} ({plan.type.name})"
+        )
+
+
+def _check_scales(headers: Sequence[GgufHeader], output: Path, threads: int) -> None:
+    """Let libggml look at every block, whole rows at a time; without libggml, llama-quantize's own look must do."""
+    library = ggml.load()
+    if library is None:
+        return
+    buffers = threading.local()
+    with contextlib.ExitStack() as stack:
+        descriptors = {header.path: stack.enter_context(opened(header.path)).descriptor for header in headers}
+
+        def look(piece: tuple[Path, TensorInfo, int, int]) -> int:
+            path, tensor, start, size = piece
+            if not hasattr(buffers, "room") or buffers.room.size < size:
+                buffers.room = np.empty(max(size, _PIECE), np.uint8)
+            content = buffers.room[:size]
+            read = os.preadv(descriptors[path], [content.data], start)
+            if read != size or not library.is_valid(content, int(tensor.type)):
+                raise VerificationError(
+                    f"llama-quantize ended well, but tensor {tensor.name!r} of {output} would hold what is not finite"
+                )
+            return size
+
+        work_through(_pieces(headers), look, threads=threads, report=lambda _: None)
+
+
+def _pieces(headers: Sequence[GgufHeader]) -> Iterator[tuple[Path, TensorInfo, int, int]]:
+    for header in headers:
+        for tensor in header.tensors:
+            block = tensor.type.block_bytes
+            step = max(block, _PIECE // block * block)
+            for start in range(0, tensor.size, step):
+                yield header.path, tensor, tensor.offset + start, min(step, tensor.size - start)

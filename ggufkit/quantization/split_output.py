@@ -1,0 +1,86 @@
+"""A model in several files that are whole together or not there: they take their names one by one, the first one last.
+
+Only the first part makes a model of the others, so without it there is none. All are written and checked in a hidden
+folder; a run that finds such a folder, complete and left by a dead one, ends what that one had begun.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ggufkit.errors import OutputError
+from ggufkit.files import PlannedFile, atomic_output, check_space, is_alive
+
+_COMPLETE = "complete"
+
+
+@contextlib.contextmanager
+def atomic_parts(parts: Sequence[Path], sizes: Sequence[int]) -> Iterator[Path]:
+    """Yield a folder to write files with these names into; when the block ends well, they go where they belong.
+
+    Raises:
+        OutputError: no space, no permission, or another process is writing the same model.
+    """
+    first = parts[0]
+    check_space([PlannedFile(path, size) for path, size in zip(parts, sizes, strict=True)])
+    # The lock on the first part is that of the whole; its empty temporary file makes way for the real one.
+    with _as_output_error(first), atomic_output(first) as claim:
+        folder = claim.with_suffix(".ggufkit-parts")
+        _finish_dead_runs(parts)
+        folder.mkdir()
+        try:
+            yield folder
+            for path in parts:
+                _sync(folder / path.name)
+            (folder / _COMPLETE).touch()
+            _sync(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        _place(folder, parts, claim)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def finish_dead_runs(parts: Sequence[Path]) -> None:
+    """End what a killed run had begun: place its parts if all were complete, else remove them."""
+    with contextlib.suppress(OutputError):
+        _finish_dead_runs(parts)
+
+
+def _finish_dead_runs(parts: Sequence[Path]) -> None:
+    for folder in parts[0].parent.glob(f".{parts[0].name}.*.ggufkit-parts"):
+        process = folder.name.removesuffix(".ggufkit-parts").rpartition(".")[2]
+        if process.isdigit() and not is_alive(int(process)):
+            if (folder / _COMPLETE).exists():
+                _place(folder, parts, None)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place(folder: Path, parts: Sequence[Path], claim: Path | None) -> None:
+    """Move the parts to their names; `claim` is the temporary file that its owner renames to the first one."""
+    first = parts[0]
+    if (folder / first.name).exists():
+        first.unlink(missing_ok=True)  # from here on the old model is none, so its other parts may be replaced
+    for path in parts[1:]:
+        if (folder / path.name).exists():
+            (folder / path.name).replace(path)
+    if (folder / first.name).exists():
+        (folder / first.name).replace(claim or first)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _as_output_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint="write elsewhere with -o") from error
