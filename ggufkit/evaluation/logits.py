@@ -27,13 +27,18 @@ NAME = "logits"
 DEFAULT_TOKENS = 160
 _LENGTHS = (0.1, 0.3, 0.6, 1.0)  # of the prompts, as shares of the longest
 
-# NMSE that arithmetic alone may cause, by the coarsest type of a matrix: ggml multiplies 16-bit and 8-bit matrices by
-# activations that it rounds to the same type. Below 8 bits the weights differ, and only nonsense is refused.
-_LIMITS = {TensorType.F32: 2.5e-5, TensorType.F16: 1e-3, TensorType.BF16: 5e-3, TensorType.Q8_0: 2e-2}
+# NMSE that arithmetic alone may cause, by the coarsest type of a matrix, and how many times the NMSE of transformers'
+# own bfloat16, in which chaos shows (routers that choose other experts, say): ggml multiplies 16-bit and 8-bit matrices
+# by activations that it rounds to the same type. Below 8 bits the weights differ, and only nonsense is refused.
+_LIMITS = {
+    TensorType.F32: (2.5e-5, 0.0),
+    TensorType.F16: (1e-4, 0.5),
+    TensorType.BF16: (1e-3, 2.0),
+    TensorType.Q8_0: (2e-2, 4.0),
+}
+_LARGEST_LIMIT = 0.1  # of those above
 _LIMIT_FINE, _LIMIT_COARSE = 0.5, 1.0
 _FINE = 0.1  # typical error of a tensor of Q4 and finer
-# Chaos in a model (routers that choose other experts, say) shows in transformers' own bfloat16 as well.
-_TIMES_BFLOAT16 = 4.0
 # Mean divergence in nats, and what to call it.
 GRADES = (
     (1e-4, "indistinguishable"),
@@ -76,7 +81,7 @@ def check_logits(
     yardstick = distance(wanted["float32"], wanted["bfloat16"])
     in_bfloat16 = distance(wanted["bfloat16"], found)
     coarsest = coarsest_type(parts)
-    limit = max(limit_for(coarsest), _TIMES_BFLOAT16 * yardstick.nmse)
+    limit = limit_for(coarsest, yardstick.nmse)
     figures = {
         "prompts": [len(prompt) for prompt in prompts],
         "against_float32": asdict(ours),
@@ -141,10 +146,11 @@ def coarsest_type(parts: Sequence[GgufHeader]) -> TensorType:
     )
 
 
-def limit_for(kind: TensorType) -> float:
-    """The NMSE above which a file with such matrices fails."""
+def limit_for(kind: TensorType, yardstick: float) -> float:
+    """The NMSE above which a file with such matrices fails; `yardstick` is that of transformers' own bfloat16."""
     if kind in _LIMITS:
-        return _LIMITS[kind]
+        least, times = _LIMITS[kind]
+        return max(least, min(_LARGEST_LIMIT, times * yardstick)) if times and yardstick > 0 else least
     return _LIMIT_FINE if kind in BOUNDS and BOUNDS[kind].typical <= _FINE else _LIMIT_COARSE
 
 

@@ -48,7 +48,8 @@ def verify(
     if not isinstance(architecture, str):
         raise GgufFileError(f"{model} is not a model: it has no key 'general.architecture'")
     with open_checkpoint(checkpoint) as opened:
-        plan, reason = _plan(opened)
+        predicts = any(".nextn." in tensor.name for part in parts for tensor in part.tensors)
+        plan, reason = _plan(opened, mtp=predicts)
 
         def planned(name: str, check: Callable[[ConversionPlan], Check]) -> Check:
             return check(plan) if plan else Check(name, Grade.SKIPPED, reason)
@@ -75,12 +76,14 @@ def verify(
     return Verification(model, checkpoint, architecture, tuple(checks), time.monotonic() - started)
 
 
-def _plan(checkpoint: Checkpoint) -> tuple[ConversionPlan | None, str]:
+def _plan(checkpoint: Checkpoint, *, mtp: bool) -> tuple[ConversionPlan | None, str]:
     """Plan the conversion to F32, in which nothing is lost; or say why there is no plan."""
     with contextlib.suppress(KeyError):
         if checkpoint.config.get("quantization_config"):
             return None, "the checkpoint's weights are quantized: there is nothing to compare with"
     try:
-        return make_plan(checkpoint, spec_for(checkpoint.config.architecture), OutputType.F32), ""
+        return make_plan(
+            checkpoint, spec_for(checkpoint.config.architecture, checkpoint.config.model_type), OutputType.F32, mtp=mtp
+        ), ""
     except CheckpointError as error:
         return None, str(error)
