@@ -72,13 +72,6 @@ ENCODER: MetadataTable = {
     "classifier.output_labels": named_labels,
 }
 SIZES: SizeTable = {"labels": lambda c: len(labels(c)), "positions": "max_position_embeddings"}
-SHAPES: dict[str, str] = {
-    "position_embd": "positions hidden",
-    "token_types": "type_vocab_size hidden",
-    "cls": "hidden hidden",
-    "cls.norm": "hidden",
-    "cls.output": "labels hidden",
-}
 
 
 def dropped(*names: str) -> TensorTable:

@@ -28,9 +28,6 @@ MAMBA_SHAPES: Mapping[str, str] = {
     "ssm_a": "inner state",
     "ssm_d": "inner",
     "ssm_out": "hidden inner",
-    "ssm_dt_norm": "dt_rank",
-    "ssm_b_norm": "state",
-    "ssm_c_norm": "state",
 }
 MAMBA2_MIXER: TensorTable = {
     "in_proj": "ssm_in",

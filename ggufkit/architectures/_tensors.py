@@ -22,6 +22,12 @@ SHAPES: Mapping[str, str] = {
         ),
         "hidden",
     ),
+    # encoders
+    "position_embd": "positions hidden",
+    "token_types": "type_vocab_size hidden",
+    "cls": "hidden hidden",
+    "cls.norm": "hidden",
+    "cls.output": "labels hidden",
     # attention
     "attn_q": "heads*head hidden",
     "attn_k": "kv_heads*head hidden",

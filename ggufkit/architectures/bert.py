@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import BODY, LAYER_NORM
-from ggufkit.architectures._encoders import ENCODER, SHAPES, SIZES, dropped, require_encoder
+from ggufkit.architectures._encoders import ENCODER, SIZES, dropped, require_encoder
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, TensorTable, Vocabulary, blocks, to
 from ggufkit.architectures._state_ops import SkipRows
@@ -59,7 +59,6 @@ BERT = ArchSpec(
     tensors=(EMBEDDINGS, LAYERS, POOLER, PREDICTIONS),
     biases=BIASES,
     sizes=SIZES,
-    shapes=SHAPES,
     defaults={"bert": DEFAULTS},
     vocabulary=Vocabulary.BERT,
     remarks=remarks,
@@ -87,14 +86,20 @@ DISTIL_LAYERS = blocks(
     },
 )
 DISTIL_EMBEDDINGS = {key: entry for key, entry in EMBEDDINGS.items() if entry != "token_types"}
+DISTIL_DEFAULTS = {
+    **{key: value for key, value in DEFAULTS.items() if key.startswith(("max", "hidden_size", "num_attention"))},
+    "num_hidden_layers": 6,
+    "hidden_dim": 3072,
+}
 DISTILBERT = dataclasses.replace(
     BERT,
     hf_architectures=("DistilBertModel", "DistilBertForMaskedLM"),
     tensors=(DISTIL_EMBEDDINGS, DISTIL_LAYERS, dropped("vocab_transform", "vocab_layer_norm", "vocab_projector")),
     # its norms' epsilon is a constant of the code, and there are no segments
     metadata=(BODY, {"attention.layer_norm_epsilon": lambda c: 1e-12}, ENCODER),  # noqa: ARG005 - a constant
-    spellings={"hidden_size": ("dim",), "intermediate_size": ("hidden_dim",)},
-    defaults={"distilbert": {**DEFAULTS, "num_hidden_layers": 6, "type_vocab_size": None}},
+    spellings={"hidden_size": ("dim",)},
+    sizes={**SIZES, "ff": "hidden_dim"},
+    defaults={"distilbert": DISTIL_DEFAULTS},
 )
 
 

@@ -90,7 +90,7 @@ JAMBA = ArchSpec(
         "head": lambda c: c["hidden_size"] // c["num_attention_heads"],
         "block_kinds": block_kinds,
     },
-    shapes=MAMBA_SHAPES,
+    shapes={**MAMBA_SHAPES, "ssm_dt_norm": "dt_rank", "ssm_b_norm": "state", "ssm_c_norm": "state"},
     defaults={
         "jamba": {
             "rms_norm_eps": 1e-6,

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import BODY, require, require_activation
-from ggufkit.architectures._encoders import ENCODER, GELUS, SHAPES, SIZES, classifier_pooling, dropped
+from ggufkit.architectures._encoders import ENCODER, GELUS, SIZES, classifier_pooling, dropped
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks
@@ -61,14 +61,14 @@ METADATA: MetadataTable = {
     "rope.freq_base_swa": lambda c: rope(c, "sliding_attention")["rope_theta"],
     "rope.scaling.type": lambda c: "none",  # noqa: ARG005 - a constant
     "vocab_size": "vocab_size",
-    "hidden_activation": "hidden_act",
+    "hidden_activation": "hidden_activation",
     "classifier.pooling_type": classifier_pooling,
 }
 
 
 def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation, before the head or in the blocks."""
-    require_activation(config, *GELUS, "silu")
+    require_activation(config, *GELUS, "silu", keys=("hidden_activation",))
     require_activation(config, *GELUS, keys=("classifier_activation",))
     require(config, "llama.cpp has no bias there", norm_bias=False, mlp_bias=False, attention_bias=False)
     return ()
@@ -82,14 +82,14 @@ MODERNBERT = ArchSpec(
     kinds=lambda config, block: "later" if block else "first",  # noqa: ARG005 - the protocol's
     kind_of={"attn_norm": "later"},  # the first block takes the embeddings as they are: they were normed
     sizes=SIZES,
-    shapes={**SHAPES, "ffn_up": "2*ff hidden"},
+    shapes={"ffn_up": "2*ff hidden"},
     ropes=("per-layer",),
     defaults={
         "modernbert": {
             "norm_eps": 1e-5,
             "local_attention": 128,
             "max_position_embeddings": 8192,
-            "hidden_act": "gelu",
+            "hidden_activation": "gelu",
             "classifier_pooling": "cls",
             "rope_theta": 160000.0,
             "rope_local_base_freq": 10000.0,
