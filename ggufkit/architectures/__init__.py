@@ -13,37 +13,52 @@ from typing import Any
 from ggufkit.architectures import _names as names
 from ggufkit.architectures import _tensors as tensors
 from ggufkit.architectures import (
+    afmoe,
     apertus,
     arcee,
     baichuan,
     bert,
     bloom,
     cohere,
+    cohere_moe,
     deepseek,
+    dots1,
     ernie,
+    ernie_moe,
     eurobert,
     exaone,
+    exaone_moe,
     falcon,
     falcon_h1,
     gemma,
     glm,
+    glm_moe,
     gpt2,
+    gpt_oss,
     gptneox,
     granite,
+    granite_moe,
     hrm_text,
     hunyuan,
+    hy_v3,
     internlm,
     jais2,
     jamba,
     lfm2,
+    lfm2_moe,
     llama,
+    llama4,
     mamba,
     minicpm,
+    mistral,
     modernbert,
     mpt,
     nemotron,
     olmo,
+    olmoe,
     qwen,
+    qwen_delta,
+    qwen_moe,
     seed_oss,
     smollm3,
     stablelm,
@@ -55,6 +70,7 @@ from ggufkit.architectures._ops import Array, Op, Shape, Stack
 from ggufkit.architectures._rope import check_rope
 from ggufkit.architectures._sizes import SIZES, derived, shape
 from ggufkit.architectures._spec import ArchSpec, Maybe, Rule, TensorTable, Vocabulary
+from ggufkit.architectures.wrappers import WRAPPERS
 from ggufkit.errors import UnsupportedArchitectureError
 
 __all__ = [
@@ -80,37 +96,52 @@ __all__ = [
 ]
 
 CATALOGUE: tuple[ArchSpec, ...] = (
+    *afmoe.SPECS,
     *apertus.SPECS,
     *arcee.SPECS,
     *baichuan.SPECS,
     *bert.SPECS,
     *bloom.SPECS,
     *cohere.SPECS,
+    *cohere_moe.SPECS,
     *deepseek.SPECS,
+    *dots1.SPECS,
     *ernie.SPECS,
+    *ernie_moe.SPECS,
     *eurobert.SPECS,
     *exaone.SPECS,
+    *exaone_moe.SPECS,
     *falcon.SPECS,
     *falcon_h1.SPECS,
     *gemma.SPECS,
     *glm.SPECS,
+    *glm_moe.SPECS,
     *gpt2.SPECS,
+    *gpt_oss.SPECS,
     *gptneox.SPECS,
     *granite.SPECS,
+    *granite_moe.SPECS,
     *hrm_text.SPECS,
     *hunyuan.SPECS,
+    *hy_v3.SPECS,
     *internlm.SPECS,
     *jais2.SPECS,
     *jamba.SPECS,
     *lfm2.SPECS,
+    *lfm2_moe.SPECS,
     *llama.SPECS,
+    *llama4.SPECS,
     *mamba.SPECS,
     *minicpm.SPECS,
+    *mistral.SPECS,
     *modernbert.SPECS,
     *mpt.SPECS,
     *nemotron.SPECS,
     *olmo.SPECS,
+    *olmoe.SPECS,
     *qwen.SPECS,
+    *qwen_delta.SPECS,
+    *qwen_moe.SPECS,
     *seed_oss.SPECS,
     *smollm3.SPECS,
     *stablelm.SPECS,
@@ -121,13 +152,16 @@ CATALOGUE: tuple[ArchSpec, ...] = (
 
 def hf_architectures() -> list[str]:
     """List every Hugging Face architecture that a spec converts, sorted."""
-    return sorted(name for spec in CATALOGUE for name in spec.hf_architectures)
+    return sorted({*WRAPPERS, *(name for spec in CATALOGUE for name in spec.hf_architectures)})
 
 
-def spec_for(hf_architecture: str) -> ArchSpec:
-    """Look up the spec that converts `config.json`'s `architectures[0]`; UnsupportedArchitectureError if none does."""
+def spec_for(hf_architecture: str, model_type: str | None = None) -> ArchSpec:
+    """Look up the spec that converts `config.json`'s `architectures[0]`; UnsupportedArchitectureError if none does.
+
+    `model_type` is the config's, of its text part where it has one: it tells what a wrapper wraps.
+    """
     for spec in CATALOGUE:
-        if hf_architecture in spec.hf_architectures:
+        if hf_architecture in spec.hf_architectures or (hf_architecture in WRAPPERS and model_type in spec.defaults):
             return spec
     raise UnsupportedArchitectureError(
         f"no spec for architecture {hf_architecture!r}; nearest known: {', '.join(nearest(hf_architecture))}",

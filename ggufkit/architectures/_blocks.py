@@ -9,7 +9,8 @@ from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import MetadataTable, TensorTable, blocks, maybe, to
 from ggufkit.errors import CheckpointError
 
-_GATING_FUNCTIONS = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # llama.cpp: llama_expert_gating_func_type
+# llama.cpp: llama_expert_gating_func_type. Dots 1's config names its sigmoid after the method of choosing.
+_GATING_FUNCTIONS = {"softmax": 1, "sigmoid": 2, "noaux_tc": 2, "sqrtsoftplus": 4}
 
 LAYERS = "model.layers"
 
@@ -111,9 +112,9 @@ def require_experts(config: Config, key: str = "num_experts_per_tok") -> None:
 def window_not_applied(config: Config) -> Iterator[str]:
     """Warn of a sliding window that llama.cpp does not apply to this architecture, with the context that is right."""
     window, context = config.get("sliding_window"), config.get("max_position_embeddings")
+    layer_types = config.get("layer_types") or ["sliding_attention"]
     if config.get("use_sliding_window") is False or not window:
         return
-    layer_types = config.get("layer_types") or ["sliding_attention"]
     if "sliding_attention" in layer_types and (context is None or window < context):
         yield (
             f"llama.cpp does not apply this model's sliding_window of {window}: "
@@ -136,7 +137,7 @@ RMS_NORM: MetadataTable = {"attention.layer_norm_rms_epsilon": "rms_norm_eps"}
 LAYER_NORM: MetadataTable = {"attention.layer_norm_epsilon": "layer_norm_eps"}
 DECODER: MetadataTable = {**BODY, "attention.head_count_kv": "kv_heads", **RMS_NORM, **ROPE}
 EXPERTS: MetadataTable = {
-    "expert_count": maybe("num_experts", "num_local_experts", "n_routed_experts"),
+    "expert_count": maybe("num_experts"),
     "expert_used_count": maybe("num_experts_per_tok"),
     "expert_group_count": maybe("n_group"),
     "expert_group_used_count": maybe("topk_group"),

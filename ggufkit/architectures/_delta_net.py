@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ggufkit.architectures._ops import Array, Shape, TakesTheWhole
+from ggufkit.architectures._ops import Array, NegativeExponential, Shape, TakesTheWhole
 from ggufkit.architectures._sizes import Config, SizeTable, size
 from ggufkit.errors import CheckpointError
 
@@ -20,6 +20,7 @@ SIZES: SizeTable = {
     "k_dim": "linear_key_head_dim",
     "v_dim": "linear_value_head_dim",
     "conv": "linear_conv_kernel_dim",
+    "shared_ff": "shared_expert_intermediate_size",
 }
 
 
@@ -87,5 +88,5 @@ class TileDecay(TileValueHeads):
     moves_only: ClassVar[bool] = False
 
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
-        """Take the exponential, change the sign, reorder; in float32."""
-        return TileValueHeads.apply(self, [-np.exp(sources[0])], config)
+        """Take the exponential, change the sign, reorder."""
+        return TileValueHeads.apply(self, NegativeExponential().apply(sources, config), config)

@@ -30,7 +30,24 @@ def either_experts(moe: str = "mlp", *, gate: str = "gate_proj", up: str = "up_p
 
 MLP_EXPERTS: TensorTable = either_experts()
 W_EXPERTS: TensorTable = either_experts("block_sparse_moe", gate="w1", up="w3", down="w2")
-CORRECTION_BIAS: TensorTable = blocks(LAYERS, {"mlp.gate.e_score_correction_bias": "exp_probs_b.bias"})
+NEXTN: TensorTable = blocks(
+    LAYERS,
+    {
+        "eh_proj": "nextn.eh_proj",
+        "enorm": "nextn.enorm",
+        "hnorm": "nextn.hnorm",
+        "embed_tokens": "nextn.embed_tokens?",
+        "shared_head.norm": "nextn.shared_head_norm?",
+        "shared_head.head": "nextn.shared_head_head?",
+    },
+)
+CORRECTION_BIAS: TensorTable = blocks(
+    LAYERS,
+    {
+        "mlp.gate.e_score_correction_bias": "exp_probs_b.bias?",
+        "mlp.e_score_correction_bias": "exp_probs_b.bias?",
+    },
+)
 SHARED_EXPERT: TensorTable = blocks(
     LAYERS,
     {
@@ -40,18 +57,20 @@ SHARED_EXPERT: TensorTable = blocks(
         "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
     },
 )
-# The router of DeepSeek V3 and the many that copied it.
-CORRECTED_ROUTER: MetadataTable = {
-    "leading_dense_block_count": "first_k_dense_replace",
-    "expert_feed_forward_length": "moe_intermediate_size",
-    "expert_weights_scale": maybe("routed_scaling_factor"),
-    "expert_weights_norm": maybe("norm_topk_prob"),
-}
+def leading_dense(config: Config) -> int:
+    """Count the blocks without experts at the front. Raises CheckpointError where there are others further back."""
+    types = config.get("mlp_layer_types")
+    if not types:
+        return int(config["first_k_dense_replace"])
+    count = next((block for block, kind in enumerate(types) if kind != "dense"), len(types))
+    if "dense" in types[count:]:
+        raise CheckpointError("config.json: mlp_layer_types has dense blocks behind sparse ones; llama.cpp cannot")
+    return count
 
 
 def dense_first(config: Config, block: int) -> str:
     """Have experts in all blocks but the first few."""
-    return "dense" if block < config["first_k_dense_replace"] else "sparse"
+    return "dense" if block < leading_dense(config) else "sparse"
 
 
 def require_all_sparse(config: Config) -> None:
@@ -77,3 +96,12 @@ def groups_divide(config: Config) -> None:
     groups, experts = config.get("n_group") or 1, config.get("experts") or 0
     if groups > 1 and (experts % groups or experts // groups < 2 or (config.get("topk_group") or 1) > groups):
         raise CheckpointError(f"config.json: {experts} experts do not make {groups} groups (n_group) of two or more")
+
+
+# The router of DeepSeek V3 and the many that copied it.
+CORRECTED_ROUTER: MetadataTable = {
+    "leading_dense_block_count": leading_dense,
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_weights_scale": maybe("routed_scaling_factor"),
+    "expert_weights_norm": maybe("norm_topk_prob"),
+}

@@ -45,7 +45,7 @@ SIZES: SizeTable = {
     "head": head_dim,  # of queries and keys
     "value": "head",  # of values
     "ff": "intermediate_size",
-    "experts": first_of("num_experts", "num_local_experts", "n_routed_experts"),
+    "experts": "num_experts",
     "expert_ff": first_of("moe_intermediate_size", "intermediate_size"),
     "shared_ff": lambda c: c["n_shared_experts"] * c["expert_ff"],
     # latent attention (MLA)

@@ -167,9 +167,13 @@ ALWAYS_F32 = frozenset(
 
 def bare(name: str) -> str:
     """Strip a GGUF tensor name of its block and of `.weight` or `.bias`."""
-    if name.startswith("blk."):
-        name = name.split(".", 2)[2]
-    return name.removesuffix(".weight").removesuffix(".bias")
+    return in_block(name).removesuffix(".weight").removesuffix(".bias")
+
+
+def in_block(name: str) -> str:
+    """Strip a GGUF tensor name of its block: of `blk.N.`, of `enc.blk.N.` or of `dec.blk.N.`."""
+    stack, block, rest = name.partition("blk.")
+    return rest.split(".", 1)[1] if block and stack in ("", "enc.", "dec.") else name
 
 
 def weight_shape(name: str, own: Mapping[str, str]) -> str | None:
@@ -177,7 +181,7 @@ def weight_shape(name: str, own: Mapping[str, str]) -> str | None:
 
     A name with its suffix goes before one without.
     """
-    suffixed = name.split(".", 2)[2] if name.startswith("blk.") else name
+    suffixed = in_block(name)
     for table in (own, SHAPES):
         for key in (suffixed, bare(name)):
             if key in table:

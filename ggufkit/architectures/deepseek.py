@@ -1,22 +1,30 @@
-"""DeepSeek V2 and V3: latent attention (MLA) stored for absorption; routed and shared experts."""
+"""DeepSeek V2 and V3, GLM 4.7 Lite: latent attention (MLA) stored for absorption; routed and shared experts. And V1."""
 
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import (
+    ATTENTION,
     COMMON_DEFAULTS,
     DECODER,
     EMBEDDINGS,
     EXPERTS,
     GATED_MLP,
     LAYERS,
+    OPTIONAL_QKV_BIASES,
     PRE_NORMS,
     SHARED_EXPERTS,
-    gating_function,
     require_activation,
     require_experts,
-    routed_experts,
 )
-from ggufkit.architectures._head_ops import SplitKvB
+from ggufkit.architectures._experts import (
+    MLP_EXPERTS,
+    NEXTN,
+    dense_first,
+    groups_divide,
+    leading_dense,
+    weights_normalized,
+)
+from ggufkit.architectures._head_ops import SplitKvB, UndoRopePermute
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks, maybe, to
@@ -51,22 +59,33 @@ MLA_SIZES: MetadataTable = {
 }
 
 
-def _gating(config: Config) -> int | None:
-    """Read scoring_func. transformers saves none: its V3 always takes the sigmoid, llama.cpp without a key softmax."""
-    v3 = config["architectures"][0] == "DeepseekV3ForCausalLM"
-    return gating_function({"scoring_func": "sigmoid"} if v3 and config.get("scoring_func") is None else config)
-
-
 EXPERT_SIZES: MetadataTable = {
-    "expert_gating_func": _gating,
     "vocab_size": "vocab_size",
-    "leading_dense_block_count": "first_k_dense_replace",
+    "leading_dense_block_count": leading_dense,
     "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_count": lambda c: c.get("n_shared_experts", 0),
     "expert_weights_scale": maybe("routed_scaling_factor"),
     "expert_weights_norm": lambda c: c.get("norm_topk_prob") or None,
+    "nextn_predict_layers": lambda c: c["predicted"] or None,
 }
-ROUTED_EXPERTS = routed_experts("mlp", gate="gate_proj", up="up_proj", down="down_proj")
+
+
+V1_SIZES: MetadataTable = {
+    "rope.dimension_count": "head",
+    "rope.scaling.type": lambda _: "none",
+    "vocab_size": "vocab_size",
+    "leading_dense_block_count": leading_dense,
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_weights_scale": lambda _: 1.0,
+    "expert_shared_count": "n_shared_experts",
+}
+PERMUTED_QK = blocks(
+    LAYERS,
+    {
+        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
+        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
+    },
+)
 
 
 def remarks(config: Config) -> Iterable[str]:
@@ -75,14 +94,16 @@ def remarks(config: Config) -> Iterable[str]:
     require_experts(config)
     if (frequency := config.get("moe_layer_freq", 1)) != 1:
         raise CheckpointError(f"config.json: moe_layer_freq is {frequency}; llama.cpp knows only 1")
-    if (groups := config.get("n_group") or 1) > 1:
-        if config["n_routed_experts"] % groups:
-            raise CheckpointError(f"config.json: n_group ({groups}) does not divide n_routed_experts")
-        if config.get("topk_method", "noaux_tc") != "noaux_tc":
-            yield (
-                f"llama.cpp chooses among the {groups} groups of experts by the two best of each, "
-                f"this model by {config['topk_method']}: its answers differ from the original's"
-            )
+    groups_divide(config)
+    if (groups := config.get("n_group") or 1) > 1 and config.get("topk_method", "noaux_tc") != "noaux_tc":
+        yield (
+            f"llama.cpp chooses among the {groups} groups of experts by the two best of each, "
+            f"this model by {config['topk_method']}: its answers differ from the original's"
+        )
+    if config.get("norm_topk_prob") and config.get("topk_method", "noaux_tc") != "noaux_tc":
+        yield "llama.cpp both normalizes and scales the weights of the chosen experts, this model only does one of it"
+    if not config.get("rope_interleave", True):
+        yield "llama.cpp ropes neighbouring rows, this model (rope_interleave) halves: its answers differ"
     layers = config["num_hidden_layers"]
     lite = layers in (26, 27) or (layers, config["vocab_size"]) == (48, 128256)  # llama.cpp: src/models/deepseek2.cpp
     if config.get("q_lora_rank") is None and not lite:
@@ -91,14 +112,32 @@ def remarks(config: Config) -> Iterable[str]:
         )
 
 
+def v1_remarks(config: Config) -> Iterable[str]:
+    """Refuse what llama.cpp's first DeepSeek does not know; warn of normalized weights."""
+    require_activation(config, "silu")
+    require_experts(config)
+    if (frequency := config.get("moe_layer_freq", 1)) != 1:
+        raise CheckpointError(f"config.json: moe_layer_freq is {frequency}; llama.cpp knows only 1")
+    yield from weights_normalized(config, computed=False)
+
+
+_V3 = {
+    **COMMON_DEFAULTS,
+    "scoring_func": "sigmoid",
+    "kv_lora_rank": 512,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+}
+_MLA_SHAPES = {"attn_q": "heads*nope+heads*rope hidden", "attn_output": "hidden heads*v_head_dim"}
+
 DEEPSEEK2 = ArchSpec(
     name="deepseek2",
     hf_architectures=("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
     metadata=(DECODER, EXPERTS, MLA_SIZES, EXPERT_SIZES),
-    tensors=(EMBEDDINGS, PRE_NORMS, MLA, GATED_MLP, SHARED_EXPERTS, ROUTED_EXPERTS),
+    tensors=(EMBEDDINGS, PRE_NORMS, MLA, GATED_MLP, SHARED_EXPERTS, MLP_EXPERTS),
     either=(("attn_q", "attn_q_b"),),
-    kinds=lambda config, block: "dense" if block < config["first_k_dense_replace"] else "sparse",
-    shapes={"attn_q": "heads*nope+heads*rope hidden", "attn_output": "hidden heads*v_head_dim"},
+    kinds=dense_first,
+    shapes=_MLA_SHAPES,
     defaults={
         "deepseek_v2": {
             **COMMON_DEFAULTS,
@@ -109,20 +148,68 @@ DEEPSEEK2 = ArchSpec(
             "topk_method": "greedy",
         },
         "deepseek_v3": {
-            **COMMON_DEFAULTS,
+            **_V3,
             "max_position_embeddings": 4096,
             "first_k_dense_replace": 3,
-            "kv_lora_rank": 512,
             "num_experts_per_tok": 8,
-            "n_shared_experts": 1,
             "n_group": 8,
             "topk_group": 4,
-            "norm_topk_prob": True,
             "routed_scaling_factor": 2.5,
         },
     },
     vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,
 )
+# llama.cpp keeps its prediction head, unlike DeepSeek's own.
+GLM4_MOE_LITE = ArchSpec(
+    name="deepseek2",
+    hf_architectures=("Glm4MoeLiteForCausalLM",),
+    metadata=(DECODER, EXPERTS, MLA_SIZES, EXPERT_SIZES),
+    tensors=(EMBEDDINGS, PRE_NORMS, MLA, GATED_MLP, SHARED_EXPERTS, MLP_EXPERTS, NEXTN),
+    either=(("attn_q", "attn_q_b"),),
+    kinds=dense_first,
+    shapes=_MLA_SHAPES,
+    predicts="num_nextn_predict_layers",
+    vocabulary=Vocabulary.GLM,
+    defaults={
+        "glm4_moe_lite": {
+            **_V3,
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 202752,
+            "moe_intermediate_size": 1536,
+            "first_k_dense_replace": 1,
+            "num_experts": 64,
+            "num_experts_per_tok": 4,
+            "n_group": 1,
+            "topk_group": 1,
+            "q_lora_rank": 768,
+            "qk_nope_head_dim": 192,
+            "qk_rope_head_dim": 64,
+            "v_head_dim": 256,
+            "routed_scaling_factor": 1.8,
+        }
+    },
+    remarks=remarks,
+)
+# Plain attention, roped as Llama's; the weights of the experts are not normalized.
+DEEPSEEK = ArchSpec(
+    name="deepseek",
+    hf_architectures=("DeepseekForCausalLM",),
+    metadata=(DECODER, EXPERTS, V1_SIZES),
+    tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, PERMUTED_QK, GATED_MLP, SHARED_EXPERTS, MLP_EXPERTS),
+    biases=OPTIONAL_QKV_BIASES,
+    kinds=dense_first,
+    needs_output=True,
+    defaults={
+        "deepseek": {
+            **COMMON_DEFAULTS,
+            "max_position_embeddings": 2048,
+            "first_k_dense_replace": 0,
+            "norm_topk_prob": False,
+            "num_key_value_heads": 32,
+        }
+    },
+    remarks=v1_remarks,
+)
 
-SPECS = (DEEPSEEK2,)
+SPECS = (DEEPSEEK2, GLM4_MOE_LITE, DEEPSEEK)

@@ -62,7 +62,7 @@ SPELLINGS: Mapping[str, Sequence[str]] = {
     "partial_rotary_factor": ("rotary_pct", "rope_pct"),
     "rope_local_base_freq": ("local_rope_theta", "swa_rope_theta"),
     "head_dim": ("d_kv", "attention_head_dim"),
-    "num_experts": ("moe_num_experts",),
+    "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),
     "hidden_act": ("hidden_activation", "activation_function", "activation"),
 }
 
@@ -82,6 +82,7 @@ class Config(Mapping[str, Any]):
         spellings: Mapping[str, Sequence[str]] | None = None,
         derived: Mapping[str, Callable[[Mapping[str, Any]], Any]] | None = None,
     ) -> None:
+        self.outer = values  # as the file has it, a wrapper's keys apart from its text model's
         self._text_key, inner = _text_config(values)
         given = {key: value for key, value in inner.items() if value is not None or key not in values}
         self._given = {**values, **given}
@@ -120,7 +121,7 @@ class Config(Mapping[str, Any]):
         `spellings` names other keys by which a key may be given, beside SPELLINGS. `derived` works out values from the
         others, under names of their own.
         """
-        return Config(self._given, defaults=defaults, spellings=spellings, derived=derived)
+        return Config(self.outer, defaults=defaults, spellings=spellings, derived=derived)
 
     @property
     def given(self) -> Mapping[str, Any]:

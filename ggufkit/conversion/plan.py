@@ -134,9 +134,10 @@ def complete(config: Config, spec: ArchSpec, *, predicted: int = 0) -> Config:
 
 def _defaults(config: Config, spec: ArchSpec) -> Mapping[str, object]:
     """Find the defaults of a config's `model_type`; by the name of its class where it has none that we know."""
-    if (kind := config.model_type) in spec.defaults:
-        return spec.defaults[str(kind)]
-    name = config.architecture.lower()
+    kind = (config.model_type or "").removesuffix("_text")
+    if kind in spec.defaults:
+        return spec.defaults[kind]
+    name = config.architecture.lower().replace("_", "")
     known = [kind for kind in spec.defaults if name.startswith(kind.replace("_", ""))]
     return spec.defaults[max(known, key=len)] if known else {}
 
