@@ -17,6 +17,7 @@ _WRAPPERS = frozenset(
         "roberta",
     }
 )
+_OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # Bert's, of 2018
 # First parts of what is left that belong to images or sound. Only a model whose config has such a part may have them.
 _OTHER_SENSES = (
     "vision_tower vision_model vision_embed_tokens visual vit vpm resampler siglip2 multi_modal_projector mm_projector"
@@ -28,7 +29,9 @@ OTHER_SENSES = frozenset(_OTHER_SENSES.split())
 
 
 def stripped(name: str) -> str:
-    """Strip a tensor's name of the leading parts that only say whose it is."""
+    """Strip a tensor's name of the leading parts that only say whose it is; norms' gamma and beta get today's names."""
+    for old, new in _OLD_NORMS.items():
+        name = f"{name.removesuffix(old)}{new}" if name.endswith(old) else name
     parts = name.split(".")
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         parts.pop(0)

@@ -69,10 +69,11 @@ def to(*targets: str, op: Op) -> Rule:
     return Rule(targets, op)
 
 
-def blocks(prefix: str, table: TensorTable, *, after: str | None = None) -> TensorTable:
+def blocks(prefix: str, table: TensorTable, *, after: str | None = None, stack: str = "blk") -> TensorTable:
     """Write the table of one block: `prefix.{b}.` goes before every source, `blk.{b}.` before every target.
 
-    `after` is that of the rules: the size that is added to the index.
+    `after` is that of the rules: the size that is added to the index. `stack` is `enc.blk` or `dec.blk` where a model
+    has an encoder and a decoder.
     """
 
     def source(key: str) -> str:
@@ -80,8 +81,9 @@ def blocks(prefix: str, table: TensorTable, *, after: str | None = None) -> Tens
 
     def target(entry: str | Rule | None) -> str | Rule | None:
         if isinstance(entry, Rule):
-            return Rule(tuple(f"blk.{{b}}.{name}" for name in entry.targets), entry.op, after)
-        return None if entry is None else Rule((f"blk.{{b}}.{entry}",), after=after) if after else f"blk.{{b}}.{entry}"
+            return Rule(tuple(f"{stack}.{{b}}.{name}" for name in entry.targets), entry.op, after)
+        name = f"{stack}.{{b}}.{entry}"
+        return None if entry is None else Rule((name,), after=after) if after else name
 
     return {
         source(key) if isinstance(key, str) else tuple(map(source, key)): target(entry) for key, entry in table.items()
@@ -126,6 +128,7 @@ class ArchSpec:
         `either` lists optional targets of which each block needs one.
         `kinds` says what a block is, in words: "dense" or "sparse", "attention" or "recurrent"; a target of another
         kind (see `_tensors.KINDS`, overridden by `kind_of`) must then be absent.
+        `copies` maps a source path to another of which it is but a copy: where both are stored, one of them is taken.
         `shapes` overrides or adds to `_tensors.SHAPES`; `types` keeps targets in a type of their own.
         `extra_tensors` makes tensors from the config alone (float32).
         `tensor_metadata` maps a whole GGUF key to an HF tensor of one number in each block: they become a list.
@@ -149,6 +152,7 @@ class ArchSpec:
     either: tuple[tuple[str, ...], ...] = ()
     kinds: Callable[[Config, int], str] = alike
     kind_of: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     extra_tensors: Callable[[Config], Mapping[str, Array]] = no_tensors

@@ -14,7 +14,7 @@ from ggufkit.errors import CheckpointError, UnmappedTensorError
 from ggufkit.gguf_file.writer import block_size
 
 _WEIGHTS = {"F32", "F16", "BF16", "F64"}
-_TARGET_BLOCK = re.compile(r"blk\.(\d+)\.")
+_TARGET_BLOCK = re.compile(r"(?:enc\.|dec\.)?blk\.(\d+)\.")
 # Computed from the config by everyone who needs them: never weights.
 _BUFFERS = re.compile(r"(?:^|\.)(?:rotary_emb\.(?:\w*_)?inv_freq|(?:attention|attn)\.(?:masked_)?bias)$")
 
@@ -64,10 +64,13 @@ def match_tensors(spec: ArchSpec, config: Config, stored: Mapping[str, StoredTen
     groups: dict[_Group, dict[int, StoredTensor]] = defaultdict(dict)
     rules: dict[_Group, Rule] = {}
     left_out: Counter[str] = Counter()
+    copied: set[_Group] = set()
     for name, tensor in stored.items():
         if _BUFFERS.search(name):
             continue
-        found = _match(names.stripped(name), patterns)
+        path = names.stripped(name)
+        original = next((spec.copies[copy] for copy in spec.copies if path in (copy, f"{copy}.weight")), None)
+        found = _match(path if original is None else f"{original}.weight", patterns)
         if found is None:
             if config.is_wrapper and (sense := names.other_sense(name)):
                 left_out[sense] += 1
@@ -76,7 +79,9 @@ def match_tensors(spec: ArchSpec, config: Config, stored: Mapping[str, StoredTen
                 f"{spec.name}: no rule for tensor {name!r}", hint="ggufkit convert --converter llama.cpp may know it"
             )
         rule, group, place = found
-        if rule is None:
+        if original is not None:
+            copied.add(group)
+        if rule is None or (group in copied and place in groups[group]):
             continue
         if place in groups[group]:
             raise CheckpointError(f"tensors {groups[group][place].name!r} and {name!r} are the same part of the model")
@@ -165,11 +170,14 @@ def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> N
     if "output.weight" in optional and "output.weight" not in made and not _is_tied(config):
         raise CheckpointError("the checkpoint has no lm_head, and its config does not tie it to the embeddings")
     allowed = {name for alternatives in required for name in alternatives} | optional
+    origins: dict[str, str] = {}
     for draft in drafts:
         source = draft.sources[0].name
         for name, shape in draft.targets:
+            if (other := origins.setdefault(name, source)) != source:
+                raise CheckpointError(f"tensors {other!r} and {source!r} both become {name}")
             block = int(found[1]) if (found := _TARGET_BLOCK.match(name)) else None
-            if block is not None and block >= blocks:
+            if block is not None and block >= _blocks_of(name, config, blocks):
                 raise CheckpointError(f"{name} is beyond config.json's {config['layers']} layers (num_hidden_layers)")
             if name not in allowed:
                 raise UnmappedTensorError(f"tensor {source!r} becomes {name}, which llama.cpp's {spec.name} has not")
@@ -183,7 +191,8 @@ def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> N
 
 
 def _is_tied(config: Config) -> bool:
-    return bool(config.get("tie_word_embeddings", False)) or config.architecture.endswith("Model")
+    ties = (config.get("tie_word_embeddings", False), config.outer.get("tie_word_embeddings", False))
+    return any(ties) or config.architecture.endswith("Model")
 
 
 def _with_output(drafts: Sequence[Draft]) -> list[Draft]:
@@ -206,12 +215,13 @@ def _expected(spec: ArchSpec, config: Config, blocks: int) -> tuple[list[tuple[s
     """List what must be there, each as names of which one will do, and what may be there."""
     required: list[tuple[str, ...]] = []
     optional: set[str] = set()
-    trunk = ["trunk" if block < config["layers"] else "prediction" for block in range(blocks)]
-    kinds = [[*spec.kinds(config, block).split(), trunk[block]] for block in range(blocks)]
+    most = max(blocks, _blocks_of("dec.", config, blocks))
+    trunk = ["trunk" if block < config["layers"] else "prediction" for block in range(most)]
+    kinds = [[*spec.kinds(config, block).split(), trunk[block]] for block in range(most)]
     either = {name for names_ in spec.either for name in names_}
     for target in sorted(written_targets(spec)):
         path, is_optional = target.removesuffix("?"), target.endswith("?")
-        for block in range(blocks) if "{b}" in path else [None]:
+        for block in range(_blocks_of(path, config, blocks)) if "{b}" in path else [None]:
             if block is not None and _is_elsewhere(spec, path, kinds[block]):
                 continue
             name = path.format(b=block)
@@ -225,6 +235,11 @@ def _expected(spec: ArchSpec, config: Config, blocks: int) -> tuple[list[tuple[s
         where = [block for block in range(blocks) if not _is_elsewhere(spec, path, kinds[block])]
         required += [tuple(f"blk.{block}.{name}.weight" for name in alternatives) for block in where]
     return required, optional
+
+
+def _blocks_of(path: str, config: Config, blocks: int) -> int:
+    """Count the blocks of the stack that a target is in: a decoder beside an encoder has a number of its own."""
+    return int(config.get("decoder_layers") or blocks) if path.startswith("dec.") else blocks
 
 
 def written_targets(spec: ArchSpec) -> set[str]:
