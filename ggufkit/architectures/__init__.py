@@ -63,6 +63,7 @@ from ggufkit.architectures import (
     smollm3,
     stablelm,
     starcoder2,
+    t5,
     youtu,
 )
 from ggufkit.architectures._expert_ops import Twice
@@ -146,6 +147,7 @@ CATALOGUE: tuple[ArchSpec, ...] = (
     *smollm3.SPECS,
     *stablelm.SPECS,
     *starcoder2.SPECS,
+    *t5.SPECS,
     *youtu.SPECS,
 )
 
