@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import BODY, DECODER, LAYER_NORM
-from ggufkit.architectures._rope import ROPE, rope, rotary_dimensions
+from ggufkit.architectures._rope import ROPE, is_per_layer, rope, rotary_dimensions
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import MetadataTable
 from ggufkit.errors import CheckpointError
@@ -42,6 +42,8 @@ def sliding_pattern(config: Config) -> list[bool] | None:
 
 def one_rope_base(config: Config) -> Iterable[str]:
     """Refuse a rope of its own for sliding layers, where llama.cpp has one base, and scales full attention only."""
+    if not is_per_layer(config.get("rope_parameters") or {}):
+        return ()  # transformers 4 scales full attention alone, and has one base
     full, sliding = rope(config), rope(config, "sliding_attention")
     if (full["rope_theta"], "default") != (sliding["rope_theta"], sliding["rope_type"]):
         raise CheckpointError(

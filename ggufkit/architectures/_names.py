@@ -11,6 +11,7 @@ _WRAPPERS = frozenset(
         "llm",
         "transformer",
         "gpt_neox",
+        "ernie",
         "backbone",
         "bert",
         "distilbert",

@@ -189,8 +189,9 @@ def llama3_frequency_factors(config: Config) -> Mapping[str, Array]:
     context = float(values.get("original_max_position_embeddings", 8192))
     exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
     frequencies = np.float32(1) / np.power(np.float32(values["rope_theta"] or 10000.0), exponents)
-    wavelengths = np.float32(2 * math.pi) / frequencies
-    smooth = (np.float32(context) / wavelengths - np.float32(low)) / np.float32(high - low)
+    # torch divides a number by a tensor as the number times the reciprocal: rounding twice
+    wavelengths = np.float32(1) / frequencies * np.float32(2 * math.pi)
+    smooth = (np.float32(1) / wavelengths * np.float32(context) - np.float32(low)) / np.float32(high - low)
     blended = np.float32(1) / ((np.float32(1) - smooth) / np.float32(factor) + smooth)
     factors = np.where(
         wavelengths < context / high, 1.0, np.where(wavelengths > context / low, np.float32(factor), blended)

@@ -134,6 +134,7 @@ class ArchSpec:
         `tensor_metadata` maps a whole GGUF key to an HF tensor of one number in each block: they become a list.
         `predicts` is the config key that counts the blocks after the model's own that predict further tokens, where
         llama.cpp loads them; without it they are left out.
+        `drops_tied_output` leaves out an output that a checkpoint holds though its config ties it to the embeddings.
         `needs_output` has a tied embedding written twice: llama.cpp wants an output of its own here.
 
     `vocabulary` chooses the tokenizer's reader.
@@ -158,6 +159,7 @@ class ArchSpec:
     extra_tensors: Callable[[Config], Mapping[str, Array]] = no_tensors
     tensor_metadata: Mapping[str, str] = field(default_factory=dict)
     predicts: str | None = None
+    drops_tied_output: bool = False
     needs_output: bool = False
     vocabulary: Vocabulary = Vocabulary.AUTO
     remarks: Callable[[Config], Iterable[str]] = no_remarks

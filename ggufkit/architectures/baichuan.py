@@ -7,7 +7,7 @@ from ggufkit.architectures._decoders import SQUARE
 from ggufkit.architectures._head_ops import UndoRopePermute
 from ggufkit.architectures._ops import Copy, Each, Split, Then
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks, maybe, to
 
 QKV = Then(
     Split("heads*head", "kv_heads*head", "kv_heads*head"),
@@ -18,7 +18,9 @@ ATTENTION = blocks(
     {"self_attn.W_pack": to("attn_q", "attn_k", "attn_v", op=QKV), "self_attn.o_proj": "attn_output"},
 )
 SIZES: MetadataTable = {
-    "tensor_data_layout": lambda c: "Meta AI original pth",  # noqa: ARG005
+    "attention.head_count_kv": maybe("num_key_value_heads"),
+    "rope.freq_base": maybe("rope_theta"),  # silent, as released: 10000
+    "tensor_data_layout": lambda _: "Meta AI original pth",
     "rope.dimension_count": "head",
 }
 _LAYERS_7B, _LAYERS_13B = 32, 40  # by which llama.cpp tells rope from ALiBi (src/models/baichuan.cpp)
@@ -51,7 +53,6 @@ BAICHUAN = ArchSpec(
             "num_attention_heads": 32,
             "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-6,
-            "rope_theta": 10000.0,
         }
     },
     spellings={"max_position_embeddings": ("model_max_length",)},

@@ -13,7 +13,7 @@ NORM = blocks(LAYERS, {"input_layernorm": "attn_norm"})
 HEAD_NORMS = blocks(LAYERS, {"self_attn.q_norm": "attn_q_norm?", "self_attn.k_norm": "attn_k_norm?"})
 SCALED: MetadataTable = {
     "logit_scale": "logit_scale",
-    "rope.scaling.type": lambda c: "none",  # noqa: ARG005 - as llama.cpp's converter says
+    "rope.scaling.type": lambda _: "none",  # as llama.cpp's converter says
 }
 LONGER: MetadataTable = {
     # Command R's config tells in model_max_length for which context it was trained

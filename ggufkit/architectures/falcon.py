@@ -45,6 +45,19 @@ def remarks(config: Config) -> Iterable[str]:
     return ()
 
 
+DEFAULTS = {
+    "vocab_size": 65024,
+    "hidden_size": 4544,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 71,
+    "activation": "gelu",
+    "multi_query": True,
+    "max_position_embeddings": 2048,
+    "layer_norm_epsilon": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+
 FALCON = ArchSpec(
     name="falcon",
     hf_architectures=("FalconForCausalLM", "RWForCausalLM"),
@@ -52,23 +65,10 @@ FALCON = ArchSpec(
         OUTLINE,
         LAYER_NORM,
         ROPE_UNLESS_USUAL,
-        {"attention.head_count_kv": "kv_heads", "tensor_data_layout": lambda c: "jploski"},  # noqa: ARG005
+        {"attention.head_count_kv": "kv_heads", "tensor_data_layout": lambda _: "jploski"},
     ),
     tensors=(ENDS, BLOCK),
-    defaults={
-        "falcon": {
-            "vocab_size": 65024,
-            "hidden_size": 4544,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 71,
-            "activation": "gelu",
-            "multi_query": True,
-            "max_position_embeddings": 2048,
-            "layer_norm_epsilon": 1e-5,
-            "rope_theta": 10000.0,
-            "tie_word_embeddings": True,
-        }
-    },
+    defaults={"falcon": DEFAULTS, "RefinedWeb": DEFAULTS, "RefinedWebModel": DEFAULTS},
     spellings={"hidden_size": ("n_embed",)},
     sizes={"kv_heads": key_value_heads, "ff": lambda c: c.get("ffn_hidden_size") or 4 * c["hidden"]},
     ropes=("linear", "yarn"),

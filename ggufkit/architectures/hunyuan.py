@@ -1,6 +1,6 @@
 """Hunyuan, dense: norms on roped q and k, and contexts stretched by a larger rope base (NTK by `alpha`)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ggufkit.architectures._blocks import (
@@ -13,7 +13,7 @@ from ggufkit.architectures._blocks import (
     PRE_NORMS,
     require_activation,
 )
-from ggufkit.architectures._rope import rope
+from ggufkit.architectures._rope import ROPE, rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks
 from ggufkit.errors import CheckpointError
@@ -29,19 +29,24 @@ def rope_base(config: Config) -> float:
     return theta * values["alpha"] ** (size / (size - 2)) if values["rope_type"] == "dynamic" else theta
 
 
-def _when_stretched(value: Any) -> Any:
-    return lambda config: value if rope(config)["rope_type"] == "dynamic" else None
+def _stretched(key: str, value: Any) -> Callable[[Config], Any]:
+    """Give `value` where alpha stretches the context, else what is usual."""
+    usual = ROPE[key]
+
+    def read(config: Config) -> Any:
+        if rope(config)["rope_type"] == "dynamic":
+            return value
+        return usual(config) if callable(usual) else None
+
+    return read
 
 
 STRETCHED: MetadataTable = {
-    **DECODER,
     "rope.freq_base": rope_base,
-    "context_length": lambda c: _when_stretched(_STRETCHED)(c) or c["max_position_embeddings"],
-    "rope.scaling.type": lambda c: _when_stretched("none")(c) or DECODER["rope.scaling.type"](c),
-    "rope.scaling.factor": lambda c: _when_stretched(1.0)(c) or DECODER["rope.scaling.factor"](c),
-    "rope.scaling.original_context_length": lambda c: (
-        _when_stretched(_STRETCHED)(c) or DECODER["rope.scaling.original_context_length"](c)
-    ),
+    "context_length": lambda c: _STRETCHED if rope(c)["rope_type"] == "dynamic" else c["max_position_embeddings"],
+    "rope.scaling.type": _stretched("rope.scaling.type", "none"),
+    "rope.scaling.factor": _stretched("rope.scaling.factor", 1),
+    "rope.scaling.original_context_length": _stretched("rope.scaling.original_context_length", _STRETCHED),
 }
 
 
@@ -57,7 +62,7 @@ def remarks(config: Config) -> Iterable[str]:
 HUNYUAN_DENSE = ArchSpec(
     name="hunyuan-dense",
     hf_architectures=("HunYuanDenseV1ForCausalLM",),
-    metadata=(STRETCHED,),
+    metadata=(DECODER, STRETCHED),
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, NORMS, GATED_MLP),
     defaults={
         "hunyuan_v1_dense": {
@@ -73,6 +78,7 @@ HUNYUAN_DENSE = ArchSpec(
     },
     ropes=("linear", "yarn", "dynamic"),
     biases=OPTIONAL_QKV_BIASES,
+    drops_tied_output=True,
     vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,
 )

@@ -13,7 +13,7 @@ from ggufkit.architectures._blocks import (
     require,
     require_activation,
 )
-from ggufkit.architectures._decoders import LLAMA_SIZES, ROPE_UNLESS_USUAL, VOCABULARY_SIZE
+from ggufkit.architectures._decoders import ROPE_UNLESS_USUAL, VOCABULARY_SIZE
 from ggufkit.architectures._head_ops import UndoRopePermute
 from ggufkit.architectures._rope import longrope_factors, rope
 from ggufkit.architectures._sizes import Config
@@ -67,7 +67,7 @@ SCALES: MetadataTable = {
 MLA_SIZES: MetadataTable = {
     **DECODER,
     **ROPE_UNLESS_USUAL,
-    "rope.scaling.type": lambda c: None,  # noqa: ARG005 - the factors are tensors, and llama.cpp finds them
+    "rope.scaling.type": lambda _: None,  # the factors are tensors, and llama.cpp finds them
     "rope.scaling.attn_factor": longrope_attention,
     "rope.scaling.original_context_length": original_context,
     "attention.q_lora_rank": "q_lora_rank",
@@ -96,7 +96,7 @@ def fixed_remarks(config: Config) -> Iterable[str]:
 MINICPM = ArchSpec(
     name="minicpm",
     hf_architectures=("MiniCPMForCausalLM",),
-    metadata=(DECODER, LLAMA_SIZES, SCALES),
+    metadata=(DECODER, SCALES),
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, GATED_MLP, PERMUTED_QK),
     defaults={
         "minicpm": {

@@ -14,7 +14,7 @@ from ggufkit.architectures._blocks import (
 )
 from ggufkit.architectures._decoders import LAYER_NORM_DECODER, SQUARE, one_rope_base, sliding_pattern
 from ggufkit.architectures._head_ops import UndoRopePermute
-from ggufkit.architectures._rope import is_per_layer, rope
+from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, maybe, to
 
@@ -33,9 +33,7 @@ CLAMPED: MetadataTable = {"attention.clamp_kqv": maybe("clip_qkv")}
 SLIDING: MetadataTable = {
     "attention.sliding_window": maybe("sliding_window"),
     "attention.sliding_window_pattern": lambda c: _pattern(c) if c.get("sliding_window") else None,
-    "rope.freq_base_swa": lambda c: (
-        rope(c, "sliding_attention")["rope_theta"] if is_per_layer(c.get("rope_parameters") or {}) else None
-    ),
+    "rope.freq_base_swa": lambda c: rope(c, "sliding_attention")["rope_theta"] if c.get("sliding_window") else None,
 }
 DEFAULTS = {
     "vocab_size": 50304,
@@ -66,7 +64,7 @@ OLMO = ArchSpec(
     metadata=(LAYER_NORM_DECODER, CLAMPED),
     tensors=(NORMLESS_ENDS, ATTENTION, GATED_MLP, PERMUTED_QK),
     defaults={"olmo": {**DEFAULTS}},
-    sizes={"layer_norm_eps": lambda c: 1e-5},  # noqa: ARG005 - OlmoLayerNorm's own
+    sizes={"layer_norm_eps": lambda _: 1e-5},  # OlmoLayerNorm's own
     shapes=SQUARE,
     vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,

@@ -19,8 +19,7 @@ BLOCK = blocks(
 )
 SIZES: MetadataTable = {
     "attention.head_count_kv": "kv_heads",
-    # llama.cpp writes this and looks at ffn_norm instead
-    "use_parallel_residual": lambda c: c.get("use_parallel_residual", True),
+    "use_parallel_residual": "use_parallel_residual",  # llama.cpp looks at whether there is an ffn_norm
 }
 
 
@@ -48,6 +47,7 @@ STABLELM = ArchSpec(
             "layer_norm_eps": 1e-5,
             "rope_theta": 10000.0,
             "partial_rotary_factor": 0.25,
+            "use_parallel_residual": False,
         }
     },
     spellings={"layer_norm_eps": ("norm_eps",)},

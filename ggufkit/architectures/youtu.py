@@ -12,7 +12,7 @@ DENSE: MetadataTable = {
     "vocab_size": "vocab",
     "leading_dense_block_count": "layers",
     "expert_feed_forward_length": "ff",  # llama.cpp wants to read it, and uses it nowhere
-    "expert_shared_count": lambda c: 0,  # noqa: ARG005 - the same
+    "expert_shared_count": lambda _: 0,  # the same
 }
 
 
@@ -54,6 +54,7 @@ YOUTU = ArchSpec(
             "tie_word_embeddings": True,
         }
     },
+    drops_tied_output=True,
     vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,
 )

@@ -90,7 +90,9 @@ class Config(Mapping[str, Any]):
         self._spellings = {**SPELLINGS, **(spellings or {})}
         self._derived = derived or {}
         self._read: set[str] = {self._text_key} if self._text_key else set()
-        for key, value in (defaults or {}).items():
+        first = {other: key for key, others in self._spellings.items() for other in others}
+        for spelled, value in (defaults or {}).items():
+            key = spelled if spelled in self._spellings else first.get(spelled, spelled)
             if not any(spelling in self._given for spelling in (key, *self._spellings.get(key, ()))):
                 self._values[key] = value
 

@@ -83,6 +83,8 @@ def match_tensors(spec: ArchSpec, config: Config, stored: Mapping[str, StoredTen
             copied.add(group)
         if rule is None or (group in copied and place in groups[group]):
             continue
+        if spec.drops_tied_output and rule.targets == ("output?",) and _is_tied(config):
+            continue
         if place in groups[group]:
             raise CheckpointError(f"tensors {groups[group][place].name!r} and {name!r} are the same part of the model")
         groups[group][place] = tensor

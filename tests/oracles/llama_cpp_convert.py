@@ -14,6 +14,7 @@ What is changed in upstream's behaviour, and why:
 * --no-vocab: tiny checkpoints of an architecture have no tokenizer, and need none to compare tensors.
 * --raw-config: hyperparameters come from config.json as it is, not through transformers' AutoConfig, of which version
   5 renames and drops keys that upstream then misses.
+* Baichuan: upstream's modify_tensors calls itself without end for every tensor but W_pack; those go to the base class.
 """
 
 import argparse
@@ -22,8 +23,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 UPSTREAM = {}  # what is replaced below, so that each job starts from the original
 
@@ -57,13 +59,24 @@ def main(arguments: list[str] | None = None) -> None:
         hyperparameters = conversion.ModelBase.load_hparams(options.checkpoint, False)
         architecture = conversion.get_model_architecture(hyperparameters, conversion.ModelType.TEXT)
         model_class = conversion.get_model_class(architecture)
+        conversion.ModelBase.no_mtp = options.no_mtp
         set_vocab = UPSTREAM.setdefault(model_class, model_class.set_vocab)
         model_class.set_vocab = (lambda _: None) if options.no_vocab else set_vocab
+        if model_class.__name__ == "BaichuanModel":
+            model_class.modify_tensors = ending(UPSTREAM.setdefault("baichuan", model_class.modify_tensors), conversion)
         model = model_class(options.checkpoint, file_types[options.outtype], options.output)
         if options.vocab_only:
             model.write_vocab()
         else:
             model.write()
+
+
+def ending(modify_tensors: Callable, conversion: ModuleType) -> Callable:
+    def modify_tensors_once(self, data, name: str, block: int | None) -> Iterable:
+        modify = modify_tensors if "W_pack" in name else conversion.ModelBase.modify_tensors
+        return modify(self, data, name, block)
+
+    return modify_tensors_once
 
 
 def run_job(job: list[str]) -> None:
@@ -85,6 +98,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pre", help="pre-tokenizer name for a vocabulary that upstream does not recognise")
     parser.add_argument("--vocab-only", action="store_true", help="needs no weights in the checkpoint")
     parser.add_argument("--no-vocab", action="store_true", help="leave the tokenizer out")
+    parser.add_argument("--no-mtp", action="store_true", help="leave multi-token prediction out")
     parser.add_argument("--keep-going", action="store_true", help="of --jobs: a failure goes to OUT.error")
     parser.add_argument("--raw-config", action="store_true", help="read config.json without transformers")
     parser.add_argument("--source", type=Path, default=Path(source), help="llama.cpp's source tree")
