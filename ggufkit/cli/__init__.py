@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ggufkit import __version__
-from ggufkit.cli import _errors, _signals, chat, convert, doctor, plan, quantize, setup, verify
+from ggufkit.cli import _errors, _signals, chat, convert, doctor, imatrix, plan, quantize, setup, verify
 from ggufkit.errors import GgufkitError
 
 EXAMPLES = """\
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.command("convert")(convert.command)
 app.command("plan")(plan.command)
 app.command("quantize")(quantize.command)
+app.command("imatrix")(imatrix.command)
 app.command("chat")(chat.command)
 app.command("verify")(verify.command)
 app.command("setup")(setup.command)

@@ -21,7 +21,6 @@ _KEPT_LINES = 200
 _QUOTED_LINES = 4
 _LONGEST_LINE = 1 << 20
 _SECONDS_TO_DIE = 2.0
-_LINE_END = re.compile(rb"[\r\n]")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,12 +43,13 @@ def run(
     cwd: Path | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
     pass_fds: Sequence[int] = (),
+    line_ends: bytes = b"\r\n",
 ) -> Completed:
-    r"""Run a program to its end; it never outlives us.
+    """Run a program to its end; it never outlives us.
 
-    `on_line` is called with every line of stdout and stderr as it comes, without its end; a bare `\r` ends a line
-    too. `environment` is added to ours. On any exception the whole process group is killed; on Linux the program
-    also gets `death_signal` when we die without a chance to do that.
+    `on_line` is called with every line of stdout and stderr as it comes, without its end: one of the bytes in
+    `line_ends`. `environment` is added to ours. On any exception the whole process group is killed; on Linux the
+    program also gets `death_signal` when we die without a chance to do that.
 
     Raises:
         MissingDependencyError: there is no such program.
@@ -74,7 +74,7 @@ def run(
         raise MissingDependencyError(f"no such program: {error.filename}", hint="ggufkit doctor") from None
     except OSError as error:
         raise LlamaCppError(f"cannot start {command[0]}: {error.strerror}", hint="ggufkit doctor") from error
-    output = _Output(on_line)
+    output = _Output(on_line, line_ends)
     with process:
         try:
             output.follow(process)
@@ -91,11 +91,12 @@ def run(
 class _Output:
     """Takes what a program writes on its two streams, cuts it into lines and keeps the last of them."""
 
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+    def __init__(self, on_line: Callable[[str], None] | None, line_ends: bytes) -> None:
         self.last: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self.last_errors: collections.deque[str] = collections.deque(maxlen=_QUOTED_LINES)
         self.stdout: list[bytes] = []
         self._on_line = on_line
+        self._line_end = re.compile(b"[" + re.escape(line_ends) + b"]")
 
     def follow(self, process: subprocess.Popen[bytes]) -> None:
         """Read both streams until they are closed."""
@@ -109,7 +110,7 @@ class _Output:
                     chunk = os.read(key.fd, 1 << 16)
                     if not key.data:
                         self.stdout.append(chunk)
-                    *lines, rest[key.fd] = _LINE_END.split(rest.get(key.fd, b"") + chunk)
+                    *lines, rest[key.fd] = self._line_end.split(rest.get(key.fd, b"") + chunk)
                     if not chunk or len(rest[key.fd]) > _LONGEST_LINE:
                         lines.append(rest.pop(key.fd))
                     if not chunk:

@@ -13,21 +13,22 @@ _MOST_ENTRIES = 1 << 17
 _LONGEST_NAME = 1 << 10
 
 
-def coverage(path: Path) -> Mapping[str, int]:
+def coverage(path: Path, *, any_length: bool = False) -> Mapping[str, int]:
     """Return the number of values that the matrix has for each tensor.
 
-    A tensor of shape (columns, rows, experts) needs columns * experts values.
+    A tensor of shape (columns, rows, experts) needs columns * experts values. `any_length` is for those who only read
+    the matrix: the path is too long only for llama-quantize.
 
     Raises:
         InputError: there is no such file, it is no importance matrix, or its path is too long to be recorded.
     """
-    if len(str(path).encode()) > LONGEST_PATH:
+    if len(str(path).encode()) > LONGEST_PATH and not any_length:
         raise InputError(
             f"the path of the importance matrix is longer than {LONGEST_PATH} bytes: {path}",
             hint="llama-quantize records it in the model; move the file or name it from another folder",
         )
     if not path.is_file():
-        raise InputError(f"no such importance matrix: {path}", hint="llama-imatrix makes one from a model and a text")
+        raise InputError(f"no such importance matrix: {path}", hint="ggufkit imatrix makes one from a model and a text")
     with opened(path) as file:
         is_gguf = file.size >= 4 and file.take(4, "the first four bytes") == b"GGUF"
     if not is_gguf:
