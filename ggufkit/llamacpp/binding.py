@@ -49,6 +49,16 @@ def installed_version() -> str | None:
         return None
 
 
+def check_installed() -> None:
+    """Make sure that `load` would find what it needs, without loading it.
+
+    Raises:
+        MissingDependencyError: the binding or the build is not installed, or the binding has another version.
+    """
+    _check_version()
+    find.find()
+
+
 def log_lines(since: int = 0) -> list[str]:
     """Return the last lines (at most 1000) that llama.cpp logged since it was loaded, or since a `log_position`."""
     kept = list(_log)

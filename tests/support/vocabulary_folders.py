@@ -52,22 +52,6 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def pre_tokenizer_of(row: Row) -> dict[str, Any]:
-    """Spell a row of the table as tokenizer.json does."""
-    parts = []
-    for kind, *settings in row.stages:
-        part: dict[str, Any] = {"type": kind}
-        match kind:
-            case "Split":
-                part |= {"pattern": {"Regex": settings[0]}, "behavior": "Isolated", "invert": False}
-            case "ByteLevel":
-                part |= {"add_prefix_space": False, "trim_offsets": True, "use_regex": "regex" in settings}
-            case "Digits":
-                part |= {"individual_digits": "individual" in settings}
-            case "Punctuation":
-                part |= {"behavior": settings[0]}
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else {"type": "Sequence", "pretokenizers": parts}
 
 
 def write_byte_level(

@@ -1,6 +1,7 @@
 """What every tokenizer.json has in common: a vocabulary, merges, and tokens added on top."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ def read_base_vocabulary(path: Path, model: Mapping[str, Any]) -> dict[str, int]
 def merged_added_tokens(files: TokenizerFiles, base: Mapping[str, int]) -> list[AddedToken]:
     """Collect the added tokens of tokenizer.json, tokenizer_config.json and, without the former, added_tokens.json.
 
-    A text that is listed twice keeps its first id and place, as in the tokenizers library. That library numbers added
-    tokens by itself, so an id that leaves a hole would be another one there.
+    A text that is listed twice keeps its first id and place, as in the tokenizers library. That library numbers the
+    tokens that the vocabulary lacks by itself, in the order of the list, so a list that is out of order gets its ids
+    in that order: they are what the model is used with.
 
     Raises:
         CheckpointError: an added token has the id of another one, or ids have a hole.
@@ -47,7 +49,6 @@ def merged_added_tokens(files: TokenizerFiles, base: Mapping[str, int]) -> list[
     for token in (*files.tokenizer_added_tokens(), *beside):
         tokens.setdefault(token.text, token)
     owners = {token_id: text for text, token_id in base.items()}
-    next_id = len(base)
     for token in tokens.values():
         owner = owners.setdefault(token.id, token.text)
         if owner != token.text:
@@ -56,12 +57,26 @@ def merged_added_tokens(files: TokenizerFiles, base: Mapping[str, int]) -> list[
             raise CheckpointError(
                 f"{files.folder}: added token {token.text!r} has the ids {token.id} and {base[token.text]}"
             )
-        if token.text not in base and token.id != next_id:
+    return _numbered(files, base, list(tokens.values()))
+
+
+def _numbered(files: TokenizerFiles, base: Mapping[str, int], tokens: list[AddedToken]) -> list[AddedToken]:
+    """Give the tokens that the vocabulary lacks the ids that the tokenizers library gives them."""
+    declared = {token.id: token for token in tokens if token.text not in base}
+    numbered: list[AddedToken] = []
+    next_id = len(base)
+    for token in tokens:
+        if token.text in base:
+            numbered.append(token)
+            next_id = max(next_id, token.id + 1)
+            continue
+        if next_id not in declared:
             raise CheckpointError(
                 f"{files.folder}: added token {token.text!r} has the id {token.id}, but the next free one is {next_id}"
             )
-        next_id = max(next_id, token.id + 1)
-    return list(tokens.values())
+        numbered.append(replace(token, id=next_id))
+        next_id += 1
+    return numbered
 
 
 def read_merges(path: Path, model: Mapping[str, Any], vocabulary: Mapping[str, int]) -> list[list[str]]:

@@ -9,7 +9,7 @@ from ggufkit.checkpoints.vocabulary.added_tokens import (
     read_merges,
 )
 from ggufkit.checkpoints.vocabulary.files import PRE_HINT, AddedToken, TokenizerFiles, read_json_object, read_text
-from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
+from ggufkit.checkpoints.vocabulary.lists import VocabularyLists, check_room
 from ggufkit.checkpoints.vocabulary.special_tokens import special_names
 from ggufkit.checkpoints.vocabulary.token_types import TokenType, classify_added
 from ggufkit.errors import CheckpointError
@@ -54,12 +54,8 @@ def _assemble(
     merges: list[list[str]],
     vocabulary_size: int | None,
 ) -> VocabularyLists:
-    count = 1 + max(*base.values(), *(token.id for token in added), 0)
-    size = vocabulary_size or count
-    if count > size:
-        raise CheckpointError(
-            f"{files.folder}: token ids up to {count - 1}, but config.json has a vocab_size of {size}"
-        )
+    ids = {**base, **{token.text: token.id for token in added}}
+    size = check_room(files.folder, ids, vocabulary_size)
     lists = VocabularyLists.unused("gpt2", size)
     for text, token_id in base.items():
         lists.put(token_id, text, TokenType.NORMAL)

@@ -40,6 +40,8 @@ class Habits:
     `only` restricts the kind of vocabulary by llama.cpp's name of its algorithm.
     `fallback_roles` gives the text of a role's token where the checkpoint's files name none; `roles` wins over them.
     `adds` says which tokens are added where neither the post-processor nor tokenizer_config.json tells.
+    `visible` are tokens that are no control tokens, whatever the files say. `aliases` names pre-tokenizers as the
+    family has them: they cut alike, but under its names llama.cpp takes no token for the first one by itself.
     `row_multiple` is what the number of rows is rounded up to. `segments`: the model has segment embeddings.
     """
 
@@ -53,12 +55,14 @@ class Habits:
     segments: bool = False
     encoder: bool = False
     visible: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 # Control tokens of Gemma 4 that a chat parser must see in the text (conversion/gemma.py, set_vocab).
 _GEMMA_4_VISIBLE = frozenset(
     {"<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>'}
 )
+_GLM = {"dbrx": "chatglm-bpe", "llama-bpe": "glm4"}
 _END, _USER, _OBSERVATION = "<|endoftext|>", "<|user|>", "<|observation|>"
 
 # The habits are those of llama.cpp's converter: set_vocab of the family's class in its folder conversion/.
@@ -73,11 +77,13 @@ HABITS: Mapping[VocabularyStyle, Habits] = {
     VocabularyStyle.MODERN_BERT: Habits(only="gpt2", adds={"bos": True, "eos": True, "sep": True}, encoder=True),
     VocabularyStyle.EURO_BERT: Habits(only="gpt2", adds={"bos": False}, encoder=True),
     VocabularyStyle.T5: Habits(encoder=True),
-    VocabularyStyle.CHATGLM: Habits(fallback_roles={"eos": _END, "eot": _USER, "unk": _END}, adds={"bos": False}),
-    VocabularyStyle.GLM: Habits(
-        fallback_roles={"bos": "[gMASK]", "eot": _USER, "unk": _END, "eom": _OBSERVATION},
+    VocabularyStyle.CHATGLM: Habits(
+        fallback_roles={"eos": _END, "eot": _USER, "unk": _END}, adds={"bos": False}, aliases=_GLM
     ),
-    VocabularyStyle.GLM_4: Habits(fallback_roles={"eos": _END, "eot": _USER, "unk": _END, "bos": _END}),
+    VocabularyStyle.GLM: Habits(
+        fallback_roles={"bos": "[gMASK]", "eot": _USER, "unk": _END, "eom": _OBSERVATION}, aliases=_GLM
+    ),
+    VocabularyStyle.GLM_4: Habits(fallback_roles={"eos": _END, "eot": _USER, "unk": _END, "bos": _END}, aliases=_GLM),
     VocabularyStyle.ERNIE: Habits(reads_add_prefix_space=True),
     VocabularyStyle.INTERNLM2: Habits(roles={"eos": "<|im_end|>"}),
     VocabularyStyle.MAMBA: Habits(row_multiple=8),

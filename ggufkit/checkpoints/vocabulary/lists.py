@@ -1,9 +1,12 @@
 """A vocabulary as llama.cpp keeps it: lists with one entry per token id."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ggufkit.checkpoints.vocabulary.files import MetadataValue
 from ggufkit.checkpoints.vocabulary.token_types import TokenType, padding_token
+from ggufkit.errors import CheckpointError
 
 UNUSED_SCORE = -10000.0
 ADDED_SCORE = -1000.0
@@ -51,3 +54,22 @@ class VocabularyLists:
         if self.merges is not None:
             metadata["tokenizer.ggml.merges"] = self.merges
         return metadata | self.settings
+
+
+def check_room(path: Path, ids: Mapping[str, int], room: int | None) -> int:
+    """Return how many rows a vocabulary of these ids gets: `room` if it is known, else as many as it needs.
+
+    Raises:
+        CheckpointError: it has more tokens than there is room for.
+    """
+    count = 1 + max(ids.values(), default=-1)
+    if room is not None and count > room:
+        beyond = sorted((token_id, text) for text, token_id in ids.items() if token_id >= room)
+        shown = ", ".join(f"{text!r}: {token_id}" for token_id, text in beyond[:3])
+        raise CheckpointError(
+            f"{path}: {count} tokens, but the model has room for {room} (its embedding rows, or vocab_size); "
+            f"{len(beyond)} have no row ({shown}{', …' if len(beyond) > 3 else ''})",
+            hint="resize the embedding to the tokenizer (resize_token_embeddings), remove those tokens, "
+            "or take the tokenizer of the base model: --tokenizer-from DIR",
+        )
+    return count if room is None else room

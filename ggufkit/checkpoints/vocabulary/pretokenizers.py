@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT, flat_stages
+from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT, PRE_HINT, flat_stages
 from ggufkit.errors import CheckpointError
 
 Stage: TypeAlias = tuple[str, ...]
@@ -26,14 +26,31 @@ Stage: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A known structure. `marker`: a token by which one of several vocabularies with one structure is told apart."""
+    """A known structure. `marker`: a token by which one of several vocabularies with one structure is told apart.
+
+    `differs` says where llama.cpp, under this name, is known to cut otherwise than the structure does.
+    """
 
     name: str
     stages: tuple[Stage, ...]
     model: str  # a model that has it
     ignore_merges: tuple[bool, ...] = (False,)
     marker: str | None = None
+    differs: str | None = None
 
+    def pre_tokenizer(self) -> dict[str, Any]:
+        """Spell the structure as tokenizer.json does."""
+        parts = [_spelled(*stage) for stage in self.stages]
+        return parts[0] if len(parts) == 1 else {"type": "Sequence", "pretokenizers": parts}
+
+
+_NO_NFC = (
+    "the tokenizer composes characters (NFC) and llama.cpp does not: text that comes decomposed gets other token ids"
+)
+_MARKS = (
+    "under this pre-tokenizer llama.cpp cuts words with combining marks, and words that change case at a letter beyond "
+    "a-z, otherwise than the original"
+)
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -98,9 +115,15 @@ TABLE: tuple[Row, ...] = (
     Row("deepseek-r1-qwen", (("Split", QWEN2), _BYTES), "DeepSeek-R1-Distill-Qwen", marker="<｜begin▁of▁sentence｜>"),
     Row("qwen2", (("Split", QWEN2), _BYTES), "Qwen/Qwen3-0.6B"),
     Row("qwen35", (("Split", QWEN35), _BYTES), "Qwen/Qwen3.5-9B"),
-    Row("tekken", (("Split", TEKKEN), _BYTES), "mistralai/Mistral-Nemo-Base-2407", ignore_merges=(True,)),
-    Row("llama4", (("Split", GPT4O), _BYTES), "meta-llama/Llama-4-Scout", (False, True), marker="<|header_start|>"),
-    Row("gpt-4o", (("Split", GPT4O), _BYTES), "openai/gpt-oss-20b", (False, True)),
+    Row("tekken", (("Split", TEKKEN), _BYTES), "mistralai/Mistral-Nemo-Base-2407", (True,), differs=_MARKS),
+    Row("llama4", (("Split", GPT4O), _BYTES), "meta-llama/Llama-4-Scout", (False, True), "<|header_start|>", _MARKS),
+    Row("gpt-4o", (("Split", GPT4O), _BYTES), "openai/gpt-oss-20b", (False, True), differs=_MARKS),
+    Row(
+        "tiny_aya",
+        (("Split", r"\d{1,3}(?=(?:\d{3})*\b)"), ("Split", GPT4O), _BYTES),
+        "CohereLabs/tiny-aya-base",
+        differs="under this pre-tokenizer llama.cpp cuts digits beyond 0-9, and some letters beyond a-z, otherwise",
+    ),
     Row("starcoder", (_DIGITS, _BYTES_GPT2), "bigcode/starcoder2-3b", marker="<fim_prefix>"),
     Row("command-r", (_DIGITS, _BYTES_GPT2), "CohereForAI/c4ai-command-r-v01", marker="<|START_OF_TURN_TOKEN|>"),
     Row("smollm", (_DIGITS, _BYTES_GPT2), "HuggingFaceTB/SmolLM2-135M-Instruct"),
@@ -140,25 +163,38 @@ TABLE: tuple[Row, ...] = (
 )
 
 
-def pretokenizer_name(tokenizer: Mapping[str, Any], tokens: Container[str], path: Path) -> str:
-    """Name the pre-tokenizer of a tokenizer.json as llama.cpp does; `tokens` tells apart those of one structure.
-
-    Raises:
-        CheckpointError: the structure is not known.
-    """
+def known_row(tokenizer: Mapping[str, Any], tokens: Container[str]) -> Row | None:
+    """Find the row of a tokenizer.json's structure; `tokens` tells apart those of one structure."""
     stages = tuple(_stages(tokenizer.get("pre_tokenizer")))
     ignore_merges = bool((tokenizer.get("model") or {}).get("ignore_merges", False))
-    if unknown := _unknown_normalizer(tokenizer.get("normalizer")):
-        raise CheckpointError(f"{path}: llama.cpp has no counterpart of its normalizer: {unknown}", hint=CONVERTER_HINT)
     for row in TABLE:
         if row.stages == stages and ignore_merges in row.ignore_merges and (not row.marker or row.marker in tokens):
-            return row.name
-    written = " -> ".join(" ".join(stage) for stage in stages) or "none"
-    raise CheckpointError(
-        f"{path}: no pre-tokenizer of llama.cpp is known to cut text like this one: {written} "
-        f"(ignore_merges {str(ignore_merges).lower()})",
-        hint=CONVERTER_HINT,
-    )
+            return row
+    return None
+
+
+def written(tokenizer: Mapping[str, Any]) -> str:
+    """Write a tokenizer.json's structure in one line, for a message."""
+    stages = tuple(_stages(tokenizer.get("pre_tokenizer")))
+    ignore_merges = bool((tokenizer.get("model") or {}).get("ignore_merges", False))
+    chain = " -> ".join(" ".join(stage) for stage in stages) or "none"
+    return f"{chain} (ignore_merges {str(ignore_merges).lower()})"
+
+
+def check_normalizer(tokenizer: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Refuse a normalizer that llama.cpp has no counterpart of; return remarks on one that hardly matters.
+
+    NFC passes: llama.cpp does not compose characters, but text rarely comes decomposed, and its converter agrees.
+
+    Raises:
+        CheckpointError: it changes ordinary text.
+    """
+    names = [str(part.get("type")) for part in flat_stages(tokenizer.get("normalizer"), "normalizers")]
+    if unknown := next((name for name in names if name != "NFC"), None):
+        raise CheckpointError(
+            f"{path}: llama.cpp has no counterpart of its normalizer: {unknown}", hint=f"{PRE_HINT}; {CONVERTER_HINT}"
+        )
+    return (_NO_NFC,) if names else ()
 
 
 def adds_space_prefix(tokenizer: Mapping[str, Any], tokens: Mapping[str, int], path: Path) -> bool:
@@ -223,10 +259,17 @@ def _split(part: Mapping[str, Any]) -> Stage:
     return ("Split", regex, behavior, *(["inverted"] if invert else []))
 
 
-def _unknown_normalizer(normalizer: object) -> str | None:
-    """NFC passes: llama.cpp does not compose characters, but text rarely comes decomposed, and its converter agrees."""
-    names = [str(part.get("type")) for part in flat_stages(normalizer, "normalizers")]
-    return next((name for name in names if name != "NFC"), None)
+def _spelled(kind: str, *settings: str) -> dict[str, Any]:
+    match kind:
+        case "Split":
+            pattern = {"Regex": settings[0]}
+            return {"type": kind, "pattern": pattern, "behavior": "Isolated", "invert": False}
+        case "ByteLevel":
+            return {"type": kind, "add_prefix_space": False, "trim_offsets": True, "use_regex": "regex" in settings}
+        case "Digits":
+            return {"type": kind, "individual_digits": "individual" in settings}
+        case _:
+            return {"type": kind, "behavior": settings[0]}
 
 
 def _replaces_spaces(normalizer: Mapping[str, Any]) -> bool:

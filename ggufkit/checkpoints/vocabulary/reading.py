@@ -7,17 +7,19 @@ from typing import Any, TypeAlias
 
 from ggufkit.checkpoints.vocabulary.bpe import pretokenizer_of_class, read_tokenizer_json, read_vocab_and_merges
 from ggufkit.checkpoints.vocabulary.chat_templates import chat_template_metadata
+from ggufkit.checkpoints.vocabulary.ends import end_metadata
 from ggufkit.checkpoints.vocabulary.families import HABITS, Habits, VocabularyStyle
 from ggufkit.checkpoints.vocabulary.files import (
     CONVERTER_HINT,
     MOST_TOKENS,
+    PRE_HINT,
     MetadataValue,
     TokenizerFiles,
     is_token_id,
 )
 from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
 from ggufkit.checkpoints.vocabulary.model_proto import ModelType
-from ggufkit.checkpoints.vocabulary.pretokenizers import adds_space_prefix, pretokenizer_name
+from ggufkit.checkpoints.vocabulary.pretokenizers import adds_space_prefix, check_normalizer, known_row, written
 from ggufkit.checkpoints.vocabulary.sentencepiece import (
     read_merging,
     read_model,
@@ -67,8 +69,15 @@ PretokenizerFinder: TypeAlias = Callable[[TokenizerFiles, VocabularyLists], Foun
 
 def find_in_table(files: TokenizerFiles, lists: VocabularyLists) -> Found:
     """Look up the structure of tokenizer.json among the known ones. Raises CheckpointError when it is not there."""
-    name = pretokenizer_name(files.tokenizer or {}, frozenset(lists.tokens), files.folder / "tokenizer.json")
-    return Found(name)
+    path, tokenizer = files.folder / "tokenizer.json", files.tokenizer or {}
+    remarks = check_normalizer(tokenizer, path)
+    row = known_row(tokenizer, frozenset(lists.tokens))
+    if row is None:
+        raise CheckpointError(
+            f"{path}: no pre-tokenizer of llama.cpp is known to cut text like this one: {written(tokenizer)}",
+            hint=f"{PRE_HINT}; {CONVERTER_HINT}",
+        )
+    return Found(row.name, (*remarks, row.differs) if row.differs else remarks)
 
 
 def read_vocabulary(
@@ -76,13 +85,20 @@ def read_vocabulary(
     config: Mapping[str, Any],
     *,
     style: str = VocabularyStyle.AUTO,
+    rows: int | None = None,
+    generation_folder: Path | None = None,
     pretokenizer: str | None = None,
     find_pretokenizer: PretokenizerFinder = find_in_table,
+    adds_bos: Callable[[str], bool] = lambda _: False,
 ) -> Vocabulary:
     """Turn the tokenizer files of `folder` into metadata; `config` is its config.json, text part unwrapped.
 
-    `pretokenizer` is the caller's name for how a byte-level tokenizer cuts text; without it `find_pretokenizer` finds
-    one. Values are plain: bool, int (UINT32), float (FLOAT32), str, bytes (array of UINT8), list[str], list[float]
+    `rows` is how many rows the embedding has: it wins over config.json's vocab_size. generation_config.json is read in
+    `generation_folder`, if that is another one. `pretokenizer` is the caller's name for how a byte-level tokenizer cuts
+    text; without it `find_pretokenizer` finds one. `adds_bos` tells whether llama.cpp opens a text by itself under a
+    pre-tokenizer's name.
+
+    Values are plain: bool, int (UINT32), float (FLOAT32), str, bytes (array of UINT8), list[str], list[float]
     (FLOAT32), list[int] (INT32); `Typed` where another GGUF type is meant.
 
     The metadata equals that of llama.cpp's converter for the same folder, but for these cases:
@@ -100,7 +116,9 @@ def read_vocabulary(
     * SentencePiece models of type unigram become "t5" in every family; upstream writes "llama" for decoders, which
       cuts text otherwise.
     * chat_template.jinja wins over tokenizer_config.json, as in transformers.
-    * Tokens that generation_config.json says to stop at and llama.cpp would not become eot and eom.
+    * add_bos_token is also written, as false, where the files add no token and llama.cpp would, by the pre-tokenizer.
+    * Tokens that generation_config.json or config.json say to stop at, and at which llama.cpp would not, become
+      eos, eot or eom, whichever is free.
     * Special-token ids beyond the vocabulary are left out; llama.cpp ignores them.
     * Names of pre-tokenizers that llama.cpp treats alike are not told apart (pretokenizers.py).
 
@@ -119,16 +137,16 @@ def read_vocabulary(
     habits = HABITS[style]
     files = TokenizerFiles.read(folder)
     size = _rows(folder, config, habits)
-    lists = _read(files, style, habits, size)
-    remarks = list(lists.remarks)
+    lists = _read(files, style, habits, size if rows is None else rows)
+    remarks = [*_mismatch(rows, config), *lists.remarks]
+    _check_texts(folder, lists.tokens)
     metadata = lists.metadata()
     if lists.model == "gpt2":
         found = Found(pretokenizer) if pretokenizer else _pretokenizer(files, lists, find_pretokenizer)
-        metadata[_PRE] = found.name
+        metadata[_PRE] = found.name if pretokenizer else habits.aliases.get(found.name, found.name)
         remarks += found.remarks
     elif lists.model != "gemma4":
         metadata[_PRE] = "default"
-    _check_texts(folder, lists.tokens)
     if lists.model in ("llama", "gemma4") and not _adds_space_prefix(files, habits):
         metadata[_ADD_SPACE_PREFIX] = False
     metadata |= special_token_metadata(files, config, vocabulary_size=len(lists.tokens), adds=habits.adds)
@@ -137,6 +155,12 @@ def read_vocabulary(
     _apply_roles(metadata, habits, lists)
     if lists.model == "t5" and not habits.encoder:
         metadata = {_ADD_BOS: ID_KEYS["bos"] in metadata, _ADD_EOS: False} | metadata
+    if files.tokenizer is not None and adds_bos(str(metadata.get(_PRE))):
+        metadata.setdefault(_ADD_BOS, False)
+    if not habits.encoder:
+        ends, end_remarks = end_metadata(generation_folder or folder, config, lists, metadata)
+        metadata |= ends
+        remarks += end_remarks
     metadata |= chat_template_metadata(files)
     metadata |= _further_habits(files, config, style, habits, size)
     return Vocabulary(metadata, tuple(remarks))
@@ -150,6 +174,13 @@ def _rows(folder: Path, config: Mapping[str, Any], habits: Habits) -> int | None
     if size > MOST_TOKENS:
         raise CheckpointError(f"{folder}: config.json gives a vocab_size of {size}")
     return -(-size // habits.row_multiple) * habits.row_multiple
+
+
+def _mismatch(rows: int | None, config: Mapping[str, Any]) -> tuple[str, ...]:
+    size = config.get("padded_vocab_size", config.get("vocab_size"))
+    if rows is None or not is_token_id(size) or size == rows:
+        return ()
+    return (f"config.json gives a vocab_size of {size}, but the embedding has {rows} rows: the vocabulary gets {rows}",)
 
 
 def _pretokenizer(files: TokenizerFiles, lists: VocabularyLists, find: PretokenizerFinder) -> Found:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ggufkit.checkpoints.vocabulary.added_tokens import merged_added_tokens, read_base_vocabulary, read_merges
 from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT, TokenizerFiles
-from ggufkit.checkpoints.vocabulary.lists import ADDED_SCORE, VocabularyLists
+from ggufkit.checkpoints.vocabulary.lists import ADDED_SCORE, VocabularyLists, check_room
 from ggufkit.checkpoints.vocabulary.model_proto import ModelSettings, ModelType, read_settings
 from ggufkit.checkpoints.vocabulary.token_types import TokenType, classify_added
 from ggufkit.errors import CheckpointError
@@ -36,6 +36,11 @@ def read_model(files: TokenizerFiles, path: Path, vocabulary_size: int | None) -
     lists.roles = roles
     for token_id, (text, score, kind) in enumerate(pieces[: len(lists.tokens)]):
         lists.put(token_id, text, kind, score)
+    if len(pieces) > len(lists.tokens):
+        lists.remarks.append(
+            f"the tokenizer has {len(pieces)} tokens and the model {len(lists.tokens)} embedding rows: "
+            "the tokens without a row are left out"
+        )
     add_tokens(files, lists)
     _check_bytes(path, lists.tokens)
     return lists
@@ -115,10 +120,8 @@ def read_merging(files: TokenizerFiles, vocabulary_size: int | None) -> Vocabula
     path = files.folder / "tokenizer.json"
     base = read_base_vocabulary(path, files.model)
     added = merged_added_tokens(files, base)
-    size = max(vocabulary_size or 0, len(base), 1 + max((token.id for token in added), default=-1))
-    if vocabulary_size and size > vocabulary_size:
-        raise CheckpointError(f"{path}: {size} tokens, but config.json gives a vocab_size of {vocabulary_size}")
-    lists = VocabularyLists.unused("llama", size, scored=True)
+    ids = {**base, **{token.text: token.id for token in added}}
+    lists = VocabularyLists.unused("llama", check_room(path, ids, vocabulary_size), scored=True)
 
     ranks: dict[str, int] = {}
     merges = read_merges(path, files.model, base)

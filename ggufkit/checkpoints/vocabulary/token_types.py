@@ -19,6 +19,27 @@ _CONTROL_BY_SHAPE = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))  # 
 _SPACE = "▁"  # SentencePiece's sign for a space
 
 
+# llama.cpp takes any token with one of these texts for a control token, of whatever type (llama-vocab.cpp, in
+# llama_vocab::impl::load). The first make it stop generating.
+ENDS_BY_NAME = frozenset(
+    {
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
+        *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>"),
+        *("<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<\uff5cend▁of▁sentence\uff5c>", "[e~["),
+    }
+)
+FILLS_BY_NAME = frozenset(
+    {
+        *("<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<\uff5cfim▁begin\uff5c>", "<PRE>", "▁<PRE>"),
+        *("<|code_prefix|>", "<|prefix|>", "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<\uff5cfim▁hole\uff5c>"),
+        *("<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>", "<|fim_middle|>", "<fim-middle>", "<fim_middle>"),
+        *("<\uff5cfim▁end\uff5c>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>", "<|fim_pad|>", "<fim-pad>"),
+        *("<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
+        "<|file_sep|>",
+    }
+)
+
+
 def looks_special(text: str) -> bool:
     """Tell whether a token is a control token by its looks.
 

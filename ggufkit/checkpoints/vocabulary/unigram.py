@@ -9,7 +9,7 @@ from typing import Any
 
 from ggufkit.checkpoints.vocabulary.added_tokens import merged_added_tokens
 from ggufkit.checkpoints.vocabulary.files import MOST_TOKENS, AddedToken, TokenizerFiles, flat_stages
-from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
+from ggufkit.checkpoints.vocabulary.lists import VocabularyLists, check_room
 from ggufkit.checkpoints.vocabulary.model_proto import ModelSettings
 from ggufkit.checkpoints.vocabulary.sentencepiece import BYTE, add_tokens, load_pieces, read_model_settings
 from ggufkit.checkpoints.vocabulary.token_types import TokenType, classify_added
@@ -73,10 +73,8 @@ def read_unigram_json(files: TokenizerFiles, vocabulary_size: int | None) -> Voc
     if len(base) < len(pieces):
         raise CheckpointError(f"{path}: two pieces of its `vocab` have the same text")
     added = merged_added_tokens(files, base)
-    count = max(len(pieces), 1 + max((token.id for token in added), default=-1))
-    if vocabulary_size and count > vocabulary_size:
-        raise CheckpointError(f"{path}: {count} tokens, but config.json has a vocab_size of {vocabulary_size}")
-    lists = VocabularyLists.unused("t5", vocabulary_size or count, scored=True)
+    ids = {**base, **{token.text: token.id for token in added}}
+    lists = VocabularyLists.unused("t5", check_room(path, ids, vocabulary_size), scored=True)
     byte_fallback = files.model.get("byte_fallback") is True
     for token_id, (text, score) in enumerate(pieces):
         kind = TokenType.BYTE if byte_fallback and BYTE.fullmatch(text) else TokenType.NORMAL

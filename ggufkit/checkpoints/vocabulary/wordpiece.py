@@ -10,7 +10,7 @@ from typing import Any
 
 from ggufkit.checkpoints.vocabulary.added_tokens import merged_added_tokens, read_base_vocabulary
 from ggufkit.checkpoints.vocabulary.files import AddedToken, MetadataValue, TokenizerFiles, read_text
-from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
+from ggufkit.checkpoints.vocabulary.lists import VocabularyLists, check_room
 from ggufkit.checkpoints.vocabulary.special_tokens import ID_KEYS, special_names
 from ggufkit.checkpoints.vocabulary.token_types import TokenType, classify_added
 from ggufkit.errors import CheckpointError
@@ -95,12 +95,8 @@ def bert_roles(files: TokenizerFiles, lists: VocabularyLists) -> dict[str, Metad
 def _assemble(
     files: TokenizerFiles, base: Mapping[str, int], added: list[AddedToken], vocabulary_size: int | None
 ) -> VocabularyLists:
-    count = 1 + max(*base.values(), *(token.id for token in added), 0)
-    size = vocabulary_size or count
-    if count > size:
-        raise CheckpointError(
-            f"{files.folder}: token ids up to {count - 1}, but config.json has a vocab_size of {size}"
-        )
+    ids = {**base, **{token.text: token.id for token in added}}
+    size = check_room(files.folder, ids, vocabulary_size)
     lists = VocabularyLists.unused("bert", size)
     lists.tokens = [_spelled(text) for text in lists.tokens]
     for text, token_id in base.items():

@@ -10,9 +10,9 @@ from typing import Any
 import gguf
 import pytest
 from tokenizers import Tokenizer
-from vocabulary_folders import LlamaVocabulary, corpus, llama_vocabulary, pre_tokenizer_of
+from vocabulary_folders import LlamaVocabulary, corpus, llama_vocabulary
 
-from ggufkit.checkpoints.vocabulary.pretokenizers import TABLE, Row, pretokenizer_name
+from ggufkit.checkpoints.vocabulary.pretokenizers import TABLE, Row, known_row
 from ggufkit.llamacpp.find import find_source
 
 pytestmark = [pytest.mark.oracle, pytest.mark.engine, pytest.mark.slow]
@@ -62,7 +62,7 @@ def rebuild(path: Path, row: Row) -> tuple[Tokenizer, dict[str, Any], dict[str, 
         "ignore_merges": row.ignore_merges[-1],
     }
     empty = {"version": "1.0", "normalizer": None, "post_processor": None, "decoder": None}
-    content = {**empty, "added_tokens": added, "pre_tokenizer": pre_tokenizer_of(row), "model": model}
+    content = {**empty, "added_tokens": added, "pre_tokenizer": row.pre_tokenizer(), "model": model}
     return Tokenizer.from_str(json.dumps(content)), fields, content
 
 
@@ -75,7 +75,9 @@ def test_name_and_ids(name: str):
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     with_bos = [fields.get("tokenizer.ggml.bos_token_id"), *ids]  # some tokenizers add it by themselves
     found = set().union(*(names.get(digest, set()) for digest in map(digest_of, (ids, with_bos))))
-    ours = pretokenizer_name(content, set(fields["tokenizer.ggml.tokens"]), path)
+    known = known_row(content, set(fields["tokenizer.ggml.tokens"]))
+    assert known
+    ours = known.name
     assert ours in found or {ours} | found <= SAME_TO_LLAMA_CPP
 
     with llama_vocabulary(path) as vocabulary:

@@ -309,7 +309,7 @@ class TestErrors:
             (("added_tokens",), [added(5, "x"), added(5, "y")], "has the id 5 of 'x'"),
             (("added_tokens",), [added(5, "x▁", special=False), added(6, "x ", special=False)], "same text"),
             (("added_tokens",), [added(6, "<|end|>")], "has the id 6, but the next free one is 5"),
-            (("added_tokens",), [added(5, "x"), added(6, "y"), added(7, "z")], "vocab_size of 7"),
+            (("added_tokens",), [added(5, "x"), added(6, "y"), added(7, "z")], "room for 7"),
         ],
     )
     def test_contradictions(self, byte_level: Path, keys: tuple[str | int, ...], value: object, message: str):
