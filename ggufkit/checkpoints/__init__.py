@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufkit.checkpoints import safetensors, torch_bin
-from ggufkit.checkpoints.config import Config, check_values, read_config
+from ggufkit.checkpoints.config import Config, check_values, read_config, read_json_object
 from ggufkit.checkpoints.tensors import StoredTensor
 
-__all__ = ["Checkpoint", "Config", "StoredTensor", "check_values", "open_checkpoint", "read_config"]
+__all__ = ["Checkpoint", "Config", "StoredTensor", "check_values", "open_checkpoint", "read_config", "read_json_object"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,12 +84,12 @@ def _row_document(row: Row) -> dict[str, Any]:
     return {
         "type": row.name,
         "bytes": row.bytes,
-        "bits_per_weight": row.plan.bits_per_weight_after,
+        "bits_per_weight": row.bits_per_weight,
         "needs_imatrix": row.needs_imatrix,
-        "tensor_types": dict(row.plan.tensor_types),
+        "tensor_types": dict(row.tensor_types),
         "fallbacks": [
             {**dataclasses.asdict(fallback), "wanted": fallback.wanted.name, "got": fallback.got.name}
-            for fallback in row.plan.fallbacks
+            for fallback in row.fallbacks
         ],
         "memory": memory and {**dataclasses.asdict(memory), "peak": memory.peak, "needed": memory.needed},
         "fits": row.fit and row.fit.value,
@@ -130,7 +130,7 @@ def _cells(plan: ModelPlan, row: Row) -> list[str]:
     return [
         row.name,
         size(row.bytes),
-        f"{row.plan.bits_per_weight_after:.2f}",
+        f"{row.bits_per_weight:.2f}",
         size(row.memory.peak) if row.memory else "?",
         _FIT_WORDS[row.fit],
         *([_FIT_WORDS[row.fits_vram]] if plan.vram is not None else []),
@@ -150,7 +150,7 @@ def _loss(quality: Quality | None) -> str:
 
 def _notes(row: Row) -> str:
     notes = ["needs an importance matrix"] if row.needs_imatrix else []
-    counts = Counter((fallback.wanted.name, fallback.got.name) for fallback in row.plan.fallbacks)
+    counts = Counter((fallback.wanted.name, fallback.got.name) for fallback in row.fallbacks)
     notes += [f"{count} {wanted} -> {got}" for (wanted, got), count in counts.most_common()]
     return ", ".join(notes)
 
@@ -173,7 +173,7 @@ def _legend(plan: ModelPlan) -> list[str]:
     lines += [f"loss: measured on this model ({source})" for source in sorted(sources)]
     if plan.speeds:
         lines.append(f"tokens per second: at {size(round(plan.speeds.memory))}/s of memory bandwidth, measured here")
-    if any(row.plan.fallbacks for row in plan.rows):
+    if any(row.fallbacks for row in plan.rows):
         lines.append("A -> B: rows do not divide into the blocks of A")
     return lines
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.planning.memory import Fit
-from ggufkit.planning.row import Row
+from ggufkit.planning.row import AS_IT_IS, Row
 from ggufkit.planning.subject import Origin, Subject
 
 # From the best to the smallest, what is worth having on a CPU: of two that cost the same, only the better one.
@@ -17,6 +17,12 @@ _SMALL, _TINY = 1.5e9, 0.4e9  # weights; with fewer, each bit that is taken away
 _COMFORTABLE = 12.0  # tokens per second, faster than most people read
 
 _CLEARLY_WORSE = 0.15  # nats
+_FITS = {
+    Fit.YES: "it fits in memory",
+    Fit.TIGHT: "it fits in memory, though tightly",
+    Fit.NO: "it does not fit in memory: take a smaller context, or a smaller model",
+    None: "whether it fits is not known",
+}
 _QAT = re.compile(r"(?<![a-z])qat(?![a-z])", re.IGNORECASE)
 
 
@@ -38,9 +44,11 @@ class Advice:
     others: tuple[Choice, ...]
 
 
-def advise(subject: Subject, rows: Sequence[Row]) -> Advice | None:
+def advise(subject: Subject, rows: Sequence[Row], imatrix: Path | None) -> Advice | None:
     """Choose a type; None where none can be made."""
     by_name = {row.name: row for row in rows}
+    if itself := by_name.get(AS_IT_IS):
+        return Advice(Choice("as it is", itself, _FITS[itself.fit]), f"ggufkit chat {_quoted(subject.name)}", ())
     choice = _trained_for(subject, by_name) or _by_memory(subject, by_name)
     if choice is None:
         return None
@@ -52,12 +60,12 @@ def advise(subject: Subject, rows: Sequence[Row]) -> Advice | None:
     ]
     return Advice(
         choice,
-        command(subject, choice.row),
+        command(subject, choice.row, imatrix),
         tuple(other for other in others if other and other.row is not choice.row),
     )
 
 
-def command(subject: Subject, row: Row) -> str:
+def command(subject: Subject, row: Row, imatrix: Path | None) -> str:
     """Spell the command that makes a type of this model."""
     if subject.origin.is_remote:
         pattern = re.compile(rf"[-._/]{row.name}[-._/]", re.IGNORECASE)
@@ -68,15 +76,17 @@ def command(subject: Subject, row: Row) -> str:
             return f"{fetch} {' '.join(shlex.quote(file.path) for file in ready[0].files)} --local-dir ."
         folder = owner_and_name.rpartition("/")[2]
         if subject.origin is Origin.REMOTE_CHECKPOINT:
-            return f"{fetch} --local-dir {folder} && ggufkit quantize {row.name} {folder}{_imatrix(row)}"
+            return f"{fetch} --local-dir {folder} && ggufkit quantize {row.name} {folder}{_imatrix(row, imatrix)}"
         name = subject.file.name
-        return f"{fetch} {name} --local-dir . && ggufkit quantize {row.name} {name}{_imatrix(row)}"
-    source = subject.name if not subject.name.startswith("-") else f"./{subject.name}"
-    return f"ggufkit quantize {row.name} {shlex.quote(source)}{_imatrix(row)}"
+        return f"{fetch} {name} --local-dir . && ggufkit quantize {row.name} {name}{_imatrix(row, imatrix)}"
+    return f"ggufkit quantize {row.name} {_quoted(subject.name)}{_imatrix(row, imatrix)}"
 
 
-def _imatrix(row: Row) -> str:
-    given = row.plan.options.imatrix
+def _quoted(name: str) -> str:
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
+
+
+def _imatrix(row: Row, given: Path | None) -> str:
     if given:
         return f" --imatrix {shlex.quote(str(given))}"
     return " --imatrix imatrix.gguf" if row.needs_imatrix else ""

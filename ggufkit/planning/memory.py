@@ -5,7 +5,7 @@ recurrent states, compute and output buffers, the vocabulary in memory. The weig
 copy of those that the CPU rearranges for itself. Added is what `ggufkit chat` takes beyond the process that was asked.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,13 +14,13 @@ from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import memory as libllama
 from ggufkit.llamacpp.memory import Answer, Caches, Matrix, Setting
 from ggufkit.planning.subject import Subject
-from ggufkit.planning.survey import Surveyed
-from ggufkit.quantization.plan import QuantizationPlan
+from ggufkit.quantization.plan import PlannedTensor
 
 # What `ggufkit chat` holds more than the process that asks libllama: command line, templates, samplers. Measured by
 # scripts/bench-plan as the difference on a model of a few kilobytes.
-CHAT_BYTES = 21_000_000
+CHAT_BYTES = 11_000_000
 _FOR_THE_SYSTEM = 0.1  # of all memory, which a model should leave to others
+_COMPUTED_ONLY = {TensorType.Q8_1, TensorType.Q8_K}
 _LOOKED_UP = {"token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"}
 
 
@@ -73,16 +73,17 @@ class MemoryModel:
         """What the first setting allocates."""
         return self.answer.settings[0] if self.answer else None
 
-    def of(self, plan: QuantizationPlan, *, tied: bool) -> Memory | None:
+    def of(self, file_bytes: int, tensors: Sequence[PlannedTensor]) -> Memory | None:
         """Add the weights of a planned file; None where libllama could not be asked."""
         if self.answer is None or self.caches is None or self.caches.failure:
             return None
         repacked = set(self.answer.repacked)
+        tied = all(tensor.name != "output.weight" for tensor in tensors)
         return Memory(
-            file=plan.bytes_after,
+            file=file_bytes,
             repacked=sum(
                 tensor.bytes_after
-                for tensor in plan.tensors
+                for tensor in tensors
                 if _is_multiplied(tensor.name, tied=tied) and _matrix(tensor.shape, tensor.to) in repacked
             ),
             cache=self.caches.cache,
@@ -92,21 +93,16 @@ class MemoryModel:
         )
 
 
-def ask(subject: Subject, surveyed: Sequence[Surveyed], settings: Sequence[Setting]) -> MemoryModel:
+def ask(subject: Subject, settings: Sequence[Setting]) -> MemoryModel:
     """Ask libllama about a model; a failure is part of the answer, for the sizes are worth showing without it."""
     shapes = {tensor.shape for header in subject.headers for tensor in header.tensors if 2 <= len(tensor.shape) <= 3}
-    types = {tensor.to for each in surveyed if each.plan for tensor in each.plan.tensors if tensor.to.is_quantized}
+    types = [kind for kind in TensorType if kind.is_quantized and kind not in _COMPUTED_ONLY]
     matrices = sorted({_matrix(shape, kind) for shape in shapes for kind in types if not shape[0] % kind.block_size})
     try:
         answer = libllama.ask(subject.file, settings, matrices)
     except (LlamaCppError, MissingDependencyError) as error:
         return MemoryModel(None, f"{error}")
     return MemoryModel(answer, answer.settings[0].failure)
-
-
-def is_tied(names: Iterable[str]) -> bool:
-    """Tell whether the embeddings serve as the output layer too."""
-    return "output.weight" not in set(names)
 
 
 def _matrix(shape: tuple[int, ...], kind: TensorType) -> Matrix:

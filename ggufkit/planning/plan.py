@@ -1,6 +1,7 @@
 """The whole plan of a model: one line for every type, and which of them to take."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ggufkit.planning.remote import RemoteGguf
 from ggufkit.planning.row import Row
 from ggufkit.planning.subject import Origin, Subject, opened
 from ggufkit.planning.survey import Surveyed
-from ggufkit.quantization.plan import QuantizeOptions
+from ggufkit.quantization.plan import PlannedTensor, QuantizeOptions
 from ggufkit.quantization.types import TYPES, QuantizationType
 
 DEFAULT_CONTEXT = 8192  # as `ggufkit chat`, or what the model was trained for, if that is less
@@ -92,10 +93,11 @@ def plan(source: str | Path, options: PlanOptions | None = None) -> ModelPlan:
         MissingDependencyError: llama.cpp is not built.
     """
     options = options or PlanOptions()
-    with opened(str(source)) as subject:
-        surveyed = survey.survey(subject, options.types, options.quantize)
+    with opened(str(source)) as subject, ThreadPoolExecutor(1) as pool:
         settings = _settings(subject, options)
-        asked = memory.ask(subject, surveyed, settings)
+        to_come = pool.submit(memory.ask, subject, settings)
+        surveyed = survey.survey(subject, options.types, options.quantize)
+        asked = to_come.result()
         # Last and alone, for whatever else is running would be measured with it.
         speeds = speed.machine_speeds(options.threads, again=options.measure_again) if options.measure_speed else None
         return _assemble(subject, options, surveyed, asked, speeds, settings[0].context_size)
@@ -129,28 +131,32 @@ def _assemble(
     ram = options.ram if options.ram is not None else cpu.usable_memory()
     model = quality.fingerprint(subject.headers)
     measured = quality.measured(model, _folders(subject))
-    tied = memory.is_tied(tensor.name for header in subject.headers for tensor in header.tensors)
-    rows = []
-    for each in surveyed:
-        if each.plan is None:
-            continue
-        takes = asked.of(each.plan, tied=tied)
-        rows.append(
-            Row(
-                type=each.type,
-                plan=each.plan,
-                needs_imatrix=each.needs_imatrix,
-                memory=takes,
-                fit=takes.fits(ram) if takes else None,
-                fits_vram=_fits_vram(takes, options.vram),
-                quality=_quality(each, measured, options),
-                tokens_per_second=(
-                    speed.tokens_per_second(each.plan, speeds, subject.headers[0].metadata) if speeds else None
-                ),
-                disk=_disk(subject, each.plan.bytes_before, each.plan.bytes_after),
-            )
+    metadata = subject.headers[0].metadata
+    source_bytes = sum(header.file_size for header in subject.headers)
+
+    def row(kind: QuantizationType | None, size: int, tensors: tuple[PlannedTensor, ...], each: Surveyed | None) -> Row:
+        takes = asked.of(size, tensors)
+        needs_imatrix = each is not None and each.needs_imatrix
+        imatrix = needs_imatrix or options.quantize.imatrix is not None
+        return Row(
+            type=kind,
+            bytes=size,
+            tensors=tensors,
+            fallbacks=each.plan.fallbacks if each and each.plan else (),
+            needs_imatrix=needs_imatrix,
+            memory=takes,
+            fit=takes.fits(ram) if takes else None,
+            fits_vram=_fits_vram(takes, options.vram),
+            quality=_quality(kind.name, measured, with_imatrix=imatrix) if kind else None,
+            tokens_per_second=speed.tokens_per_second(tensors, speeds, metadata) if speeds else None,
+            disk=_disk(subject, source_bytes, size if kind else 0, needs_imatrix=needs_imatrix),
         )
-    rows.sort(key=lambda row: -row.plan.bytes_after)
+
+    rows = [row(each.type, each.plan.bytes_after, each.plan.tensors, each) for each in surveyed if each.plan]
+    if subject.is_quantized and not options.quantize.allow_requantize:
+        rows = [each for each in rows if any(tensor.to is not tensor.was for tensor in each.tensors)]
+        rows.append(row(None, source_bytes, _unchanged(subject), None))
+    rows.sort(key=lambda each: -each.bytes)
     answer = asked.answer
     return ModelPlan(
         source=subject.name,
@@ -168,7 +174,7 @@ def _assemble(
         memory_failure=asked.failure,
         rows=tuple(rows),
         refused={each.type.name: each.refusal for each in surveyed if each.refusal},
-        advice=advice.advise(subject, rows),
+        advice=advice.advise(subject, rows, options.quantize.imatrix),
         ready=subject.ready,
         speeds=speeds,
         warnings=subject.warnings,
@@ -183,11 +189,17 @@ def _folders(subject: Subject) -> list[Path]:
     return [path if path.is_dir() else path.absolute().parent]
 
 
-def _quality(each: Surveyed, measured: Mapping[tuple[str, bool], Quality], options: PlanOptions) -> Quality | None:
-    imatrix = each.needs_imatrix or options.quantize.imatrix is not None
-    name = each.type.name
-    own = measured.get((name, imatrix)) or measured.get((name, not imatrix))
-    return own or quality.prior(name, with_imatrix=imatrix)
+def _quality(name: str, measured: Mapping[tuple[str, bool], Quality], *, with_imatrix: bool) -> Quality | None:
+    own = measured.get((name, with_imatrix)) or measured.get((name, not with_imatrix))
+    return own or quality.prior(name, with_imatrix=with_imatrix)
+
+
+def _unchanged(subject: Subject) -> tuple[PlannedTensor, ...]:
+    return tuple(
+        PlannedTensor(tensor.name, tensor.shape, tensor.type, tensor.type, tensor.size, tensor.size)
+        for header in subject.headers
+        for tensor in header.tensors
+    )
 
 
 def _fits_vram(takes: Memory | None, vram: int | None) -> Fit | None:
@@ -197,6 +209,10 @@ def _fits_vram(takes: Memory | None, vram: int | None) -> Fit | None:
     return Fit.YES if takes.file + takes.cache + takes.state + takes.compute <= vram else Fit.NO
 
 
-def _disk(subject: Subject, intermediate: int, output: int) -> int:
-    """Sum up the bytes that must be free on the way: what is downloaded, the F16 file in between, the result."""
-    return subject.download_bytes + (intermediate if subject.origin.is_checkpoint else 0) + output
+def _disk(subject: Subject, unquantized: int, output: int, *, needs_imatrix: bool) -> int:
+    """Sum up the bytes that must be free on the way: what is downloaded, what lies in between, and the result.
+
+    A checkpoint is quantized in one pass; only an importance matrix is made with the whole model, as an F16 file.
+    """
+    between = unquantized if needs_imatrix and subject.origin.is_checkpoint else 0
+    return subject.download_bytes + between + output

@@ -1,19 +1,29 @@
 """One line of a plan: what one type costs and brings."""
 
+import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ggufkit.planning.memory import Fit, Memory
 from ggufkit.planning.quality import Quality
-from ggufkit.quantization.plan import QuantizationPlan
+from ggufkit.quantization.plan import Fallback, PlannedTensor
 from ggufkit.quantization.types import QuantizationType
+
+AS_IT_IS = "as it is"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A type, the exact file that it makes of a model, and what is expected of that. None: not known."""
+    """A type, the exact file that it makes of a model, and what is expected of that. None: not known.
 
-    type: QuantizationType
-    plan: QuantizationPlan
+    `type` is None for the source itself, where that can be run as it is.
+    """
+
+    type: QuantizationType | None
+    bytes: int
+    tensors: tuple[PlannedTensor, ...]
+    fallbacks: tuple[Fallback, ...]
     needs_imatrix: bool
     memory: Memory | None
     fit: Fit | None
@@ -25,9 +35,15 @@ class Row:
     @property
     def name(self) -> str:
         """The type's name."""
-        return self.type.name
+        return self.type.name if self.type else AS_IT_IS
 
     @property
-    def bytes(self) -> int:
-        """The size of the file."""
-        return self.plan.bytes_after
+    def bits_per_weight(self) -> float:
+        """Bits in all tensors per weight."""
+        elements = sum(math.prod(tensor.shape) for tensor in self.tensors)
+        return 8 * sum(tensor.bytes_after for tensor in self.tensors) / max(1, elements)
+
+    @property
+    def tensor_types(self) -> Mapping[str, int]:
+        """How many tensors have each type, the most frequent first."""
+        return dict(Counter(tensor.to.name for tensor in self.tensors).most_common())

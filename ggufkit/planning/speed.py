@@ -6,7 +6,7 @@ come on top as the conversation grows; the figure here is that of its beginning.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ggufkit.errors import GgufkitError
@@ -14,7 +14,7 @@ from ggufkit.files import write_atomically
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import cpu, find
 from ggufkit.llamacpp.speed import Speeds, measure
-from ggufkit.quantization.plan import QuantizationPlan
+from ggufkit.quantization.plan import PlannedTensor
 
 # Per layer, threads wait for each other at some thirty steps; measured on small models, where that is all there is.
 _SECONDS_PER_LAYER = 30e-6
@@ -22,7 +22,7 @@ _COMPUTED_ONLY = {"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"}
 _LOOKED_UP = {"token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"}
 
 
-def tokens_per_second(plan: QuantizationPlan, speeds: Speeds, metadata: Mapping[str, object]) -> float | None:
+def tokens_per_second(tensors: Sequence[PlannedTensor], speeds: Speeds, metadata: Mapping[str, object]) -> float | None:
     """Estimate the tokens generated per second, with all weights in memory and little context.
 
     Of stacked experts only those that a token is sent to count. None where a tensor's type was not measured.
@@ -32,8 +32,8 @@ def tokens_per_second(plan: QuantizationPlan, speeds: Speeds, metadata: Mapping[
     share = used / experts if isinstance(experts, int) and isinstance(used, int) and experts else 1.0
     blocks = metadata.get(f"{architecture}.block_count")
     seconds = _SECONDS_PER_LAYER * (blocks if isinstance(blocks, int) else 0)
-    tied = all(tensor.name != "output.weight" for tensor in plan.tensors)
-    for tensor in plan.tensors:
+    tied = all(tensor.name != "output.weight" for tensor in tensors)
+    for tensor in tensors:
         if tensor.name in _LOOKED_UP and not (tied and tensor.name == "token_embd.weight"):
             continue
         kernel = speeds.kernels.get(int(tensor.to))

@@ -11,6 +11,8 @@ from ggufkit.planning.subject import Subject
 from ggufkit.quantization.plan import QuantizationPlan, QuantizeOptions, Stand, plan
 from ggufkit.quantization.types import QuantizationType
 
+_QUANTIZED = "it is quantized already, and quantizing it again loses more than from F16; --allow-requantize plans it"
+
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
@@ -42,7 +44,8 @@ def survey(subject: Subject, kinds: Sequence[QuantizationType], options: Quantiz
                 assumed = False
                 found = plan(subject.file, kind, options, headers=subject.headers, stand=Stand(subject.bare))
         except (UsageError, InputError, GgufFileError) as error:
-            return Surveyed(kind, None, refusal=str(error))
+            again = subject.is_quantized and not options.allow_requantize
+            return Surveyed(kind, None, refusal=_QUANTIZED if again else str(error))
         return Surveyed(kind, found, needs_imatrix=assumed)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
