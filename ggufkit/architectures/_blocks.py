@@ -80,6 +80,11 @@ def gating_function(config: Config) -> int | None:
     return _GATING_FUNCTIONS[name]
 
 
+def _all_groups_used(config: Config) -> bool:
+    """Tell whether experts are chosen among all groups: as without groups, of which llama.cpp aborts."""
+    return (groups := config.get("n_group") or 1) > 1 and (config.get("topk_group") or 1) >= groups
+
+
 def require_activation(config: Config, *expected: str, keys: tuple[str, ...] = ("hidden_act",)) -> None:
     """Refuse a model whose activation function llama.cpp does not compute for this architecture.
 
@@ -139,8 +144,8 @@ DECODER: MetadataTable = {**BODY, "attention.head_count_kv": "kv_heads", **RMS_N
 EXPERTS: MetadataTable = {
     "expert_count": maybe("num_experts"),
     "expert_used_count": maybe("num_experts_per_tok"),
-    "expert_group_count": maybe("n_group"),
-    "expert_group_used_count": maybe("topk_group"),
+    "expert_group_count": lambda c: None if _all_groups_used(c) else c.get("n_group"),
+    "expert_group_used_count": lambda c: None if _all_groups_used(c) else c.get("topk_group"),
     "expert_gating_func": gating_function,
 }
 

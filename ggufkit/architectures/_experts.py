@@ -94,7 +94,7 @@ def weights_normalized(config: Config, computed: bool, key: str = "norm_topk_pro
 def groups_divide(config: Config) -> None:
     """Refuse groups of experts on which llama.cpp aborts: unequal ones, or of one expert."""
     groups, experts = config.get("n_group") or 1, config.get("experts") or 0
-    if groups > 1 and (experts % groups or experts // groups < 2 or (config.get("topk_group") or 1) > groups):
+    if groups > 1 and (experts % groups or experts // groups < 2):
         raise CheckpointError(f"config.json: {experts} experts do not make {groups} groups (n_group) of two or more")
 
 

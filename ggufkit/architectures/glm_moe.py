@@ -80,7 +80,7 @@ GLM4_MOE = ArchSpec(
     predicts="num_nextn_predict_layers",
     vocabulary=Vocabulary.GLM,
     defaults={
-        "glm4_moe": {**_DEFAULTS, "max_position_embeddings": 131072},
+        "glm4_moe": {**_DEFAULTS, "max_position_embeddings": 131072, "num_nextn_predict_layers": 1},
         "glm4v_moe": {**_DEFAULTS, "max_position_embeddings": 65536},
     },
     remarks=remarks,
