@@ -1,18 +1,10 @@
-"""The metadata of a converted model: what it is, its sizes, its tokenizer."""
+"""The metadata that an architecture's spec makes of a config."""
 
-import logging
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import gguf
-from gguf import GGUFValueType, GGUFWriter
-
 from ggufkit.architectures import ArchSpec, Maybe
-from ggufkit.checkpoints import Checkpoint, Config
-from ggufkit.checkpoints.vocabulary import Typed, tokenizer_metadata
+from ggufkit.checkpoints import Config
 from ggufkit.errors import CheckpointError
-from ggufkit.gguf_file.writer import Value, lay_out
 
 # Keys whose JSON value may be written as an integer but which llama.cpp reads as a 32-bit float (gguf_writer.py: which
 # method adds a key as float32).
@@ -68,56 +60,3 @@ def _typed(key: str, value: Any) -> Any:
     if not -(2**31) <= value < 2**32:
         raise CheckpointError(f"config.json: {key} would be {value}, expected an integer from 0 to 2^32 - 1")
     return int(value)
-
-
-def general_metadata(folder: Path, tensors: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
-    """Describe the model in `general.*` keys: name, size label, licence, languages, sampling defaults.
-
-    The `gguf` package reads them from the model card, config.json, generation_config.json and the folder's name, with
-    the same heuristics as llama.cpp's converter.
-
-    Raises:
-        CheckpointError: the model card's front matter or generation_config.json is malformed.
-    """
-    counts = count_parameters(tensors)
-    writer = GGUFWriter(None, "unused")
-    logging.getLogger("metadata").setLevel(logging.CRITICAL)  # it narrates its heuristics
-    try:
-        description = gguf.Metadata.load(None, folder.resolve(), None, counts[0])
-        description.name = description.name or folder.resolve().name
-        if description.size_label is None and counts[0] > 0:
-            description.size_label = gguf.size_label(*counts)
-        writer.add_type("model")
-        description.set_gguf_meta_model(writer)
-        values = {
-            key: Value(value.value, value.type)
-            for key, value in writer.kv_data[0].items()
-            if key != "general.architecture"
-        }
-        lay_out("unused", values, [])  # a value of the wrong type would come out only when it is written
-    except Exception as error:  # it parses strangers' YAML and JSON with no errors of its own
-        raise CheckpointError(
-            f"{folder}: its name, README.md or generation_config.json is malformed: {error}",
-            hint="mend or remove the file",
-        ) from error
-    return values
-
-
-def count_parameters(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[int, int, int, int]:
-    """Count parameters for the size label: total, shared, those of one expert, and the number of experts."""
-    import numpy as np
-
-    writer = GGUFWriter(None, "unused")
-    for name, shape in tensors:
-        writer.add_tensor_info(name, shape, np.dtype(np.float32), 0, raw_dtype=gguf.GGMLQuantizationType.F32)
-    total, shared, one_expert, experts = writer.get_total_parameter_count()
-    return total, shared, one_expert, experts
-
-
-def tokenizer(checkpoint: Checkpoint, spec: ArchSpec, config: Config) -> dict[str, Any]:
-    """Read the checkpoint's tokenizer. Raises CheckpointError when it is missing or malformed."""
-    metadata = tokenizer_metadata(checkpoint.folder, config, style=spec.vocabulary.value)
-    return {
-        key: Value(value.value, GGUFValueType[value.kind]) if isinstance(value, Typed) else value
-        for key, value in metadata.items()
-    }

@@ -13,10 +13,13 @@ from gguf import GGMLQuantizationType
 
 from ggufkit.architectures import ArchSpec, Array, Op, Shape, check_rope, derived_sizes
 from ggufkit.checkpoints import Checkpoint, Config, StoredTensor, check_values
-from ggufkit.conversion.metadata import general_metadata, model_metadata, tokenizer
+from ggufkit.conversion.description import general_metadata, provenance
+from ggufkit.conversion.metadata import model_metadata
+from ggufkit.conversion.metadata_edits import MetadataEdits
 from ggufkit.conversion.numbers import read_numbers
 from ggufkit.conversion.prediction import find_prediction
 from ggufkit.conversion.tensors import match_tensors, tensor_type
+from ggufkit.conversion.vocabulary import TokenizerOptions, vocabulary_metadata
 from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import FileLayout, TensorLayout, lay_out
 
@@ -76,13 +79,17 @@ def make_plan(
     *,
     mtp: bool = True,
     description: Mapping[str, Any] | None = None,
+    edits: MetadataEdits | None = None,
+    tokenizer: TokenizerOptions | None = None,
 ) -> ConversionPlan:
     """Plan the conversion of a checkpoint by a spec.
 
     With `mtp`, blocks of multi-token prediction are kept where llama.cpp loads them.
-    `description` takes the place of what the folder says about the model's origin and its tokenizer.
+    `description` takes the place of what the folder says about the model's origin and its tokenizer; `edits` are laid
+    over all metadata. `tokenizer` tells where to read the tokenizer, if not in the checkpoint's folder.
 
     Raises:
+        UsageError: an edit is not possible.
         UnmappedTensorError: the checkpoint holds a tensor that the spec neither maps nor drops.
         CheckpointError: a tensor, a config key or a tokenizer file is missing or does not fit the others.
     """
@@ -113,10 +120,20 @@ def make_plan(
     if description is not None:
         metadata |= description
     else:
-        general = general_metadata(checkpoint.folder, [(name, shape) for name, shape, _ in targets])
-        metadata = {**general, **metadata, **tokenizer(checkpoint, spec, config)}
+        named = [(name, shape) for name, shape, _ in targets]
+        general = general_metadata(checkpoint.folder, named, warn=remarks.append)
+        shapes = {name: shape for name, shape in named}
+        vocabulary, doubts = vocabulary_metadata(
+            checkpoint.folder,
+            config,
+            spec.vocabulary.value,
+            rows=shapes["token_embd.weight"][0] if "token_embd.weight" in shapes else None,
+            options=tokenizer,
+        )
+        remarks += doubts
+        metadata = {**general, **metadata, **vocabulary, **provenance(checkpoint.folder)}
         _check_vocabulary(metadata, {name: shape for name, shape, _ in targets})
-    layout = lay_out(spec.name, metadata, targets)
+    layout = lay_out(spec.name, edits.applied_to(metadata, spec.name) if edits else metadata, targets)
     places = {tensor.name: tensor for tensor in layout.tensors}
     steps = tuple(Step(draft.sources, draft.op, tuple(places[name] for name, _ in draft.targets)) for draft in drafts)
     warnings = (*remarks, *dropped, *_unread(config))

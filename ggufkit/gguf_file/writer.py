@@ -40,10 +40,11 @@ class FileLayout:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A metadata value whose GGUF type is not the one that its Python type suggests."""
+    """A metadata value whose GGUF type is not the one that its Python type suggests; of an array, its elements'."""
 
     value: Any
     type: GGUFValueType
+    element: GGUFValueType | None = None
 
 
 def lay_out(
@@ -106,7 +107,7 @@ def _serialize(writer: GGUFWriter) -> bytes:
 def _add(writer: GGUFWriter, key: str, value: Any) -> None:
     match value:
         case Value():
-            writer.add_key_value(key, value.value, value.type)
+            writer.add_key_value(key, value.value, value.type, sub_type=value.element)
         case bool():
             writer.add_bool(key, value)
         case int() if value >= 0:
