@@ -165,6 +165,12 @@ def resumable_output(path: Path, *, size: int) -> Iterator[PartialFile]:
             raise
 
 
+def is_begun(path: Path) -> bool:
+    """Whether an interrupted run left a part of this output that the next one may go on with."""
+    target = path.resolve()
+    return target.with_name(f".{target.name}.{_PARTIAL_KINDS[0]}").exists()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file whole or not at all. Raises OutputError."""
     with atomic_output(path) as temporary:

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufkit.cli import _from_checkpoint, _options, _output, _quantize_arguments, _quantize_report
+from ggufkit.cli import _options, _output, _quantize_arguments, _quantize_report, _quantize_work
 
 if TYPE_CHECKING:
-    from ggufkit.progress import Progress
-    from ggufkit.quantization.options import QuantizeOptions
-    from ggufkit.quantization.plan import QuantizationPlan
-    from ggufkit.quantization.quantize import QuantizationResult
     from ggufkit.quantization.types import QuantizationType
 
 _ONE_TENSOR = "Types of single tensors"
 _MATRIX = "Importance matrix"
+_ENGINE = "How it is done"
 _RARE = "Rarely needed"
 
 
@@ -130,6 +127,27 @@ def command(
     again: Annotated[
         bool, typer.Option("--again", help="Of several types, make those anew that an earlier run has finished.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|binary|direct",
+            rich_help_panel=_ENGINE,
+            help="binary: llama-quantize. direct: libggml in this process, the source read once for all types, no file"
+            " in between. Both write the same bytes; auto takes direct for checkpoints.",
+        ),
+    ] = "auto",
+    outtype: Annotated[
+        str,
+        typer.Option(
+            metavar="f16|bf16|f32",
+            rich_help_panel=_ENGINE,
+            help="The type of a checkpoint's weights between conversion and quantization.",
+        ),
+    ] = "f16",
+    keep_f16: Annotated[
+        bool,
+        typer.Option("--keep-f16", rich_help_panel=_ENGINE, help="Write the converted checkpoint too, as a GGUF file."),
+    ] = False,
     threads: _options.Threads = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes and types, and write nothing.")] = False,
     list_types: Annotated[bool, typer.Option("--list", help="List all types and leave.")] = False,
@@ -178,12 +196,15 @@ def command(
     if not source.exists():
         raise InputError(f"no such file or folder: {source}", hint=_quantize_arguments.EXAMPLE)
     jobs = _quantize_arguments.output_paths(source, kinds, output)
+    how = _quantize_work.How(
+        _quantize_work.engine_named(engine), _quantize_work.type_between(outtype), keep_f16, strict, again
+    )
     if dry_run:
-        plans = _plans(source, jobs, options, strict=strict)
+        plans = _quantize_work.plans_of(source, jobs, options, how)
         _quantize_report.show_plans(source, jobs, plans, as_json=as_json, quiet=quiet)
         return
     with _output_folder(jobs), _output.progress_bar(quiet=quiet or as_json) as progress:
-        results = _results(source, jobs, options, strict=strict, resume=len(jobs) > 1 and not again, progress=progress)
+        results = _quantize_work.results_of(source, jobs, options, how, progress)
     _quantize_report.show_results(source, results, as_json=as_json, quiet=quiet)
 
 
@@ -201,36 +222,3 @@ def _output_folder(jobs: Sequence[tuple["QuantizationType", Path]]) -> Iterator[
         if made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
-
-
-def _plans(
-    source: Path, jobs: Sequence[tuple["QuantizationType", Path]], options: "QuantizeOptions", *, strict: bool
-) -> list["QuantizationPlan"]:
-    from ggufkit.quantization.plan import plan
-    from ggufkit.quantization.quantize import refuse_surprises
-    from ggufkit.quantization.source import check_loads
-
-    kinds = [kind for kind, _ in jobs]
-    if source.is_dir():
-        plans = _from_checkpoint.plans_of(source, kinds, options)
-    else:
-        plans = [plan(source, kind, options) for kind in kinds]
-        check_loads(source)
-    for planned in plans if strict else ():
-        refuse_surprises(planned)
-    return plans
-
-
-def _results(
-    source: Path,
-    jobs: Sequence[tuple["QuantizationType", Path]],
-    options: "QuantizeOptions",
-    *,
-    strict: bool,
-    resume: bool,
-    progress: "Progress",
-) -> tuple["QuantizationResult", ...]:
-    from ggufkit.quantization.quantize import quantize_all
-
-    work = _from_checkpoint.quantize_checkpoint if source.is_dir() else quantize_all
-    return work(source, jobs, options, strict=strict, resume=resume, progress=progress)

@@ -1,27 +1,22 @@
 """Making a GGUF model smaller with llama-quantize, so that the result is whole, checked, or not there at all."""
 
 import contextlib
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggufkit.errors import LlamaCppError, OutputError, UsageError, VerificationError
-from ggufkit.files import PlannedFile, atomic_output, check_output, check_space, remove_leftovers
-from ggufkit.llamacpp import cpu
-from ggufkit.llamacpp import quantize as tool
+from ggufkit.errors import UsageError, VerificationError
+from ggufkit.files import PlannedFile, check_output, check_space, remove_leftovers
 from ggufkit.progress import Progress, silent
 from ggufkit.quantization import finished
-from ggufkit.quantization.check import check_output_files
+from ggufkit.quantization.engines import Engine, from_gguf
+from ggufkit.quantization.job import Job, Work
 from ggufkit.quantization.overrides import Shift
 from ggufkit.quantization.plan import Fallback, QuantizationPlan, QuantizeOptions, plan
 from ggufkit.quantization.source import check_loads, part_names
-from ggufkit.quantization.split_output import atomic_parts, finish_dead_runs
+from ggufkit.quantization.split_output import finish_dead_runs
 from ggufkit.quantization.types import QuantizationType, quantization_type
 
 _SHOWN = 3
@@ -54,26 +49,13 @@ class QuantizationResult:
     was_there: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One type, planned, and the file or files that it goes to."""
-
-    plan: QuantizationPlan
-    output: Path
-    outputs: tuple[Path, ...] = field(default=())
-
-    @property
-    def files(self) -> list[PlannedFile]:
-        """The files to be written, with their sizes."""
-        return [PlannedFile(path, size) for path, size in zip(self.outputs, self.plan.part_bytes, strict=True)]
-
-
 def quantize(
     source: Path,
     kind: QuantizationType | str,
     output: Path,
     options: QuantizeOptions | None = None,
     *,
+    engine: Engine = Engine.AUTO,
     strict: bool = False,
     progress: Progress = silent,
 ) -> QuantizationResult:
@@ -87,7 +69,7 @@ def quantize(
         VerificationError: it ended well, but what it wrote is not what it had announced; or, with `strict`, the plan
             is not what the type's recipe wants.
     """
-    return quantize_all(source, [(kind, output)], options, strict=strict, progress=progress)[0]
+    return quantize_all(source, [(kind, output)], options, engine=engine, strict=strict, progress=progress)[0]
 
 
 def quantize_all(
@@ -95,13 +77,18 @@ def quantize_all(
     jobs: Sequence[tuple[QuantizationType | str, Path]],
     options: QuantizeOptions | None = None,
     *,
+    engine: Engine = Engine.AUTO,
     strict: bool = False,
     resume: bool = False,
+    again: bool = False,
     progress: Progress = silent,
 ) -> tuple[QuantizationResult, ...]:
-    """Quantize a GGUF model to several types, one after the other; all are checked before the first begins.
+    """Quantize a GGUF model to several types; all are checked before the first begins.
 
-    With `resume`, outputs that an earlier run has finished in just the same way are verified and kept.
+    The direct engine reads the source once for all types; llama-quantize does one after the other.
+
+    With `resume`, outputs that an earlier run has finished in just the same way are verified and kept, unless they are
+    to be made `again`.
 
     Raises:
         As `quantize`.
@@ -111,7 +98,8 @@ def quantize_all(
     check_loads(source)
     outputs = [output for _, output in jobs]
     todo = prepare(planned, outputs, inputs=planned[0].sources, strict=strict)
-    return carry_out(todo, lambda: contextlib.nullcontext(source), planned[0].sources, resume=resume, progress=progress)
+    work = from_gguf(engine, planned)
+    return carry_out(todo, work, planned[0].sources, resume=resume, again=again, progress=progress)
 
 
 def prepare(
@@ -138,17 +126,18 @@ def prepare(
 
 def carry_out(
     jobs: Sequence[Job],
-    open_source: Callable[[], AbstractContextManager[Path]],
+    work: Work,
     content: Sequence[Path],
     *,
     also: Sequence[PlannedFile] = (),
     resume: bool = False,
+    again: bool = False,
     progress: Progress = silent,
 ) -> tuple[QuantizationResult, ...]:
-    """Do what is not done yet. `open_source` gives the GGUF file to read, which is made only if it is needed.
+    """Let `work` do what is not done yet.
 
     `content` are the files that decide about the source's weights: the model itself, or the checkpoint behind it.
-    `also` are files that `open_source` writes.
+    `also` are files that the work needs meanwhile.
 
     Raises:
         As `quantize`.
@@ -156,7 +145,7 @@ def carry_out(
     for folder in {path.parent for job in jobs for path in job.outputs}:
         remove_leftovers(folder)
     done: dict[Path, QuantizationResult] = {}
-    if resume:
+    if resume and not again:
         for job in jobs:
             finish_dead_runs(job.outputs) if len(job.outputs) > 1 else None
             if (seconds := finished.recall(job.plan, job.outputs, content)) is not None:
@@ -164,13 +153,13 @@ def carry_out(
     todo = [job for job in jobs if job.output not in done]
     if todo:
         check_space([*also, *(file for job in todo for file in job.files)])
-        with open_source() as source, _described(content, wanted=resume) as source_note:
+        with _described(content, wanted=resume) as source_note:
             for job in todo:
                 finished.forget(job.outputs[0])
-                result = _execute(job, source, progress)
+            for job, seconds in work(todo, progress):
                 if source_note:
-                    finished.remember(job.plan, job.outputs, source_note.result(), result.seconds)
-                done[job.output] = result
+                    finished.remember(job.plan, job.outputs, source_note.result(), seconds)
+                done[job.output] = _result(job, seconds)
     return tuple(done[job.output] for job in jobs)
 
 
@@ -182,35 +171,6 @@ def _described(content: Sequence[Path], *, wanted: bool) -> Iterator[Future[list
         return
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(finished.described, content)
-
-
-def _execute(job: Job, source: Path, progress: Progress) -> QuantizationResult:
-    started = time.monotonic()
-    planned = replace(job.plan, source=source)
-    done = list(accumulate((tensor.bytes_before for tensor in planned.tensors), initial=0))
-    stage = f"Quantizing to {planned.type.name}"
-
-    def on_tensor(finished_tensors: int, _: int) -> None:
-        progress(stage, done[min(finished_tensors, len(planned.tensors))], done[-1])
-
-    def write(target: Path, written: Sequence[Path]) -> None:
-        report = tool.quantize(planned.tool_options(target), on_tensor)
-        if report.failure:
-            _fail(report.failure, job.output)
-        threads = planned.options.threads or cpu.usable_cores()
-        check_output_files(planned, written, job.output, threads=threads)
-
-    progress(stage, 0, done[-1])
-    if planned.options.keep_split:
-        with atomic_parts(job.outputs, planned.part_bytes) as folder:
-            # llama-quantize cuts off five letters wherever the path holds ".gguf", and adds the number of the part.
-            whole = job.outputs[0].name.rpartition("-00001-of-")[0] + ".gguf"
-            write(folder / whole, [folder / path.name for path in job.outputs])
-    else:
-        with atomic_output(job.output, size=planned.bytes_after) as temporary:
-            write(temporary, [temporary])
-    progress(stage, done[-1], done[-1])
-    return _result(job, time.monotonic() - started)
 
 
 def _result(job: Job, seconds: float, *, was_there: bool = False) -> QuantizationResult:
@@ -251,14 +211,3 @@ def refuse_surprises(planned: QuantizationPlan) -> None:
             hint="take a type whose blocks fit, such as Q8_0 or IQ4_NL; --pin or --keep where one tensor moves others;"
             " or leave out --strict",
         )
-
-
-def _fail(failure: str, output: Path) -> None:
-    """Say why llama-quantize gave up. A full disk is one exception among others to it; the words are libstdc++'s."""
-    if "iostream" in failure or "ios_base" in failure or "basic_ios" in failure:
-        free = shutil.disk_usage(output.parent).free
-        raise OutputError(
-            f"cannot write {output}: llama-quantize could not write on ({free:,} bytes are free now)",
-            hint="free some space, or write elsewhere with -o",
-        )
-    raise LlamaCppError(f"llama-quantize failed: {failure}")

@@ -314,7 +314,7 @@ def test_a_failure_behind_the_conversion_leaves_nothing(
     assert ran.code == 2  # before a weight is converted
     assert "rows of 32 weights do not divide into blocks of 256" in ran.err
     monkeypatch.setenv(VARIABLE, str(tiny_gguf.fake_build(tmp_path / "build", tiny_gguf.HALF)))
-    ran = ggufkit("Q8_0", checkpoint, "-o", out)
+    ran = ggufkit("Q8_0", checkpoint, "-o", out, "--engine", "binary")
     assert ran.code == 7
     assert "would not be whole" in ran.err
     assert names(out) == set()
@@ -328,7 +328,7 @@ def test_a_disk_too_small_for_both_files_is_found_before_the_conversion(
     [plan] = json.loads(ggufkit("Q8_0", checkpoint, "-o", here, "--dry-run", "--json").out)["results"]
     needed = plan["bytes_before"] + plan["bytes_after"]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": needed - 1}))
-    ran = ggufkit("Q8_0", checkpoint, "-o", here)
+    ran = ggufkit("Q8_0", checkpoint, "-o", here, "--engine", "binary")
     assert ran.code == 5
     assert f"{needed:,} bytes needed" in ran.err
     assert names(here) == {"model-F16.gguf"}
@@ -349,7 +349,7 @@ def test_signals_end_it_at_once_and_leave_nothing(
     build = tiny_gguf.fake_build(tmp_path_factory.mktemp("build") / "build", tiny_gguf.HANG)
     path = here / "model-F16.gguf" if source == "model" else checkpoint
     process = subprocess.Popen(
-        [*COMMAND, "Q8_0", path, "-o", here / "out.gguf"],
+        [*COMMAND, "Q8_0", path, "-o", here / "out.gguf", "--engine", "binary"],
         env={**os.environ, VARIABLE: str(build)},
         stderr=subprocess.PIPE,
         text=True,

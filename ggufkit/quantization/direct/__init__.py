@@ -6,7 +6,9 @@ but pieces is ever in memory, and a run that was interrupted goes on where it wa
 """
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ggufkit.errors import MissingDependencyError, UsageError
 from ggufkit.files import PartialFile
@@ -19,23 +21,37 @@ from ggufkit.quantization.direct.source import stream_of
 from ggufkit.quantization.importance import load_importance
 from ggufkit.quantization.plan import QuantizationPlan
 
-__all__ = ["Sink", "library", "quantize_stream", "refuse_what_only_the_binary_does", "stream_of"]
+__all__ = ["Sink", "identity_of", "library", "quantize_stream", "refuse_what_only_the_binary_does", "stream_of"]
 
 
 def refuse_what_only_the_binary_does(plan: QuantizationPlan) -> None:
     """Refuse a plan that the direct engine cannot carry out.
 
     Raises:
-        UsageError: a tensor would have to be decoded from a quantized type.
+        UsageError: a tensor would have to be decoded from a quantized type, or what is asked for is llama-quantize's.
         MissingDependencyError: libggml is not built.
     """
     library()
+    for asked, option in ((plan.options.keep_split, "--keep-split"), (plan.options.prune_layers, "--prune-layers")):
+        if asked:
+            raise UsageError(f"only llama-quantize knows {option}", hint="--engine binary")
     for tensor in plan.tensors:
         if tensor.was not in STORED and tensor.was is not tensor.to:
             raise UsageError(
                 f"the direct engine takes F32, F16 and BF16 tensors, and {tensor.name!r} is {tensor.was.name}",
                 hint="--engine binary",
             )
+
+
+def identity_of(files: Sequence[Path]) -> str:
+    """Say which weights these files hold: another text, other weights (or the same, in other files)."""
+    digest = hashlib.sha256()
+    for path in files:
+        status = path.stat()
+        digest.update(
+            f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode()
+        )
+    return digest.hexdigest()
 
 
 def library() -> ggml.Ggml:
@@ -67,6 +83,8 @@ def quantize_stream(
         for plan, file in jobs:
             options = plan.options
             matrix = load_importance(options.imatrix) if options.imatrix else None
+            if matrix is not None:
+                matrix = matrix.only(options.include_weights, options.exclude_weights)
             output = Output(file, plan, lay_out(source, plan, matrix), matrix, identity)
             stack.callback(output.close)
             outputs.append(output)
