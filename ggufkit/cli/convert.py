@@ -59,6 +59,29 @@ def command(
             help="Keep blocks of multi-token prediction where llama.cpp loads them.",
         ),
     ] = True,
+    pre: Annotated[
+        str | None,
+        typer.Option(
+            "--pre",
+            metavar="NAME",
+            help="llama.cpp's name for how the tokenizer cuts text (its pre-tokenizer), instead of finding it.",
+            show_default=False,
+        ),
+    ] = None,
+    tokenizer_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokenizer-from",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Read the tokenizer's files in another folder.",
+            show_default=False,
+        ),
+    ] = None,
+    vocab_only: Annotated[
+        bool, typer.Option("--vocab-only", help="Write the vocabulary alone; the folder needs no weights.")
+    ] = False,
     trust_remote_code: Annotated[
         bool,
         typer.Option(
@@ -78,17 +101,32 @@ def command(
     happens on the way, nothing half-written stands under its name.
     """
     from ggufkit.checkpoints import read_config
-    from ggufkit.conversion import Converter, OutputType, convert, open_plan, type_of, who_converts
+    from ggufkit.conversion import (
+        Converter,
+        OutputType,
+        TokenizerOptions,
+        convert,
+        convert_vocabulary,
+        open_plan,
+        type_of,
+        who_converts,
+    )
     from ggufkit.errors import UsageError
     from ggufkit.files import check_output
 
+    tokenizer = TokenizerOptions(tokenizer_from, pre) if tokenizer_from or pre else None
+    if vocab_only:
+        if dry_run:
+            raise UsageError("--vocab-only writes the vocabulary alone: there is nothing to be shown by --dry-run")
+        _show(convert_vocabulary(source, _target(output, source, "vocab"), tokenizer=tokenizer), as_json, quiet)
+        return
     wanted = OutputType(outtype)
     config = read_config(source)
     who = who_converts(config, Converter(converter))
     if dry_run:
         if who is Converter.LLAMA_CPP:
             raise UsageError("--dry-run needs a native conversion, and no spec of ours converts this checkpoint")
-        with open_plan(source, wanted, mtp=mtp) as plan:
+        with open_plan(source, wanted, mtp=mtp, tokenizer=tokenizer) as plan:
             target = _target(output, source, plan.output_type)
             check_output(target, inputs=[source, *source.iterdir()])
             _show_plan(plan, target, as_json=as_json, quiet=quiet)
@@ -107,10 +145,15 @@ def command(
             outtype=wanted,
             converter=who,
             mtp=mtp,
+            tokenizer=tokenizer,
             trust_remote_code=trust_remote_code,
             threads=threads,
             progress=progress,
         )
+    _show(result, as_json, quiet)
+
+
+def _show(result: "ConversionResult", as_json: bool, quiet: bool) -> None:
     if as_json:
         _output.print_json(_document(result))
     elif quiet:

@@ -6,13 +6,17 @@ weights through `elements.py`.
 
 from ggufkit.conversion.convert import ConversionResult, Converter, convert, open_plan, type_of, who_converts
 from ggufkit.conversion.plan import ConversionPlan, OutputType
+from ggufkit.conversion.vocabulary import TokenizerOptions
+from ggufkit.conversion.vocabulary_only import convert_vocabulary
 
 __all__ = [
     "ConversionPlan",
     "ConversionResult",
     "Converter",
     "OutputType",
+    "TokenizerOptions",
     "convert",
+    "convert_vocabulary",
     "open_plan",
     "type_of",
     "who_converts",

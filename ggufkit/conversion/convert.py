@@ -12,7 +12,14 @@ from ggufkit.architectures import nearest, spec_for
 from ggufkit.checkpoints import Config, open_checkpoint, read_config
 from ggufkit.conversion.execute import execute
 from ggufkit.conversion.plan import ConversionPlan, OutputType, make_plan, own_type
-from ggufkit.errors import CheckpointError, GgufFileError, MissingDependencyError, UnsupportedArchitectureError
+from ggufkit.conversion.vocabulary import TokenizerOptions
+from ggufkit.errors import (
+    CheckpointError,
+    GgufFileError,
+    MissingDependencyError,
+    UnsupportedArchitectureError,
+    UsageError,
+)
 from ggufkit.files import PlannedFile, atomic_output, check_output, check_space
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.llamacpp import converter as llamacpp_converter
@@ -57,6 +64,7 @@ def convert(
     outtype: OutputType = OutputType.F16,
     converter: Converter = Converter.AUTO,
     mtp: bool = True,
+    tokenizer: TokenizerOptions | None = None,
     trust_remote_code: bool = False,
     threads: int | None = None,
     progress: Progress = silent,
@@ -64,6 +72,7 @@ def convert(
     """Convert the checkpoint folder `source` to the GGUF file `output`, which is whole or absent afterwards.
 
     Without `mtp`, blocks of multi-token prediction are left out even where llama.cpp loads them.
+    `tokenizer` tells where to read the tokenizer, if not in the folder, and how it cuts text, if that is known.
     `trust_remote_code` lets llama.cpp's converter run Python that the model folder brings; ours never does.
 
     Raises:
@@ -77,8 +86,10 @@ def convert(
     check_output(output, inputs=[source, *source.iterdir()])
     started = time.monotonic()
     if who_converts(config, converter) is Converter.LLAMA_CPP:
+        if tokenizer is not None:
+            raise UsageError("--pre and --tokenizer-from are for native conversions; llama.cpp's converter has neither")
         return _by_llama_cpp(source, output, outtype, config, trust_remote_code, progress, started)
-    with open_plan(source, outtype, mtp=mtp) as plan:
+    with open_plan(source, outtype, mtp=mtp, tokenizer=tokenizer) as plan:
         check_space([PlannedFile(output, plan.layout.size)])
         with atomic_output(output, size=plan.layout.size) as temporary:
             execute(plan, temporary, threads=threads or usable_cores(), progress=progress)
@@ -98,10 +109,13 @@ def convert(
 
 
 @contextmanager
-def open_plan(source: Path, outtype: OutputType, *, mtp: bool = True) -> Iterator[ConversionPlan]:
+def open_plan(
+    source: Path, outtype: OutputType, *, mtp: bool = True, tokenizer: TokenizerOptions | None = None
+) -> Iterator[ConversionPlan]:
     """Plan a native conversion without doing it: what `--dry-run` shows. Raises as `convert` does."""
     with open_checkpoint(source) as checkpoint:
-        yield make_plan(checkpoint, spec_for(checkpoint.config.architecture), outtype, mtp=mtp)
+        spec = spec_for(checkpoint.config.architecture, checkpoint.config.model_type)
+        yield make_plan(checkpoint, spec, outtype, mtp=mtp, tokenizer=tokenizer)
 
 
 def type_of(source: Path) -> OutputType:
@@ -120,7 +134,7 @@ def who_converts(config: Config, wanted: Converter) -> Converter:
     if wanted is Converter.LLAMA_CPP:
         return wanted
     try:
-        spec_for(config.architecture)
+        spec_for(config.architecture, config.model_type)
     except UnsupportedArchitectureError:
         if wanted is Converter.NATIVE:
             raise

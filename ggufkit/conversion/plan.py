@@ -122,7 +122,7 @@ def make_plan(
     else:
         named = [(name, shape) for name, shape, _ in targets]
         general = general_metadata(checkpoint.folder, named, warn=remarks.append)
-        shapes = {name: shape for name, shape in named}
+        shapes = dict(named)
         vocabulary, doubts = vocabulary_metadata(
             checkpoint.folder,
             config,
