@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ggufkit.architectures._blocks import BODY, LAYERS
+from ggufkit.architectures._blocks import BODY, LAYERS, RMS_NORM
 from ggufkit.architectures._ops import Squeeze
 from ggufkit.architectures._rope import ROPE
 from ggufkit.architectures._sizes import Config
@@ -35,7 +35,6 @@ GATED_MLP = blocks(LAYERS, {"feed_forward.w1": "ffn_gate", "feed_forward.w3": "f
 SIZES: MetadataTable = {
     "vocab_size": "vocab_size",
     "attention.head_count_kv": heads_by_block,
-    "attention.layer_norm_rms_epsilon": "norm_eps",
     "shortconv.l_cache": "conv_L_cache",
 }
 SHAPES = {
@@ -81,7 +80,7 @@ def remarks(config: Config) -> Iterable[str]:
 LFM2 = ArchSpec(
     name="lfm2",
     hf_architectures=("Lfm2ForCausalLM", "LFM2ForCausalLM"),
-    metadata=(BODY, ROPE, SIZES),
+    metadata=(BODY, RMS_NORM, ROPE, SIZES),
     tensors=(TENSORS, GATED_MLP),
     kinds=kind,
     sizes={

@@ -53,22 +53,22 @@ def pattern(config: Config) -> int | list[bool] | None:
 
 
 METADATA: MetadataTable = {
-    "attention.layer_norm_epsilon": "norm_eps",
-    "attention.layer_norm_rms_epsilon": "norm_eps",  # llama.cpp's converter writes both
+    "attention.layer_norm_epsilon": "rms_norm_eps",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",  # llama.cpp's converter writes both
     "attention.sliding_window": "local_attention",
     "attention.sliding_window_pattern": pattern,
     "rope.freq_base": lambda c: rope(c)["rope_theta"],
     "rope.freq_base_swa": lambda c: rope(c, "sliding_attention")["rope_theta"],
     "rope.scaling.type": lambda c: "none",  # noqa: ARG005 - a constant
     "vocab_size": "vocab_size",
-    "hidden_activation": "hidden_activation",
+    "hidden_activation": "hidden_act",
     "classifier.pooling_type": classifier_pooling,
 }
 
 
 def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation, before the head or in the blocks."""
-    require_activation(config, *GELUS, "silu", keys=("hidden_activation",))
+    require_activation(config, *GELUS, "silu")
     require_activation(config, *GELUS, keys=("classifier_activation",))
     require(config, "llama.cpp has no bias there", norm_bias=False, mlp_bias=False, attention_bias=False)
     return ()

@@ -70,6 +70,7 @@ DECODER_METADATA: MetadataTable = {
     "decoder_start_token_id": maybe("decoder_start_token_id", "pad_token_id"),
 }
 COMMON = {
+    "d_model": 512,
     "d_kv": 64,
     "layer_norm_epsilon": 1e-6,
     "relative_attention_num_buckets": 32,
@@ -77,10 +78,11 @@ COMMON = {
     "pad_token_id": 0,
     "tie_word_embeddings": True,
 }
+GATED = {**COMMON, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu"}
 DEFAULTS = {
-    "t5": {**COMMON, "feed_forward_proj": "relu"},
-    "mt5": {**COMMON, "feed_forward_proj": "gated-gelu"},
-    "umt5": {**COMMON, "feed_forward_proj": "gated-gelu"},
+    "t5": {**COMMON, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "feed_forward_proj": "relu"},
+    "mt5": GATED,
+    "umt5": GATED,
 }
 
 

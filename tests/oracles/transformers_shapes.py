@@ -58,10 +58,18 @@ def defaulted(config: Any, saved: dict[str, Any]) -> list[str]:
     except Exception:  # noqa: BLE001 - some configs cannot be made without arguments: then nothing is implied
         return []
     kept = {"architectures", "model_type", "dtype", "torch_dtype", "transformers_version"}
+    saved = {key: without_tags(value) for key, value in saved.items()}
     candidates = [key for key in saved if key not in kept and key in fresh and fresh[key] == saved[key]]
     loaded = type(config).from_dict({key: value for key, value in saved.items() if key not in candidates}).to_dict()
     whole = type(config).from_dict(saved).to_dict()
     return candidates if {**loaded, "transformers_version": 0} == {**whole, "transformers_version": 0} else []
+
+
+def without_tags(value: Any) -> Any:
+    """Read numbers that JSON has no words for as transformers writes them: infinity is {"__float__": "Infinity"}."""
+    if isinstance(value, list):
+        return [without_tags(item) for item in value]
+    return float(value["__float__"]) if isinstance(value, dict) and set(value) == {"__float__"} else value
 
 
 if __name__ == "__main__":

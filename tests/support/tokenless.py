@@ -24,14 +24,23 @@ EXACT = EngineOptions(
 )
 
 
-def convert_and_run(folder: Path, tokens: list[int]) -> np.ndarray:
-    """Convert a checkpoint to F32 and give the logits of a prompt, tokens x vocabulary."""
+def convert(folder: Path) -> Path:
+    """Convert a checkpoint to F32, to a file in its folder that is said to have as many tokens as there are rows."""
     output = folder / "model.gguf"
     with open_checkpoint(folder) as opened:
-        spec = spec_for(opened.config.architecture)
-        no_tokenizer = {"tokenizer.ggml.model": "none", f"{spec.name}.vocab_size": opened.config["vocab_size"]}
+        spec = spec_for(opened.config.architecture, opened.config.model_type)
+        no_tokenizer = {
+            "tokenizer.ggml.model": "none",
+            "tokenizer.ggml.token_type_count": opened.config.get("type_vocab_size") or 1,
+            f"{spec.name}.vocab_size": opened.config["vocab_size"],
+        }
         plan = make_plan(opened, spec, OutputType.F32, description=no_tokenizer)
         output.touch()
         execute(plan, output, threads=1, progress=silent)
-    with Engine.open(output, EXACT) as engine:
+    return output
+
+
+def convert_and_run(folder: Path, tokens: list[int]) -> np.ndarray:
+    """Convert a checkpoint to F32 and give the logits of a prompt, tokens x vocabulary."""
+    with Engine.open(convert(folder), EXACT) as engine:
         return engine.logits(tokens)

@@ -1,0 +1,81 @@
+"""The F32 file of every encoder's recipe, run by libllama, makes of a text what transformers makes of it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from embeddings import encode, translate
+from recipes import RECIPES, bert, checkpoint, t5
+from tokenless import convert
+
+pytestmark = [pytest.mark.oracle, pytest.mark.engine]
+
+TOKENS = 40  # longer than ModernBert's windows
+DECODED = 12
+LIMIT = 5e-3  # ggml looks GELU up in a table of float16, which alone costs 5e-4
+ORACLE = Path(__file__).parents[1] / "oracles" / "transformers_embeddings.py"
+ENCODERS = [name for name, recipe in RECIPES.items() if recipe.no_logits in (bert.ENCODER, t5.PAIR)]
+Results = Callable[[str], dict[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Results:
+    """Run every encoder that this run asks for by transformers, all in one child process."""
+    root = tmp_path_factory.mktemp("encoders")
+    wanted = [item.callspec.params["name"] for item in request.session.items if item.fspath == request.node.path]
+    job = {"tokens": text(), "decoded": start()}
+    jobs = [
+        {
+            "folder": str(checkpoint(name, root / name)),
+            "model": RECIPES[name].model,
+            "tokens": text(),
+            "decoded": start(),
+        }
+        for name in wanted
+    ]
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    ran = subprocess.run([sys.executable, ORACLE, root / "jobs.json"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        error = root / name / "error.txt"
+        assert not error.exists(), error.read_text()
+        return {path.stem: np.load(path) for path in (root / name).glob("*.npy")}
+
+    load.folder = root
+    return load
+
+
+def text() -> list[int]:
+    return np.random.default_rng(1).integers(5, 384, TOKENS).tolist()
+
+
+def start() -> list[int]:
+    return [0, *np.random.default_rng(2).integers(5, 384, DECODED - 1).tolist()]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_agree(name: str, expected: Results, figure: Callable[[str, str], None]) -> None:
+    theirs = expected(name)
+    path = convert(expected.folder / name)
+    distances = {}
+    if "logits" in theirs:
+        distances["logits"] = distance(translate(path, text(), start()), theirs["logits"])
+    else:
+        hidden = theirs["hidden"]
+        distances["hidden states"] = distance(encode(path, text(), "none"), hidden)
+        distances["mean"] = distance(encode(path, text(), "mean"), hidden.mean(0))
+        distances["first"] = distance(encode(path, text(), "cls"), hidden[0])
+    if "scores" in theirs and RECIPES[name].warns == ():  # DistilBert's head is none of llama.cpp's, and we say so
+        distances["scores"] = distance(encode(path, text(), "rank"), theirs["scores"])
+    figure(f"{name}", "relative L2 " + ", ".join(f"{kind} {value:.1e}" for kind, value in distances.items()))
+    assert {kind: value for kind, value in distances.items() if not value < LIMIT} == {}
+
+
+def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    assert ours.shape == theirs.shape
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
