@@ -28,15 +28,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     root = tmp_path_factory.mktemp("encoders")
     wanted = [item.callspec.params["name"] for item in request.session.items if item.fspath == request.node.path]
     job = {"tokens": text(), "decoded": start()}
-    jobs = [
-        {
-            "folder": str(checkpoint(name, root / name)),
-            "model": RECIPES[name].model,
-            "tokens": text(),
-            "decoded": start(),
-        }
-        for name in wanted
-    ]
+    jobs = [{"folder": str(checkpoint(name, root / name)), "model": RECIPES[name].model, **job} for name in wanted]
     (root / "jobs.json").write_text(json.dumps(jobs))
     ran = subprocess.run([sys.executable, ORACLE, root / "jobs.json"], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-4000:]
