@@ -37,7 +37,8 @@ PERMUTED_QK = blocks(
     },
 )
 MIXTRAL_EXPERTS = routed_experts("block_sparse_moe", gate="w1", up="w3", down="w2")
-MISTRAL_DEFAULTS = {**COMMON_DEFAULTS, "max_position_embeddings": 131072, "num_key_value_heads": 8}
+BIASES = f"{OPTIONAL_ATTENTION_BIASES} {OPTIONAL_MLP_BIASES}"
+MISTRAL = {**COMMON_DEFAULTS, "max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096}
 
 
 def remarks(config: Config) -> Iterable[str]:
@@ -49,17 +50,27 @@ def remarks(config: Config) -> Iterable[str]:
 
 LLAMA = ArchSpec(
     name="llama",
-    hf_architectures=("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"),
+    hf_architectures=(
+        "LlamaForCausalLM",
+        "LLaMAForCausalLM",
+        "LlamaModel",
+        "VLlama3ForCausalLM",  # SmolVLM's text model
+        "IQuestCoderForCausalLM",
+        "MistralForCausalLM",
+        "MistralModel",
+        "MixtralForCausalLM",
+    ),
     metadata=(DECODER, EXPERTS, SIZES),
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, GATED_MLP, PERMUTED_QK, MIXTRAL_EXPERTS),
-    biases=f"{OPTIONAL_ATTENTION_BIASES} {OPTIONAL_MLP_BIASES}",
-    kinds=lambda config, _: "sparse" if config.get("num_local_experts") else "dense",
+    biases=BIASES,
+    kinds=lambda config, _: "sparse" if config.get("experts") else "dense",
     ropes=("linear", "yarn", "llama3"),
     defaults={
         "llama": {**COMMON_DEFAULTS, "max_position_embeddings": 2048},
-        "mistral": {**MISTRAL_DEFAULTS, "sliding_window": 4096},
+        "mistral": MISTRAL,
         "mixtral": {
-            **MISTRAL_DEFAULTS,
+            **MISTRAL,
+            "sliding_window": None,
             "rope_theta": 1e6,
             "rms_norm_eps": 1e-5,
             "num_local_experts": 8,

@@ -193,8 +193,8 @@ def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> N
 
 
 def _is_tied(config: Config) -> bool:
-    ties = (config.get("tie_word_embeddings", False), config.outer.get("tie_word_embeddings", False))
-    return any(ties) or config.architecture.endswith("Model")
+    around = config.outer.get("tie_word_embeddings", config.is_wrapper)  # what transformers takes for a wrapper's
+    return bool(config.get("tie_word_embeddings") or around) or config.architecture.endswith("Model")
 
 
 def _with_output(drafts: Sequence[Draft]) -> list[Draft]:
