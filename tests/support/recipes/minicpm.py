@@ -80,7 +80,8 @@ RECIPES = {
     ),
     "minicpm3-stretched": Recipe(
         "MiniCPM3ForCausalLM",
-        decoder(**MLA, rope_parameters={**LONGROPE, "original_max_position_embeddings": 128}),
+        # llama.cpp chooses by the size of the context, at least 256, which factors count
+        decoder(**MLA, rope_parameters={**LONGROPE, "original_max_position_embeddings": 256}),
         explained={
             "minicpm3.rope.scaling.attn_factor": "llama.cpp's converter does not write LongRoPE's scale of q and k",
             "minicpm3.rope.scaling.original_context_length": "nor from where on the long factors count",

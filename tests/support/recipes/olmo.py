@@ -29,9 +29,7 @@ RECIPES = {
                 "sliding_attention": {"rope_type": "default", "rope_theta": 500000.0},
             },
         ),
-        explained={
-            "olmo2.rope.scaling.attn_factor": "llama.cpp's converter writes attention_factor where llama.cpp does not look"
-        },
+        explained={"olmo2.rope.scaling.attn_factor": "llama.cpp's converter writes it under a key that is only stored"},
     ),
     # As released: one base beside one scaling, which is for full attention alone.
     "olmo3-released": Recipe(

@@ -2,7 +2,8 @@
 
 from recipes._recipe import Recipe, decoder
 
-MLA = {"num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 24}
+# transformers empties the row of a padding token where the output is tied to it
+MLA = {"pad_token_id": None, "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 24}
 
 RECIPES = {
     "youtu": Recipe("YoutuForCausalLM", decoder(**MLA, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16)),
