@@ -1,6 +1,6 @@
 """What encoders share: they look both ways, pool what they saw into one vector, and may have a head that classifies."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ggufkit.architectures._blocks import require, require_activation
 from ggufkit.architectures._sizes import Config, SizeTable
@@ -66,9 +66,17 @@ def require_encoder(config: Config, activations: Iterable[str] = GELUS) -> None:
     require(config, "llama.cpp adds positions to the embeddings", position_embedding_type="absolute")
 
 
+def modules_left_out(config: Config) -> Iterator[str]:
+    """Say which modules of a sentence-transformers folder the GGUF file does not hold."""
+    for kind in config.get("sentence_transformers_modules") or ():
+        if kind not in ("Transformer", "Pooling", "Normalize"):
+            yield f"the folder's module {kind} is left out: vectors differ from those of sentence-transformers"
+
+
+POOLING: MetadataTable = {"pooling_type": pooling}
 ENCODER: MetadataTable = {
     "attention.causal": lambda c: False,  # noqa: ARG005 - a constant
-    "pooling_type": pooling,
+    **POOLING,
     "classifier.output_labels": named_labels,
 }
 SIZES: SizeTable = {"labels": lambda c: len(labels(c)), "positions": "max_position_embeddings"}

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import BODY, LAYER_NORM
-from ggufkit.architectures._encoders import ENCODER, SIZES, dropped, require_encoder
+from ggufkit.architectures._encoders import ENCODER, SIZES, dropped, modules_left_out, require_encoder
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, TensorTable, Vocabulary, blocks, to
 from ggufkit.architectures._state_ops import SkipRows
@@ -49,7 +49,7 @@ DEFAULTS = {
 def remarks(config: Config) -> Iterable[str]:
     """Refuse what no encoder of llama.cpp computes."""
     require_encoder(config)
-    return ()
+    yield from modules_left_out(config)
 
 
 BERT = ArchSpec(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import ATTENTION, DECODER, GATED_MLP, PRE_NORMS, require_activation
-from ggufkit.architectures._encoders import ENCODER, dropped
+from ggufkit.architectures._encoders import ENCODER, dropped, modules_left_out
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary
 
@@ -17,7 +17,7 @@ METADATA: MetadataTable = {
 def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation."""
     require_activation(config, "silu")
-    return ()
+    yield from modules_left_out(config)
 
 
 EUROBERT = ArchSpec(

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import BODY, require, require_activation
-from ggufkit.architectures._encoders import ENCODER, GELUS, SIZES, classifier_pooling, dropped
+from ggufkit.architectures._encoders import ENCODER, GELUS, SIZES, classifier_pooling, dropped, modules_left_out
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks
@@ -71,7 +71,7 @@ def remarks(config: Config) -> Iterable[str]:
     require_activation(config, *GELUS, "silu")
     require_activation(config, *GELUS, keys=("classifier_activation",))
     require(config, "llama.cpp has no bias there", norm_bias=False, mlp_bias=False, attention_bias=False)
-    return ()
+    yield from modules_left_out(config)
 
 
 MODERNBERT = ArchSpec(

@@ -17,6 +17,7 @@ from ggufkit.architectures._blocks import (
     QKV_BIASES,
     require_activation,
 )
+from ggufkit.architectures._encoders import POOLING
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks
 
@@ -48,7 +49,7 @@ DEEPSTACK: MetadataTable = {"n_deepstack_layers": deepstack_layers}
 QWEN2 = ArchSpec(
     name="qwen2",
     hf_architectures=("Qwen2ForCausalLM", "Qwen2Model", "KORMoForCausalLM"),
-    metadata=(DECODER,),
+    metadata=(DECODER, POOLING),
     tensors=(EMBEDDINGS, PRE_NORMS, KORMO_NORMS, ATTENTION, GATED_MLP),
     biases=QKV_BIASES,
     shapes=SQUARE,
@@ -70,7 +71,7 @@ QWEN2VL = ArchSpec(
 QWEN3 = ArchSpec(
     name="qwen3",
     hf_architectures=("Qwen3ForCausalLM", "Qwen3Model"),
-    metadata=(DECODER,),
+    metadata=(DECODER, POOLING),
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, HEAD_NORMS, GATED_MLP),
     defaults={"qwen3": {**DEFAULTS, "head_dim": 128}},
     remarks=remarks,

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import require
+from ggufkit.architectures._encoders import POOLING, modules_left_out
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, maybe, to
 from ggufkit.architectures._state_ops import Scale
@@ -112,13 +113,13 @@ def remarks(config: Config) -> Iterable[str]:
         raise CheckpointError(
             f"config.json: the decoder has {decoder} layers, the encoder {config['layers']}; llama.cpp allows no more"
         )
-    return ()
+    yield from modules_left_out(config)
 
 
 T5_ENCODER = ArchSpec(
     name="t5encoder",
     hf_architectures=("T5EncoderModel", "MT5EncoderModel", "UMT5EncoderModel"),
-    metadata=(METADATA,),
+    metadata=(METADATA, POOLING),
     tensors=(ENCODER,),
     kinds=kinds,
     kind_of={"ffn_gate": "gated", "attn_rel_b": "first"},

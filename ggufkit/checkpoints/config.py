@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ggufkit.checkpoints.sentence_transformers import read_modules
 from ggufkit.errors import CheckpointError
 
 _MAXIMUM_BYTES = 16 * 2**20
@@ -165,10 +166,10 @@ def _text_config(values: Mapping[str, Any]) -> tuple[str | None, Mapping[str, An
 
 
 def read_config(folder: Path) -> Config:
-    """Read a checkpoint folder's config.json.
+    """Read a checkpoint folder's config.json, and modules.json where it is a sentence-transformers folder.
 
     Raises:
-        CheckpointError: it is missing, or not a JSON object.
+        CheckpointError: config.json is missing, or one of them is malformed.
     """
     if not folder.is_dir():
         if folder.exists():
@@ -177,7 +178,7 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"no config.json in {folder}", hint="give the folder that the model was downloaded to")
-    return Config(read_json_object(path))
+    return Config({**read_json_object(path), **read_modules(folder)})
 
 
 def check_values(values: Mapping[str, Any]) -> None:
@@ -218,4 +219,7 @@ def read_json_object(path: Path, *, limit: int = _MAXIMUM_BYTES) -> dict[str, An
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
+    """Python writes infinity as a word, and released configs have it (time_step_limit); NaN is refused."""
+    if name == "NaN":
+        raise ValueError(f"{name} is not a JSON number")
+    return float(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embeddings import encode, translate
+from gguf import GGUFReader
 from recipes import RECIPES, bert, checkpoint, t5
 from tokenless import convert
 
@@ -71,3 +72,12 @@ def test_encoders_agree(name: str, expected: Results, figure: Callable[[str, str
 def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     assert ours.shape == theirs.shape
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+@pytest.mark.parametrize(("mode", "number"), [("mean_tokens", 1), ("cls_token", 2), ("lasttoken", 3)])
+def test_a_sentence_transformers_folder_tells_how_to_pool(tmp_path: Path, mode: str, number: int) -> None:
+    folder = checkpoint("bert", tmp_path)
+    (folder / "modules.json").write_text('[{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]')
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{mode}": True}))
+    assert GGUFReader(convert(folder)).fields["bert.pooling_type"].contents() == number
