@@ -1,5 +1,7 @@
 """Run a tiny checkpoint that has no tokenizer: the file says that it has as many tokens as the embedding has rows."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from ggufkit.architectures import spec_for
 from ggufkit.checkpoints import open_checkpoint
 from ggufkit.conversion import OutputType
 from ggufkit.conversion.execute import execute
-from ggufkit.conversion.plan import make_plan
+from ggufkit.conversion.plan import ConversionPlan, make_plan
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
 from ggufkit.progress import silent
@@ -24,9 +26,9 @@ EXACT = EngineOptions(
 )
 
 
-def convert(folder: Path) -> Path:
-    """Convert a checkpoint to F32, to a file in its folder that is said to have as many tokens as there are rows."""
-    output = folder / "model.gguf"
+@contextlib.contextmanager
+def planned(folder: Path, outtype: str = "f32") -> Iterator[ConversionPlan]:
+    """Plan the conversion of a checkpoint."""
     with open_checkpoint(folder) as opened:
         spec = spec_for(opened.config.architecture, opened.config.model_type)
         no_tokenizer = {
@@ -34,7 +36,13 @@ def convert(folder: Path) -> Path:
             "tokenizer.ggml.token_type_count": opened.config.get("type_vocab_size") or 1,
             f"{spec.name}.vocab_size": opened.config["vocab_size"],
         }
-        plan = make_plan(opened, spec, OutputType.F32, description=no_tokenizer)
+        yield make_plan(opened, spec, OutputType(outtype), description=no_tokenizer)
+
+
+def convert(folder: Path) -> Path:
+    """Convert a checkpoint to F32, to a file in its folder that is said to have as many tokens as there are rows."""
+    output = folder / "model.gguf"
+    with planned(folder) as plan:
         output.touch()
         execute(plan, output, threads=1, progress=silent)
     return output
