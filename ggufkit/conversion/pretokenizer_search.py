@@ -42,9 +42,9 @@ def find_pretokenizer(files: TokenizerFiles, lists: VocabularyLists) -> Found:
         MissingDependencyError: the structure is not a known one, and what the search needs is not installed.
     """
     tokenizer, path = files.tokenizer or {}, files.folder / "tokenizer.json"
-    remarks = check_normalizer(tokenizer, path)
+    check_normalizer(tokenizer, path)
     if row := known_row(tokenizer, frozenset(lists.tokens)):
-        return Found(row.name, (*remarks, row.differs) if row.differs else remarks)
+        return Found(row.name, (row.differs,) if row.differs else ())
     kept = _cache_file(path, files.tokenizer_config)
     if found := _read_cache(kept):
         return found
@@ -56,7 +56,6 @@ def find_pretokenizer(files: TokenizerFiles, lists: VocabularyLists) -> Found:
             "the tokenizers library is needed",
             hint="pip install tokenizers, then the same command again; or --pre NAME if you know the name",
         ) from None
-    found = Found(found.name, (*remarks, *found.remarks))
     _write_cache(kept, found)
     return found
 
@@ -66,7 +65,7 @@ def _search(files: TokenizerFiles, lists: VocabularyLists, path: Path) -> Found:
     texts = tuple(hard_texts())
     model = crossing_model(texts)
     original = _open(tokenizer_json(model, tokenizer), path)
-    # What the normalizer changes is not for the pre-tokenizer to answer for; the remarks say it.
+    # What the normalizer changes is not for the pre-tokenizer to answer for.
     texts = tuple(t for t in texts if original.normalizer is None or original.normalizer.normalize_str(t) == t)
     wanted = _ids(original, texts)
     if row := _like_a_known_row(model, tokenizer, texts, wanted, differing=True):

@@ -44,9 +44,6 @@ class Row:
         return parts[0] if len(parts) == 1 else {"type": "Sequence", "pretokenizers": parts}
 
 
-_NO_NFC = (
-    "the tokenizer composes characters (NFC) and llama.cpp does not: text that comes decomposed gets other token ids"
-)
 _MARKS = (
     "under this pre-tokenizer llama.cpp cuts words with combining marks, and words that change case at a letter beyond "
     "a-z, otherwise than the original"
@@ -181,10 +178,11 @@ def written(tokenizer: Mapping[str, Any]) -> str:
     return f"{chain} (ignore_merges {str(ignore_merges).lower()})"
 
 
-def check_normalizer(tokenizer: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Refuse a normalizer that llama.cpp has no counterpart of; return remarks on one that hardly matters.
+def check_normalizer(tokenizer: Mapping[str, Any], path: Path) -> None:
+    """Refuse a normalizer that llama.cpp has no counterpart of.
 
-    NFC passes: llama.cpp does not compose characters, but text rarely comes decomposed, and its converter agrees.
+    NFC passes: llama.cpp does not compose characters, but text rarely comes decomposed, and its converter agrees. (What
+    it does to decomposed text, `ggufkit verify` says.)
 
     Raises:
         CheckpointError: it changes ordinary text.
@@ -194,7 +192,6 @@ def check_normalizer(tokenizer: Mapping[str, Any], path: Path) -> tuple[str, ...
         raise CheckpointError(
             f"{path}: llama.cpp has no counterpart of its normalizer: {unknown}", hint=f"{PRE_HINT}; {CONVERTER_HINT}"
         )
-    return (_NO_NFC,) if names else ()
 
 
 def adds_space_prefix(tokenizer: Mapping[str, Any], tokens: Mapping[str, int], path: Path) -> bool:

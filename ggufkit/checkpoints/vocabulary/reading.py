@@ -70,14 +70,14 @@ PretokenizerFinder: TypeAlias = Callable[[TokenizerFiles, VocabularyLists], Foun
 def find_in_table(files: TokenizerFiles, lists: VocabularyLists) -> Found:
     """Look up the structure of tokenizer.json among the known ones. Raises CheckpointError when it is not there."""
     path, tokenizer = files.folder / "tokenizer.json", files.tokenizer or {}
-    remarks = check_normalizer(tokenizer, path)
+    check_normalizer(tokenizer, path)
     row = known_row(tokenizer, frozenset(lists.tokens))
     if row is None:
         raise CheckpointError(
             f"{path}: no pre-tokenizer of llama.cpp is known to cut text like this one: {written(tokenizer)}",
             hint=f"{PRE_HINT}; {CONVERTER_HINT}",
         )
-    return Found(row.name, (*remarks, row.differs) if row.differs else remarks)
+    return Found(row.name, (row.differs,) if row.differs else ())
 
 
 def read_vocabulary(
