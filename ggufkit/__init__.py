@@ -3,7 +3,10 @@
 The Python API; what is heavy is imported when it is first used:
 
     ggufkit.convert(source, output, outtype=...)   checkpoint folder -> GGUF file
-    ggufkit.quantize(source, "Q4_K_M", output)     GGUF file -> smaller GGUF file
+    ggufkit.quantize(source, "Q4_K_M", output)     GGUF file or checkpoint folder -> smaller GGUF file
+    ggufkit.verify(model, source)                  is it what that checkpoint should become?
+    ggufkit.convert_lora(adapter, base, output)    PEFT adapter -> GGUF adapter
+    ggufkit.merge_lora(base, adapter, output)      an adapter added to the weights
     ggufkit.Engine.open(model)                     a model ready to generate
     ggufkit.ChatSession(engine=..., template=...)  a conversation with it
 """
@@ -15,42 +18,57 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ggufkit.conversion import ConversionResult, Converter, OutputType, convert
+    from ggufkit.conversion.adapters import AdapterResult, MergeResult, convert_lora, merge_lora
+    from ggufkit.evaluation import Verification, verify
     from ggufkit.inference.engine import Engine
     from ggufkit.inference.options import EngineOptions, SamplingOptions
     from ggufkit.inference.session import ChatSession
     from ggufkit.inference.templates import ChatTemplate
+    from ggufkit.one_pass import quantize
     from ggufkit.quantization.plan import QuantizeOptions
-    from ggufkit.quantization.quantize import QuantizationResult, quantize
+    from ggufkit.quantization.quantize import QuantizationResult
 
 __all__ = [
+    "AdapterResult",
     "ChatSession",
     "ChatTemplate",
     "ConversionResult",
     "Converter",
     "Engine",
     "EngineOptions",
+    "MergeResult",
     "OutputType",
     "QuantizationResult",
     "QuantizeOptions",
     "SamplingOptions",
+    "Verification",
     "__version__",
     "convert",
+    "convert_lora",
+    "merge_lora",
     "quantize",
+    "verify",
 ]
 
 _HOMES = {
+    "AdapterResult": "ggufkit.conversion.adapters",
     "ChatSession": "ggufkit.inference.session",
     "ChatTemplate": "ggufkit.inference.templates",
     "ConversionResult": "ggufkit.conversion",
     "Converter": "ggufkit.conversion",
     "Engine": "ggufkit.inference.engine",
     "EngineOptions": "ggufkit.inference.options",
+    "MergeResult": "ggufkit.conversion.adapters",
     "OutputType": "ggufkit.conversion",
     "QuantizationResult": "ggufkit.quantization.quantize",
     "QuantizeOptions": "ggufkit.quantization.plan",
     "SamplingOptions": "ggufkit.inference.options",
+    "Verification": "ggufkit.evaluation",
     "convert": "ggufkit.conversion",
-    "quantize": "ggufkit.quantization.quantize",
+    "convert_lora": "ggufkit.conversion.adapters",
+    "merge_lora": "ggufkit.conversion.adapters",
+    "quantize": "ggufkit.one_pass",
+    "verify": "ggufkit.evaluation",
 }
 
 

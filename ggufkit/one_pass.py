@@ -30,8 +30,9 @@ from ggufkit.quantization.engines import Engine, binary_engine, direct_engine
 from ggufkit.quantization.job import Work
 from ggufkit.quantization.plan import QuantizationPlan, QuantizeOptions, plan
 from ggufkit.quantization.quantize import QuantizationResult, carry_out, prepare, quantize_all
+from ggufkit.quantization.quantize import quantize as quantize_gguf
 from ggufkit.quantization.source import check_loads
-from ggufkit.quantization.types import QuantizationType
+from ggufkit.quantization.types import QuantizationType, quantization_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,29 @@ def open_skeleton(checkpoint: Path, outtype: OutputType = OutputType.F16) -> Ite
 def converts_natively(checkpoint: Path) -> bool:
     """Whether a spec of ours converts this checkpoint. Raises as `ggufkit.conversion.who_converts`."""
     return who_converts(read_config(checkpoint), Converter.AUTO) is Converter.NATIVE
+
+
+def quantize(
+    source: Path,
+    kind: QuantizationType | str,
+    output: Path,
+    options: QuantizeOptions | None = None,
+    *,
+    engine: Engine = Engine.AUTO,
+    strict: bool = False,
+    progress: Progress = silent,
+) -> QuantizationResult:
+    """Quantize a GGUF model or a checkpoint folder to one type. `progress` counts the bytes of the source.
+
+    Raises:
+        As `quantize_checkpoint` for a folder, and `ggufkit.quantization.quantize.quantize` for a file.
+    """
+    if not source.is_dir():
+        return quantize_gguf(source, kind, output, options, engine=engine, strict=strict, progress=progress)
+    job = (kind if isinstance(kind, QuantizationType) else quantization_type(kind), output)
+    return quantize_checkpoint(
+        source, [job], options or QuantizeOptions(), engine=engine, strict=strict, progress=progress
+    )[0]
 
 
 def quantize_checkpoint(
