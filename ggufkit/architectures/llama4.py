@@ -39,8 +39,6 @@ NUMBERS: MetadataTable = {
     "rope.dimension_count": "head",
     "interleave_moe_layer_step": "interleave_moe_layer_step",
     "expert_feed_forward_length": "intermediate_size",
-    # Zero tells llama.cpp to rope and attend everywhere.
-    "attention.sliding_window": lambda c: 0 if set(c.get("layer_types") or ("",)) == {"full_attention"} else None,
 }
 _CHUNK, _ROPED_IN_FOUR, _UNNORMED_EXPERTS = 8192, 4, 128  # constants of llama.cpp: src/models/llama4.cpp
 
@@ -55,13 +53,12 @@ def remarks(config: Config) -> Iterable[str]:
         raise CheckpointError(
             "config.json: moe_layers are not every interleave_moe_layer_step-th; llama.cpp wants that"
         )
-    if set(config.get("layer_types") or ("",)) == {"full_attention"}:
-        expected = [1 for _ in layers]
-    else:
-        expected = [int((b + 1) % _ROPED_IN_FOUR != 0) for b in layers]
-        types = config.get("layer_types") or ()
-        if types and list(types) != ["chunked_attention" if roped else "full_attention" for roped in expected]:
-            raise CheckpointError("config.json: layer_types are not those of llama.cpp's Llama 4: one in four is full")
+    if len(layers) < _ROPED_IN_FOUR:
+        raise CheckpointError(f"config.json: {len(layers)} layers; llama.cpp aborts on a Llama 4 of fewer than four")
+    expected = [int((b + 1) % _ROPED_IN_FOUR != 0) for b in layers]
+    types = config.get("layer_types")
+    if types and list(types) != ["chunked_attention" if roped else "full_attention" for roped in expected]:
+        raise CheckpointError("config.json: layer_types are not those of llama.cpp's Llama 4: one in four is full")
     if (roped := config.get("no_rope_layers")) and list(roped[: len(layers)]) != expected:
         raise CheckpointError(
             "config.json: no_rope_layers are not those of llama.cpp's Llama 4: each fourth is not roped"

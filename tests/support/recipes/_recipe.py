@@ -29,6 +29,7 @@ class Recipe:
     `explained` says why our metadata key or tensor differs from llama.cpp's converter's: it is then not compared.
     `warns` are parts of the warnings that are expected, in any order; there must be no others.
     `no_golden` and `no_logits` say why llama.cpp's converter or transformers cannot be asked.
+    `no_mtp` tells llama.cpp's converter to look for no multi-token prediction, without which some classes stop.
     `raw_config` has llama.cpp's converter read config.json itself: where transformers' AutoConfig loses keys.
     """
 
@@ -44,6 +45,7 @@ class Recipe:
     no_golden: str | None = None
     no_logits: str | None = None
     raw_config: bool = False
+    no_mtp: bool = False
 
 
 def decoder(**changes: Any) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""GLM 4.5 and later with experts."""
+
+from recipes._experts import NEXTN, WHOLE_NEXTN, fuse, predicting
+from recipes._recipe import Recipe, decoder
+
+
+def moe(**changes):
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 32}
+    return decoder(**{**experts, "num_mtp_layers": 0, **changes})
+
+
+RECIPES = {
+    "glm4moe": Recipe("Glm4MoeForCausalLM", moe(use_qk_norm=True)),
+    "glm4moe-biased": Recipe(
+        "Glm4MoeForCausalLM",
+        moe(
+            head_dim=16,
+            attention_bias=True,
+            n_shared_experts=2,
+            first_k_dense_replace=0,
+            norm_topk_prob=False,
+            routed_scaling_factor=2.5,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 1.0},
+        ),
+        dtype="F32",
+    ),
+    "glm4moe-groups": Recipe(
+        "Glm4MoeForCausalLM",
+        moe(n_routed_experts=8, n_group=2, topk_group=1, first_k_dense_replace=2, tie_word_embeddings=True),
+    ),
+    "glm4moe-headless": Recipe(
+        "Glm4MoeForCausalLM",
+        moe(num_mtp_layers=1, num_key_value_heads=1, rms_norm_eps=1e-6),
+        alter=fuse(),
+        no_golden="llama.cpp's converter does not know fused experts here",
+    ),
+    "glm4moe-predicting": Recipe(
+        "Glm4MoeForCausalLM",
+        moe(num_mtp_layers=1, use_qk_norm=True),
+        alter=predicting(2, 3, **WHOLE_NEXTN),
+        warns=("kept 1 blocks",),
+    ),
+    "glm4moe-predicting-twice": Recipe(
+        "Glm4MoeForCausalLM",
+        moe(num_mtp_layers=2),
+        alter=lambda shapes: predicting(2, 4, **NEXTN)(predicting(2, 3, **NEXTN)(shapes)),
+        warns=("kept 2 blocks",),
+    ),
+}

@@ -1,0 +1,29 @@
+"""GPT-OSS, as re-saved without MXFP4."""
+
+from recipes._recipe import Recipe, decoder
+from recipes.llama import YARN
+
+
+def moe(**changes):
+    return decoder(**{"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8, "head_dim": 32, **changes})
+
+
+DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 150000.0}
+RECIPES = {
+    # llama.cpp rounds yarn's corners to whole dimensions, which this one's rope (truncate: false) does not
+    "gpt-oss": Recipe("GptOssForCausalLM", moe()),
+    "gpt-oss-plain": Recipe(
+        "GptOssForCausalLM",
+        moe(rope_parameters=DEFAULT_ROPE, head_dim=16, sliding_window=64, num_experts_per_tok=3, num_key_value_heads=1),
+        dtype="F32",
+    ),
+    "gpt-oss-yarn": Recipe(
+        "GptOssForCausalLM",
+        moe(rope_parameters={**YARN, "truncate": True}, num_local_experts=8, num_hidden_layers=4, intermediate_size=64),
+    ),
+    "gpt-oss-tied": Recipe(
+        "GptOssForCausalLM",
+        moe(tie_word_embeddings=True, rope_parameters=DEFAULT_ROPE, num_hidden_layers=2),
+        explained={"output.weight": "llama.cpp does not load this architecture without"},
+    ),
+}
