@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import ATTENTION, DECODER, GATED_MLP, PRE_NORMS, require_activation
-from ggufkit.architectures._encoders import ENCODER, dropped, modules_left_out
+from ggufkit.architectures._encoders import ENCODER, dropped, is_classifier, modules_left_out
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary
 
@@ -15,16 +15,18 @@ METADATA: MetadataTable = {
 
 
 def remarks(config: Config) -> Iterable[str]:
-    """Refuse another activation."""
+    """Refuse another activation; llama.cpp has no head for this architecture."""
     require_activation(config, "silu")
     yield from modules_left_out(config)
+    if is_classifier(config):
+        yield "llama.cpp runs no classification head of a EuroBert: it is left out"
 
 
 EUROBERT = ArchSpec(
     name="eurobert",
-    hf_architectures=("EuroBertModel", "EuroBertForMaskedLM"),
+    hf_architectures=("EuroBertModel", "EuroBertForMaskedLM", "EuroBertForSequenceClassification"),
     metadata=(DECODER, ENCODER, METADATA),
-    tensors=(ENDS, PRE_NORMS, ATTENTION, GATED_MLP, dropped("lm_head")),
+    tensors=(ENDS, PRE_NORMS, ATTENTION, GATED_MLP, dropped("lm_head", "dense", "classifier")),
     # llama.cpp knows no head size but hidden_size / heads
     shapes={"attn_q": "hidden hidden", "attn_output": "hidden hidden"},
     ropes=(),

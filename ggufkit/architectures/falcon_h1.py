@@ -111,6 +111,7 @@ FALCON_H1 = ArchSpec(
         }
     },
     extra_tensors=no_conv_bias("mamba_conv_bias", "inner+2*groups*state"),
+    drops_tied_output=True,
     vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,
 )

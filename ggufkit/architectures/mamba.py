@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ggufkit.architectures import _states
-from ggufkit.architectures._blocks import require, require_activation
+from ggufkit.architectures._blocks import require_activation
 from ggufkit.architectures._sizes import Config, SizeTable
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks
 from ggufkit.architectures._states import STATE_BIASES, inside, no_conv_bias, rank, require_unlimited_steps
@@ -52,25 +52,20 @@ def remarks(config: Config) -> Iterable[str]:
         )
 
 
-def mamba_remarks(config: Config) -> Iterable[str]:
-    """Refuse all of that, and any expansion factor but 2."""
-    require(config, "llama.cpp loads no Mamba but with 2", expand=2)
-    yield from remarks(config)
-
-
 MAMBA = ArchSpec(
     name="mamba",
     hf_architectures=("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"),
     metadata=(BODY, _states.STATE, {"ssm.dt_b_c_rms": norms_steps}),
     tensors=tensors(_states.MAMBA_MIXER),
     biases=f"{STATE_BIASES} ssm_dt",
-    sizes=SIZES,
+    sizes={**SIZES, "inner": lambda c: 2 * c["hidden_size"]},  # llama.cpp loads no other width
     shapes=_states.MAMBA_SHAPES,
     spellings=SPELLINGS,
     defaults={"mamba": MAMBA_DEFAULTS, "falcon_mamba": {**MAMBA_DEFAULTS, "mixer_rms_eps": 1e-6}},
     extra_tensors=no_conv_bias("use_conv_bias", "inner"),
     vocabulary=Vocabulary.MAMBA,
-    remarks=mamba_remarks,
+    drops_tied_output=True,
+    remarks=remarks,
 )
 
 MAMBA2 = ArchSpec(

@@ -46,5 +46,12 @@ RECIPES = {
         no_logits=ENCODER,
         no_golden=LATE,
     ),
+    "eurobert-labels": Recipe(
+        "EuroBertForSequenceClassification",
+        config(num_labels=3),
+        no_logits=ENCODER,
+        no_golden=NO_CLASS,
+        warns=("no classification head of a EuroBert",),
+    ),
     "eurobert-predictions": Recipe("EuroBertForMaskedLM", config(), no_logits=ENCODER, no_golden=NO_CLASS),
 }
