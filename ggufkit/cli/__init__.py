@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from ggufkit import __version__
-from ggufkit.cli import _errors, _signals, chat, convert, doctor, imatrix, plan, quantize, setup, verify
+from ggufkit.cli import (
+    _errors,
+    _signals,
+    chat,
+    convert,
+    convert_lora,
+    doctor,
+    imatrix,
+    merge_lora,
+    plan,
+    quantize,
+    setup,
+    verify,
+)
 from ggufkit.errors import GgufkitError
 
 EXAMPLES = """\
@@ -37,6 +50,8 @@ app.command("quantize")(quantize.command)
 app.command("imatrix")(imatrix.command)
 app.command("chat")(chat.command)
 app.command("verify")(verify.command)
+app.command("convert-lora")(convert_lora.command)
+app.command("merge-lora")(merge_lora.command)
 app.command("setup")(setup.command)
 app.command("doctor")(doctor.command)
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ggufkit.cli import _options, _output
+from ggufkit.cli import verify as _verify
 
 if TYPE_CHECKING:
     from ggufkit.conversion import ConversionPlan, ConversionResult
+    from ggufkit.evaluation import Verification
 
 OUTTYPES = ("f16", "bf16", "f32", "q8_0", "auto")
 CONVERTERS = ("auto", "native", "llama.cpp")
@@ -82,6 +84,27 @@ def command(
     vocab_only: Annotated[
         bool, typer.Option("--vocab-only", help="Write the vocabulary alone; the folder needs no weights.")
     ] = False,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(
+            "--metadata",
+            metavar="FILE",
+            help="JSON with metadata that takes the place of the folder's, as llama.cpp's converter reads it.",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a metadata key, such as general.author=Ada; of an unknown key say the type: KEY=u32:7.",
+            show_default=False,
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the result with the checkpoint, as `ggufkit verify` does.")
+    ] = False,
     trust_remote_code: Annotated[
         bool,
         typer.Option(
@@ -108,6 +131,7 @@ def command(
         convert,
         convert_vocabulary,
         open_plan,
+        read_edits,
         type_of,
         who_converts,
     )
@@ -120,13 +144,14 @@ def command(
             raise UsageError("--vocab-only writes the vocabulary alone: there is nothing to be shown by --dry-run")
         _show(convert_vocabulary(source, _target(output, source, "vocab"), tokenizer=tokenizer), as_json, quiet)
         return
+    edits = read_edits(metadata, settings or ()) if metadata or settings else None
     wanted = OutputType(outtype)
     config = read_config(source)
     who = who_converts(config, Converter(converter))
     if dry_run:
         if who is Converter.LLAMA_CPP:
             raise UsageError("--dry-run needs a native conversion, and no spec of ours converts this checkpoint")
-        with open_plan(source, wanted, mtp=mtp, tokenizer=tokenizer) as plan:
+        with open_plan(source, wanted, mtp=mtp, tokenizer=tokenizer, edits=edits) as plan:
             target = _target(output, source, plan.output_type)
             check_output(target, inputs=[source, *source.iterdir()])
             _show_plan(plan, target, as_json=as_json, quiet=quiet)
@@ -146,20 +171,31 @@ def command(
             converter=who,
             mtp=mtp,
             tokenizer=tokenizer,
+            edits=edits,
             trust_remote_code=trust_remote_code,
             threads=threads,
             progress=progress,
         )
-    _show(result, as_json, quiet)
+        found = None
+        if verify:
+            from ggufkit.evaluation import verify as compare
+
+            found = compare(target, source, tokenizer=tokenizer, edits=edits, threads=threads, progress=progress)
+    _show(result, as_json, quiet, found)
+    if found:
+        found.raise_for_failure()
 
 
-def _show(result: "ConversionResult", as_json: bool, quiet: bool) -> None:
+def _show(result: "ConversionResult", as_json: bool, quiet: bool, verification: "Verification | None" = None) -> None:
     if as_json:
-        _output.print_json(_document(result))
+        found = {"verification": _verify.document(verification)} if verification else {}
+        _output.print_json({**_document(result), **found})
     elif quiet:
         print(result.output)
     else:
         _show_result(result)
+        if verification:
+            _verify.show(verification, as_json=False, quiet=False)
 
 
 def _target(output: Path | None, source: Path, outtype: str) -> Path:

@@ -31,6 +31,15 @@ def command(
             show_default=False,
         ),
     ] = None,
+    lora: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--lora",
+            metavar="GGUF DIR",
+            help="A GGUF adapter and the PEFT folder it was made of: verify them together with the model.",
+            show_default=False,
+        ),
+    ] = None,
     tokens: Annotated[
         int, typer.Option("--tokens", min=2, help="Length of the longest prompt that logits are compared on.")
     ] = 160,
@@ -50,6 +59,7 @@ def command(
             model,
             checkpoint,
             skip=[name for names in skip or () for name in names.split(",") if name],
+            lora=lora,
             prompt_tokens=tokens,
             threads=threads,
             progress=progress,

@@ -11,6 +11,7 @@ from pathlib import Path
 from ggufkit.architectures import nearest, spec_for
 from ggufkit.checkpoints import Config, open_checkpoint, read_config
 from ggufkit.conversion.execute import execute
+from ggufkit.conversion.metadata_edits import MetadataEdits
 from ggufkit.conversion.plan import ConversionPlan, OutputType, make_plan, own_type
 from ggufkit.conversion.vocabulary import TokenizerOptions
 from ggufkit.errors import (
@@ -65,6 +66,7 @@ def convert(
     converter: Converter = Converter.AUTO,
     mtp: bool = True,
     tokenizer: TokenizerOptions | None = None,
+    edits: MetadataEdits | None = None,
     trust_remote_code: bool = False,
     threads: int | None = None,
     progress: Progress = silent,
@@ -73,6 +75,7 @@ def convert(
 
     Without `mtp`, blocks of multi-token prediction are left out even where llama.cpp loads them.
     `tokenizer` tells where to read the tokenizer, if not in the folder, and how it cuts text, if that is known.
+    `edits` are metadata that take the place of what the folder says.
     `trust_remote_code` lets llama.cpp's converter run Python that the model folder brings; ours never does.
 
     Raises:
@@ -88,8 +91,12 @@ def convert(
     if who_converts(config, converter) is Converter.LLAMA_CPP:
         if tokenizer is not None:
             raise UsageError("--pre and --tokenizer-from are for native conversions; llama.cpp's converter has neither")
+        if edits is not None:
+            raise UsageError(
+                "--metadata and --set are for native conversions, and no spec of ours fits this checkpoint"
+            )
         return _by_llama_cpp(source, output, outtype, config, trust_remote_code, progress, started)
-    with open_plan(source, outtype, mtp=mtp, tokenizer=tokenizer) as plan:
+    with open_plan(source, outtype, mtp=mtp, tokenizer=tokenizer, edits=edits) as plan:
         check_space([PlannedFile(output, plan.layout.size)])
         with atomic_output(output, size=plan.layout.size) as temporary:
             execute(plan, temporary, threads=threads or usable_cores(), progress=progress)
@@ -110,12 +117,17 @@ def convert(
 
 @contextmanager
 def open_plan(
-    source: Path, outtype: OutputType, *, mtp: bool = True, tokenizer: TokenizerOptions | None = None
+    source: Path,
+    outtype: OutputType,
+    *,
+    mtp: bool = True,
+    tokenizer: TokenizerOptions | None = None,
+    edits: MetadataEdits | None = None,
 ) -> Iterator[ConversionPlan]:
     """Plan a native conversion without doing it: what `--dry-run` shows. Raises as `convert` does."""
     with open_checkpoint(source) as checkpoint:
         spec = spec_for(checkpoint.config.architecture, checkpoint.config.model_type)
-        yield make_plan(checkpoint, spec, outtype, mtp=mtp, tokenizer=tokenizer)
+        yield make_plan(checkpoint, spec, outtype, mtp=mtp, tokenizer=tokenizer, edits=edits)
 
 
 def type_of(source: Path) -> OutputType:

@@ -8,6 +8,7 @@ is malformed is left out with a warning, where llama.cpp's converter stops.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,6 @@ import gguf
 import numpy as np
 from gguf import GGUFWriter
 
-from ggufkit import __version__
 from ggufkit.checkpoints.fingerprint import fingerprint, origin
 from ggufkit.gguf_file.writer import Value, lay_out
 
@@ -47,6 +47,11 @@ def general_metadata(
     return {"general.type": kind, "general.name": name} if values is None else values
 
 
+def own_version() -> str:
+    """Return ggufkit's version; looked up late, for the package itself names this module to type checkers."""
+    return str(import_module("ggufkit").__version__)
+
+
 def provenance(folder: Path) -> dict[str, str]:
     """Say which ggufkit made the file, and of which checkpoint: nothing that depends on where the folder lies.
 
@@ -55,7 +60,7 @@ def provenance(folder: Path) -> dict[str, str]:
     """
     source = origin(folder)
     where = {SOURCE_REPOSITORY: source.repository, SOURCE_REVISION: source.revision} if source else {}
-    return {VERSION: __version__, SOURCE_FINGERPRINT: fingerprint(folder), **where}
+    return {VERSION: own_version(), SOURCE_FINGERPRINT: fingerprint(folder), **where}
 
 
 def count_parameters(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[int, int, int, int]:

@@ -1,7 +1,5 @@
 """A process of its own that runs llama.cpp on a model which may be broken: it may die, and only it.
 
-    python -m ggufkit.evaluation.engine_child REQUEST.json
-
 The request names the model, texts to cut into tokens, and prompts (token ids) to compute the logits of. Into the folder
 of the request go `tokens.json` and `logits-0.npy`, `logits-1.npy` …, float32 [n_tokens, n_vocab].
 """
@@ -76,7 +74,7 @@ def _ask(folder: Path, request: Request) -> None:
     path = folder / "request.json"
     path.write_text(json.dumps(asdict(request)))
     try:
-        run([sys.executable, "-m", "ggufkit.evaluation.engine_child", path])
+        run([sys.executable, "-c", "from ggufkit.evaluation.engine_child import main; main()", path])
     except LlamaCppError as error:
         answer = folder / "error.json"
         if answer.exists():
@@ -95,6 +93,7 @@ def _answer(path: Path) -> None:
         context_size=max(64, *(len(prompt) for prompt in prompts)) if prompts else None,
         gpu_layers=0,
         threads=request["threads"],
+        adapters=(Path(request["adapter"]),) if request["adapter"] else (),
         flash_attention=FlashAttention.OFF,
         cache_type_k=CacheType.F32,
         cache_type_v=CacheType.F32,
@@ -107,10 +106,12 @@ def _answer(path: Path) -> None:
             np.save(path.parent / f"logits-{index}.npy", engine.logits(prompt))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Answer the request that the command line names: what the child process does."""
+    path = Path(sys.argv[1])
     try:
-        _answer(Path(sys.argv[1]))
+        _answer(path)
     except GgufkitError as error:
         told = {"message": str(error), "hint": error.hint, "missing": isinstance(error, MissingDependencyError)}
-        (Path(sys.argv[1]).parent / "error.json").write_text(json.dumps(told))
+        (path.parent / "error.json").write_text(json.dumps(told))
         sys.exit(_REFUSED)

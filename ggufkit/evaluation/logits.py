@@ -4,16 +4,15 @@ llama.cpp runs first, in a process of its own, so the model is never in memory t
 which is the truth, and in bfloat16, in which such models are usually run: how far that is off is the yardstick.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ggufkit.checkpoints import Checkpoint
 from ggufkit.errors import CheckpointError, GgufkitError, MissingDependencyError
-from ggufkit.evaluation import engine_child, texts
+from ggufkit.evaluation import adapters, engine_child, texts
 from ggufkit.evaluation.distances import Distance, distance
 from ggufkit.evaluation.error_bounds import BOUNDS
 from ggufkit.evaluation.original_tokenizer import open_tokenizer
@@ -56,15 +55,17 @@ def check_logits(
     *,
     tokens: int = DEFAULT_TOKENS,
     threads: int | None = None,
-    adapter: Path | None = None,
-    adjust: Callable[[Any], None] | None = None,
+    lora: tuple[Path, Path] | None = None,
     progress: Progress,
 ) -> Check:
-    """Compare the logits after every token of the prompts, of which the longest has up to `tokens` tokens."""
+    """Compare the logits after every token of the prompts, of which the longest has up to `tokens` tokens.
+
+    `lora` is a GGUF adapter for llama.cpp, and the PEFT folder for transformers.
+    """
     prompts = make_prompts(checkpoint, parts[0], tokens)
     try:
         progress("Computing logits with llama.cpp", 0, 0, "steps")
-        found = engine_child.logits(model, prompts, adapter=adapter, threads=threads)
+        found = engine_child.logits(model, prompts, adapter=lora[0] if lora else None, threads=threads)
     except MissingDependencyError as error:
         return Check(NAME, Grade.SKIPPED, str(error))
     except GgufkitError as error:
@@ -74,6 +75,7 @@ def check_logits(
     try:
         needed = f"{memory_needed(checkpoint) / 1e9:.1f} GB"
         progress(f"Computing logits with transformers ({needed} of memory)", 0, 0, "steps")
+        adjust = adapters.adding(lora[1]) if lora else None
         wanted = reference_logits(checkpoint, prompts, adjust=adjust)
     except (MissingDependencyError, CheckpointError) as error:
         return Check(NAME, Grade.SKIPPED, f"{error}")

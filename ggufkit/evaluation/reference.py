@@ -52,7 +52,8 @@ def reference_logits(
         raise CheckpointError(
             f"transformers needs {needed / 1e9:.1f} GB of memory for this checkpoint, {free / 1e9:.1f} GB are free"
         )
-    stored = _stored_type(checkpoint)
+    # What is added to weights of 16 bits must not be rounded to 16 bits: llama.cpp adds it while computing.
+    stored = "float32" if adjust else _stored_type(checkpoint)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     model = _load(transformers, checkpoint, getattr(torch, stored))

@@ -47,6 +47,7 @@ class Engine:
             on_progress=lambda fraction: progress("Loading", int(fraction * 1000), 1000, "steps"),
         )
         try:
+            self._adapters = [native.Adapter(self._model, adapter) for adapter in options.adapters]
             if not options.vocabulary_only:
                 self._context = self._new_context(most_outputs=1)
         except BaseException:
@@ -386,6 +387,7 @@ class Engine:
             cache_type_k=options.cache_type_k,
             cache_type_v=options.cache_type_v,
             most_outputs=most_outputs,
+            adapters=self._adapters,
         )
 
     def _check_memory(self) -> None:

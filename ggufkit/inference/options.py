@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 from ggufkit.errors import UsageError
@@ -67,6 +68,7 @@ class EngineOptions:
         cache_type_k: storage type of the keys.
         cache_type_v: storage type of the values.
         vocabulary_only: load no weights: only tokenizing and metadata work.
+        adapters: LoRA adapters (GGUF files) whose changes are added while computing.
     """
 
     context_size: int | None = None
@@ -79,6 +81,7 @@ class EngineOptions:
     cache_type_k: CacheType = CacheType.F16
     cache_type_v: CacheType = CacheType.F16
     vocabulary_only: bool = False
+    adapters: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense. Raises UsageError."""

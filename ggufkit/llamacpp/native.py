@@ -193,6 +193,21 @@ class Model:
         raise LlamaCppError(f"llama.cpp cannot tokenize a text of {len(text):,} bytes")
 
 
+class Adapter:
+    """A LoRA adapter, loaded for one model, whose memory it shares: it is freed with it."""
+
+    def __init__(self, model: Model, path: Path) -> None:
+        """Load a GGUF adapter.
+
+        Raises:
+            GgufFileError: llama.cpp cannot load it for this model; the message quotes its log.
+        """
+        logged = binding.log_position()
+        self.handle: Any = model.lib.llama_adapter_lora_init(model.handle, os.fsencode(path))
+        if not self.handle:
+            raise GgufFileError(f"llama.cpp cannot load the adapter {path}: {log_excerpt(logged)}")
+
+
 class Context:
     """The memory of one sequence of tokens (its keys and values), and the buffers to compute with."""
 
@@ -209,10 +224,12 @@ class Context:
         cache_type_k: str,
         cache_type_v: str,
         most_outputs: int,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         """Allocate for `size` tokens; `most_outputs` is the largest number of logit rows that one call will ask for.
 
-        `flash_attention` is auto, on or off; the cache types are ggml's names in lower case.
+        `flash_attention` is auto, on or off; the cache types are ggml's names in lower case. What the `adapters`
+        change is added in full.
 
         Raises:
             LlamaCppError: out of memory, or options that do not go together; the message quotes llama.cpp's log.
@@ -241,6 +258,14 @@ class Context:
                 f"llama.cpp cannot prepare a context of {size} tokens: {log_excerpt(logged)}",
                 hint="a smaller -c needs less memory",
             )
+        if adapters:
+            handles = (self.lib.llama_adapter_lora_p_ctypes * len(adapters))(
+                *(ctypes.cast(adapter.handle, self.lib.llama_adapter_lora_p_ctypes) for adapter in adapters)
+            )
+            scales = (ctypes.c_float * len(adapters))(*[1.0] * len(adapters))
+            if self.lib.llama_set_adapters_lora(self.handle, handles, len(adapters), scales):
+                self.close()
+                raise LlamaCppError(f"llama.cpp cannot use the adapter: {log_excerpt(logged)}")
         self._memory: Any = self.lib.llama_get_memory(self.handle)
         self._stop = threading.Event()
         self._abort = self.lib.ggml_abort_callback(lambda _: self._stop.is_set())

@@ -5,6 +5,7 @@
 """
 
 from ggufkit.conversion.adapters.convert import AdapterResult, convert_lora
+from ggufkit.conversion.adapters.merge import merge_lora
 from ggufkit.conversion.adapters.merge_checkpoint import MergeResult, merge_into_checkpoint
 from ggufkit.conversion.adapters.merge_gguf import merge_into_gguf
 from ggufkit.conversion.adapters.peft import Adapter, LowRank, open_adapter
@@ -17,5 +18,6 @@ __all__ = [
     "convert_lora",
     "merge_into_checkpoint",
     "merge_into_gguf",
+    "merge_lora",
     "open_adapter",
 ]

@@ -100,6 +100,7 @@ def plan_adapter(
     _refuse_whole(adapter)
     with open_checkpoint(base) as checkpoint:
         plan = make_plan(checkpoint, spec_for(checkpoint.config.architecture), OutputType.F32, description={})
+        _refuse_tied_embedding(adapter, plan)
         by_target = _by_target(adapter, plan)
         alpha = _common_alpha(adapter)
         tensors: dict[str, Array] = {}
@@ -161,7 +162,7 @@ def check_shapes(adapter: Adapter, matched: Mapping[str, str], shapes: Mapping[s
     for name, change in adapter.changes.items():
         if tuple(shapes[matched[name]]) != change.shape:
             raise CheckpointError(
-                f"the adapter changes {name!r} as if it were {change.shape}; the base's is {tuple(shapes[matched[name]])}",
+                f"the adapter changes {name!r} as if it were {change.shape}; it is {tuple(shapes[matched[name]])}",
                 hint="is this the base that it was trained on?",
             )
 
@@ -271,6 +272,18 @@ def _refuse_whole(adapter: Adapter) -> None:
             "a GGUF adapter has no place for it",
             hint="ggufkit merge-lora puts it into the checkpoint, which then converts",
         )
+
+
+def _refuse_tied_embedding(adapter: Adapter, plan: ConversionPlan) -> None:
+    """llama.cpp aborts on a changed embedding that is the output too: it finds the factors by the tensor's name."""
+    targets = {target.name for step in plan.steps for target in step.targets}
+    for change in adapter.changes.values():
+        if change.is_embedding and "output.weight" not in targets:
+            raise CheckpointError(
+                f"the adapter changes {change.name.removesuffix('.weight')!r}, which is this model's output as well; "
+                "llama.cpp aborts on such an adapter",
+                hint="ggufkit merge-lora adds it to the checkpoint, which then converts",
+            )
 
 
 def _invocation_tokens(adapter: Adapter) -> Any:

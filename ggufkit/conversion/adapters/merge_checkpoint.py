@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from ggufkit import __version__
 from ggufkit.checkpoints import StoredTensor, read_config
 from ggufkit.checkpoints.fingerprint import fingerprint
 from ggufkit.checkpoints.safetensors import SafetensorsFile, SafetensorsTensor, close_all, open_safetensors
 from ggufkit.conversion.adapters.added import Added
 from ggufkit.conversion.adapters.convert import check_shapes, match_changes
 from ggufkit.conversion.adapters.peft import LowRank, open_adapter, read
+from ggufkit.conversion.description import own_version
 from ggufkit.conversion.elements import STORED, encode, to_float32
 from ggufkit.errors import CheckpointError, OutputError, UsageError
 from ggufkit.files import PlannedFile, check_space
@@ -201,7 +201,7 @@ def _record(folder: Path, base: Path, adapter: Path) -> None:
             while block := file.read(_PIECE):
                 digest.update(block)
     record = {
-        "ggufkit_version": __version__,
+        "ggufkit_version": own_version(),
         "base_fingerprint": fingerprint(base),
         "adapter_sha256": digest.hexdigest(),
     }
