@@ -40,6 +40,15 @@ def sliding_pattern(config: Config) -> list[bool] | None:
     return None if types is None else [kind == "sliding_attention" for kind in types]
 
 
+def require_sliding(config: Config, pattern: list[bool]) -> None:
+    """Refuse a model of an architecture with windows in which no layer slides: llama.cpp aborts on it."""
+    if not any(pattern):
+        raise CheckpointError(
+            f"config.json: none of the {config['layers']} layers has sliding attention; llama.cpp expects some",
+            hint="llama.cpp would abort as it loads the model",
+        )
+
+
 def one_rope_base(config: Config) -> Iterable[str]:
     """Refuse a rope of its own for sliding layers, where llama.cpp has one base, and scales full attention only."""
     if not is_per_layer(config.get("rope_parameters") or {}):

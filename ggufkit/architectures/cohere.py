@@ -3,7 +3,13 @@
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import ATTENTION, GATED_MLP, LAYERS, OPTIONAL_QKV_BIASES, require, require_activation
-from ggufkit.architectures._decoders import LAYER_NORM_DECODER, SQUARE, VOCABULARY_SIZE, sliding_pattern
+from ggufkit.architectures._decoders import (
+    LAYER_NORM_DECODER,
+    SQUARE,
+    VOCABULARY_SIZE,
+    require_sliding,
+    sliding_pattern,
+)
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks
 from ggufkit.errors import CheckpointError
@@ -61,8 +67,9 @@ def remarks(config: Config) -> Iterable[str]:
 
 
 def windowed_remarks(config: Config) -> Iterable[str]:
-    """Refuse another activation and an output of its own."""
+    """Refuse another activation, an output of its own, and layers of which none slides."""
     require_activation(config, "silu")
+    require_sliding(config, _pattern(config))
     require(config, "llama.cpp's Command has its output tied to the embeddings", tie_word_embeddings=True)
     require(config, "llama.cpp ropes whole heads here", rotary_pct=1.0)
     return ()

@@ -13,7 +13,7 @@ from ggufkit.architectures._blocks import (
     PRE_NORMS,
     require_activation,
 )
-from ggufkit.architectures._decoders import LLAMA_SIZES, sliding_pattern
+from ggufkit.architectures._decoders import LLAMA_SIZES, require_sliding, sliding_pattern
 from ggufkit.architectures._head_ops import UndoRopePermute
 from ggufkit.architectures._rope import llama3_frequency_factors, rope
 from ggufkit.architectures._sizes import Config
@@ -50,11 +50,13 @@ def rope_bases(config: Config) -> list[float]:
     return list(config.get("layer_rope_theta") or [rope(config)["rope_theta"]] * config["layers"])
 
 
+def _pattern(config: Config) -> list[bool]:
+    return sliding_pattern(config) or [block % 4 != 0 for block in range(config["layers"])]
+
+
 WINDOWS: MetadataTable = {
     "attention.sliding_window": "sliding_window",
-    "attention.sliding_window_pattern": lambda c: (
-        sliding_pattern(c) or [block % 4 != 0 for block in range(c["layers"])]
-    ),
+    "attention.sliding_window_pattern": _pattern,
     "rope.freq_base": lambda c: max(rope_bases(c)) or rope(c)["rope_theta"],
     "attention.rope_pattern": lambda c: None if all(rope_bases(c)) else [bool(base) for base in rope_bases(c)],
 }
@@ -68,6 +70,12 @@ def remarks(config: Config) -> Iterable[str]:
     if len({base for base in rope_bases(config) if base}) > 1:
         raise CheckpointError("config.json: layer_rope_theta has several bases; llama.cpp knows one, and none")
     return ()
+
+
+def windowed_remarks(config: Config) -> Iterable[str]:
+    """Refuse what `remarks` does, and layers of which none slides."""
+    require_sliding(config, _pattern(config))
+    return remarks(config)
 
 
 GRANITE = ArchSpec(
@@ -118,7 +126,7 @@ GRANITE_SWA = ArchSpec(
     ropes=("linear", "yarn", "llama3"),
     biases=BIASES,
     extra_tensors=llama3_frequency_factors,
-    remarks=remarks,
+    remarks=windowed_remarks,
 )
 
 SPECS = (GRANITE, GRANITE_SWA)

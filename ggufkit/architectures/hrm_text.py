@@ -47,7 +47,6 @@ HRM_TEXT = ArchSpec(
             "vocab_size": 151808,
             "hidden_size": 1536,
             "intermediate_size": 4096,
-            "num_hidden_layers": 16,
             "num_attention_heads": 12,
             "head_dim": 128,
             "max_position_embeddings": 2048,

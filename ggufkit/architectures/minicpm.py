@@ -15,7 +15,7 @@ from ggufkit.architectures._blocks import (
 )
 from ggufkit.architectures._decoders import ROPE_UNLESS_USUAL, VOCABULARY_SIZE
 from ggufkit.architectures._head_ops import UndoRopePermute
-from ggufkit.architectures._rope import longrope_factors, rope
+from ggufkit.architectures._rope import ROPE, longrope_factors, rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks, to
 
@@ -40,11 +40,11 @@ MLA = blocks(
 )
 
 
-def longrope_attention(config: Config) -> float | None:
+def rope_attention(config: Config) -> float | None:
     """Scale rotated q and k, as LongRoPE does: sqrt(1 + ln(s) / ln(L)), s the stretch, L the context stretched."""
-    values = rope(config)
+    values, usual = rope(config), ROPE["rope.scaling.attn_factor"]
     if values["rope_type"] != "longrope":
-        return None
+        return usual(config) if callable(usual) else None
     original = values.get("original_max_position_embeddings") or config["max_position_embeddings"]
     stretch = config["max_position_embeddings"] / original
     given = values.get("attention_factor")
@@ -53,22 +53,24 @@ def longrope_attention(config: Config) -> float | None:
 
 def original_context(config: Config) -> int | None:
     """Give the context before stretching, where it is another: from there on the long factors count."""
-    original = rope(config).get("original_max_position_embeddings")
-    return original if original != config["max_position_embeddings"] else None
+    values = rope(config)
+    original = values.get("original_max_position_embeddings")
+    return original if values["rope_type"] == "yarn" or original != config["max_position_embeddings"] else None
 
 
 SCALES: MetadataTable = {
     "embedding_scale": lambda c: float(c["scale_emb"]),
     "residual_scale": lambda c: c["scale_depth"] / c["num_hidden_layers"] ** 0.5,
     "logit_scale": lambda c: c["hidden_size"] / c["dim_model_base"],
-    "rope.scaling.attn_factor": longrope_attention,
+    "rope.scaling.attn_factor": rope_attention,
     "rope.scaling.original_context_length": original_context,
 }
 MLA_SIZES: MetadataTable = {
     **DECODER,
     **ROPE_UNLESS_USUAL,
-    "rope.scaling.type": lambda _: None,  # the factors are tensors, and llama.cpp finds them
-    "rope.scaling.attn_factor": longrope_attention,
+    # LongRoPE's factors are tensors, and llama.cpp finds them
+    "rope.scaling.type": lambda c: name if (name := rope(c)["rope_type"]) in ("linear", "yarn") else None,
+    "rope.scaling.attn_factor": rope_attention,
     "rope.scaling.original_context_length": original_context,
     "attention.q_lora_rank": "q_lora_rank",
     "attention.kv_lora_rank": "kv_lora_rank",
@@ -142,7 +144,7 @@ MINICPM3 = ArchSpec(
         "head_dim": "qk_rope_head_dim",
         "value": lambda c: c.get("v_head_dim") or c["hidden"] // c["heads"],
     },
-    ropes=("longrope",),
+    ropes=("linear", "yarn", "longrope"),
     shapes={"attn_kv_b": "heads*nope+heads*value kv_rank", "attn_output": "hidden heads*value"},
     extra_tensors=longrope_factors,
     vocabulary=Vocabulary.LLAMA,

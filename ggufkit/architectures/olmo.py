@@ -31,9 +31,9 @@ POST_NORMS = blocks(
 )
 CLAMPED: MetadataTable = {"attention.clamp_kqv": maybe("clip_qkv")}
 SLIDING: MetadataTable = {
-    "attention.sliding_window": maybe("sliding_window"),
-    "attention.sliding_window_pattern": lambda c: _pattern(c) if c.get("sliding_window") else None,
-    "rope.freq_base_swa": lambda c: rope(c, "sliding_attention")["rope_theta"] if c.get("sliding_window") else None,
+    "attention.sliding_window": lambda c: c["sliding_window"] if _slides(c) else None,
+    "attention.sliding_window_pattern": lambda c: _pattern(c) if _slides(c) else None,
+    "rope.freq_base_swa": lambda c: rope(c, "sliding_attention")["rope_theta"] if _slides(c) else None,
 }
 DEFAULTS = {
     "vocab_size": 50304,
@@ -50,10 +50,15 @@ def _pattern(config: Config) -> list[bool]:
     return sliding_pattern(config) or [block % 4 != 3 for block in range(config["layers"])]
 
 
+def _slides(config: Config) -> bool:
+    """Tell whether any layer does: llama.cpp aborts on a window that none has."""
+    return bool(config.get("sliding_window")) and any(_pattern(config))
+
+
 def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation, and a rope of its own for sliding layers."""
     require_activation(config, "silu")
-    if config.get("sliding_window"):
+    if _slides(config):
         one_rope_base(config)
     return ()
 
