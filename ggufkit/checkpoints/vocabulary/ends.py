@@ -1,5 +1,6 @@
 """At which tokens generation must stop: the union of what the checkpoint's files say."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def end_metadata(
     It stops at the tokens of these roles, and at those that it knows by their texts. `known` is what other files give.
 
     Raises:
-        CheckpointError: generation_config.json is malformed.
+        CheckpointError: an `eos_token_id` is no id. A generation_config.json that is no JSON object says nothing.
     """
     wanted = [token_id for token_id in _wanted(folder, config) if token_id < len(lists.tokens)]
     texts = set(lists.tokens)
@@ -53,7 +54,10 @@ def end_metadata(
 def _wanted(folder: Path, config: Mapping[str, Any]) -> list[int]:
     path = folder / "generation_config.json"
     found: dict[int, None] = {}
-    for source, content in ((path, read_json_object(path) or {}), (folder / "config.json", config)):
+    generation: Mapping[str, Any] = {}
+    with contextlib.suppress(CheckpointError):  # whoever describes the model warns of it
+        generation = read_json_object(path) or {}
+    for source, content in ((path, generation), (folder / "config.json", config)):
         value = content.get("eos_token_id")
         for token_id in value if isinstance(value, list) else [value]:
             if is_token_id(token_id):
