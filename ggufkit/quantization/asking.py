@@ -72,7 +72,8 @@ class Answer:
 def choose_types(asking: Asking, architecture: str) -> Answer:
     """Ask llama-quantize; where single tensors are given types, ask what it would have done without."""
     options, names = asking.options, [name for name, _, _ in asking.kept]
-    named = decided(names, asking.kind, options)
+    # Vectors are never quantized, whatever a pattern says.
+    named = decided([name for name, info, _ in asking.kept if len(stripped(info.shape)) > 1], asking.kind, options)
     if not named and not options.keep:
         return Answer(*asking.dry_run(()))
     report, tensors = asking.dry_run(())

@@ -19,6 +19,7 @@ from ggufkit.quantization.types import tensor_type
 
 _NUMBERS = re.compile(r"(?P<first>-?\d+)?(?P<range>-)?(?P<last>\d+)?")
 _OUTPUT, _EMBEDDINGS = "output.weight", "token_embd.weight"
+_PLACES = {"model", "language_model", "text_model", "transformer", "gpt_neox", "backbone", "base_model"}
 _HEADS = {"lm_head", "output", "embed_out"}
 
 
@@ -67,6 +68,8 @@ def tensors_to_keep(
     blocks = max(blocks_of(names), default=-1) + 1
     for word, wanted in words:
         found, sources = _meant(word, names, modules, blocks)
+        if not found:
+            found, sources = _meant(_without_place(word), names, modules, blocks)
         if not found and word in _HEADS and _OUTPUT not in names and _EMBEDDINGS in names:
             found = [_EMBEDDINGS]
             notes.append(f"{word} is tied to the embeddings: {_EMBEDDINGS} is the output layer too, and is kept")
@@ -98,6 +101,14 @@ def _meant(
         order = {name: place for place, name in enumerate(names)}
         return sorted((name for name in sources if name in order), key=order.__getitem__), sources
     return [name for name in names if _contains(module_of(name).split("."), pattern, blocks)], {}
+
+
+def _without_place(word: str) -> str:
+    """Drop the parts of a path that only say where the model sits: some tables have them, and some do not."""
+    parts = word.split(".")
+    while len(parts) > 1 and parts[0] in _PLACES:
+        parts = parts[1:]
+    return ".".join(parts)
 
 
 def _contains(path: Sequence[str], pattern: Sequence[str], blocks: int) -> bool:

@@ -42,7 +42,7 @@ def _from_catalogue(architecture: str) -> Mapping[str, list[str]]:
         for tensors in spec.tensors:
             for source, entry in tensors.items():
                 for target in entry.targets if isinstance(entry, Rule) else (entry or "",):
-                    table[target] += [source] if isinstance(source, str) else source
+                    table[target.rstrip("?")] += [source] if isinstance(source, str) else source
     return table
 
 

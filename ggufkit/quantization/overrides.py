@@ -34,7 +34,7 @@ class Shift:
 
 
 def decided(names: Iterable[str], kind: QuantizationType, options: QuantizeOptions) -> dict[str, TensorType]:
-    """Say which tensors the patterns decide, and the types that they ask for.
+    """Say which tensors the patterns decide, and the types that they ask for. `names` are those of the matrices.
 
     Raises:
         UsageError: a pattern is no regular expression, or decides about no tensor at all.
@@ -100,7 +100,7 @@ def _refuse_idle(
     pattern: str, tensor_type: TensorType, matched: Sequence[str], names: Sequence[str], options: QuantizeOptions
 ) -> None:
     if not matched:
-        raise UsageError(f"no tensor's name matches {pattern!r}; the first is {names[0] if names else 'missing'!r}")
+        raise UsageError(f"no matrix's name matches {pattern!r}; the first is {names[0] if names else 'missing'!r}")
     if option := _beaten_by(matched[0], options):
         raise UsageError(
             f"{pattern}={tensor_type.name} would have no effect: {option} decides about {matched[0]}",

@@ -243,7 +243,7 @@ def test_outputs_that_must_not_be_written_are_refused(models: Path, tmp_path: Pa
 
 def test_tensor_types_that_cannot_be_are_refused(models: Path, tmp_path: Path):
     cases = {
-        (("ffn_dwon", TensorType.Q8_0),): "no tensor's name matches 'ffn_dwon'",
+        (("ffn_dwon", TensorType.Q8_0),): "no matrix's name matches 'ffn_dwon'",
         (("(", TensorType.Q8_0),): "not a regular expression",
     }
     for tensor_types, reason in cases.items():

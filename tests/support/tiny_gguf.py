@@ -15,14 +15,16 @@ from ggufkit.llamacpp.find import find
 BLOCKS = 2
 
 
-def weights(hidden: int = 256, feed_forward: int = 512, vocabulary: int = 320) -> dict[str, tuple[int, ...]]:
+def weights(
+    hidden: int = 256, feed_forward: int = 512, vocabulary: int = 320, blocks: int = BLOCKS
+) -> dict[str, tuple[int, ...]]:
     """Name all tensors with their shapes, in numpy's order."""
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (vocabulary, hidden),
         "output_norm.weight": (hidden,),
         "output.weight": (vocabulary, hidden),
     }
-    for block in range(BLOCKS):
+    for block in range(blocks):
         shapes |= {
             f"blk.{block}.attn_norm.weight": (hidden,),
             f"blk.{block}.attn_q.weight": (hidden, hidden),
@@ -38,26 +40,37 @@ def weights(hidden: int = 256, feed_forward: int = 512, vocabulary: int = 320) -
 
 
 def write_model(
-    path: Path, *, hidden: int = 256, feed_forward: int = 512, dtype: Any = np.float16, alignment: int | None = None
+    path: Path,
+    *,
+    hidden: int = 256,
+    feed_forward: int = 512,
+    blocks: int = BLOCKS,
+    dtype: Any = np.float16,
+    alignment: int | None = None,
+    file_type: int | None = None,
+    leave_out: Iterable[str] = (),
 ) -> Path:
     """Write a Llama that llama.cpp loads; one with odd widths cannot take every type."""
     random = np.random.default_rng(hidden + feed_forward)
-    shapes = weights(hidden, feed_forward)
+    shapes = weights(hidden, feed_forward, blocks=blocks)
     writer = gguf.GGUFWriter(path, "llama")
     if alignment:
         writer.add_custom_alignment(alignment)
-    writer.add_block_count(BLOCKS)
+    writer.add_block_count(blocks)
     writer.add_context_length(128)
     writer.add_embedding_length(hidden)
     writer.add_feed_forward_length(feed_forward)
     writer.add_head_count(4)
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if dtype == np.float16 else gguf.LlamaFileType.ALL_F32)
+    own_type = gguf.LlamaFileType.MOSTLY_F16 if dtype == np.float16 else gguf.LlamaFileType.ALL_F32
+    writer.add_file_type(own_type if file_type is None else file_type)
     writer.add_tokenizer_model("no_vocab")
     writer.add_vocab_size(shapes["token_embd.weight"][0])
     writer.add_token_list([f"t{number}" for number in range(shapes["token_embd.weight"][0])])
     for name, shape in shapes.items():
+        if name in leave_out:
+            continue
         tensor = random.standard_normal(shape) * 0.05
         writer.add_tensor(name, tensor.astype(dtype if len(shape) > 1 else np.float32))
     return _finish(writer, path)
