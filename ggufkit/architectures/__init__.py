@@ -68,7 +68,7 @@ from ggufkit.architectures import (
     t5,
     youtu,
 )
-from ggufkit.architectures._expert_ops import Twice
+from ggufkit.architectures._expert_ops import Twice, experts_with_inputs_first
 from ggufkit.architectures._ops import Array, Op, Shape, Stack
 from ggufkit.architectures._rope import check_rope
 from ggufkit.architectures._sizes import SIZES, derived, shape
@@ -90,6 +90,7 @@ __all__ = [
     "Vocabulary",
     "check_rope",
     "derived_sizes",
+    "experts_with_inputs_first",
     "hf_architectures",
     "names",
     "nearest",

@@ -1,6 +1,6 @@
 """Tensor operations on experts that the checkpoint stores together, expert by expert, so that they may be huge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,25 +11,42 @@ from ggufkit.architectures._sizes import Config, size
 from ggufkit.errors import CheckpointError
 
 
-def _has_inputs_first(stored: Shape, inputs: int, outputs: int, assumed: bool) -> bool:
-    """Tell from a stacked tensor's shape, experts x ? x ?, which axis is which; `assumed` where both would fit.
+def _has_inputs_first(stored: Shape, inputs: int, outputs: int, config: Config) -> bool:
+    """Tell from a stacked tensor's shape, experts x ? x ?, which axis is which.
 
     Llama 4 and GPT-OSS have the inputs first, and so had Qwen 3 VL's experts until transformers 5 turned them round.
+    Where both would fit, the experts' other tensor tells (`experts_with_inputs_first`).
     """
     if len(stored) != 3 or sorted(stored[1:]) != sorted((inputs, outputs)):
         raise CheckpointError(f"shape {stored} is not that of stacked experts from {inputs} to {outputs}")
-    return assumed if inputs == outputs else stored[1] == inputs
+    return bool(config["inputs_first"]) if inputs == outputs else stored[1] == inputs
+
+
+def experts_with_inputs_first(config: Config, stored: Mapping[str, Shape]) -> bool:
+    """Tell of a checkpoint's stacked experts, by the first whose shape leaves no doubt, which axis is which.
+
+    Without experts, and for a width that equals hidden in both, the answer is False: as transformers 5 has them.
+    """
+    for name, shape in stored.items():
+        if len(shape) == 3 and name.removesuffix(".weight").endswith((".experts.gate_up_proj", ".experts.down_proj")):
+            is_down = "down_proj" in name
+            inputs, outputs = (
+                size(config, "expert_ff" if is_down else "hidden"),
+                size(config, "hidden" if is_down else "2*expert_ff"),
+            )
+            if inputs != outputs:
+                return shape[1] == inputs
+    return False
 
 
 @dataclass(frozen=True, slots=True)
 class SplitGateUp:
     """Split experts' fused gate_up_proj into gate and up, each experts x width x hidden.
 
-    It may be stored experts x hidden x 2 width (`inputs_first`, if the shape leaves that open) or
-    experts x 2 width x hidden, and gate and up may take turns (`interleaved`, GPT-OSS) or have one half each.
+    It may be stored experts x hidden x 2 width or experts x 2 width x hidden, and gate and up may take turns
+    (`interleaved`, GPT-OSS) or have one half each.
     """
 
-    inputs_first: bool = False
     interleaved: bool = False
     moves_only: ClassVar[bool] = True
 
@@ -37,13 +54,13 @@ class SplitGateUp:
         """Give the shapes of gate and of up, which are equal."""
         (source,) = sources
         hidden, both = size(config, "hidden"), size(config, "2*expert_ff")
-        _has_inputs_first(source, hidden, both, self.inputs_first)
+        _has_inputs_first(source, hidden, both, config)
         return [(source[0], both // 2, hidden)] * 2
 
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
         """Split, inputs last."""
         (both,) = sources
-        if _has_inputs_first(both.shape, size(config, "hidden"), size(config, "2*expert_ff"), self.inputs_first):
+        if _has_inputs_first(both.shape, size(config, "hidden"), size(config, "2*expert_ff"), config):
             both = both.swapaxes(1, 2)
         return [both[:, ::2], both[:, 1::2]] if self.interleaved else np.split(both, 2, axis=1)
 
@@ -54,22 +71,21 @@ class SplitGateUp:
 
 @dataclass(frozen=True, slots=True)
 class StackedDown:
-    """Take experts' fused down_proj, experts x hidden x width or (`inputs_first`) experts x width x hidden."""
+    """Take experts' fused down_proj, experts x hidden x width or experts x width x hidden."""
 
-    inputs_first: bool = False
     moves_only: ClassVar[bool] = True
 
     def shapes(self, sources: Sequence[Shape], config: Config) -> list[Shape]:
         """Give experts x hidden x width."""
         (source,) = sources
         width, hidden = size(config, "expert_ff"), size(config, "hidden")
-        _has_inputs_first(source, width, hidden, self.inputs_first)
+        _has_inputs_first(source, width, hidden, config)
         return [(source[0], hidden, width)]
 
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
         """Bring the inputs last."""
         (down,) = sources
-        turned = _has_inputs_first(down.shape, size(config, "expert_ff"), size(config, "hidden"), self.inputs_first)
+        turned = _has_inputs_first(down.shape, size(config, "expert_ff"), size(config, "hidden"), config)
         return [down.swapaxes(1, 2) if turned else down]
 
     def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's

@@ -10,15 +10,13 @@ from ggufkit.architectures._spec import MetadataTable, TensorTable, blocks, mayb
 from ggufkit.errors import CheckpointError
 
 
-def fused_experts(moe: str, *, inputs_first: bool = False) -> TensorTable:
+def fused_experts(moe: str) -> TensorTable:
     """All experts of a block in two tensors, as transformers holds them in memory and some checkpoints have them."""
     return blocks(
         LAYERS,
         {
-            f"{moe}.experts.gate_up_proj": to(
-                "ffn_gate_exps.weight", "ffn_up_exps.weight", op=SplitGateUp(inputs_first=inputs_first)
-            ),
-            f"{moe}.experts.down_proj": to("ffn_down_exps.weight", op=StackedDown(inputs_first=inputs_first)),
+            f"{moe}.experts.gate_up_proj": to("ffn_gate_exps.weight", "ffn_up_exps.weight", op=SplitGateUp()),
+            f"{moe}.experts.down_proj": to("ffn_down_exps.weight", op=StackedDown()),
         },
     )
 
@@ -30,24 +28,21 @@ def either_experts(moe: str = "mlp", *, gate: str = "gate_proj", up: str = "up_p
 
 MLP_EXPERTS: TensorTable = either_experts()
 W_EXPERTS: TensorTable = either_experts("block_sparse_moe", gate="w1", up="w3", down="w2")
-NEXTN: TensorTable = blocks(
+# Multi-token prediction: what joins a further block to the model, and what it may have of its own.
+NEXTN_JOINTS: TensorTable = blocks(
     LAYERS,
     {
         "eh_proj": "nextn.eh_proj",
         "enorm": "nextn.enorm",
         "hnorm": "nextn.hnorm",
-        "embed_tokens": "nextn.embed_tokens?",
         "shared_head.norm": "nextn.shared_head_norm?",
-        "shared_head.head": "nextn.shared_head_head?",
     },
 )
-CORRECTION_BIAS: TensorTable = blocks(
-    LAYERS,
-    {
-        "mlp.gate.e_score_correction_bias": "exp_probs_b.bias?",
-        "mlp.e_score_correction_bias": "exp_probs_b.bias?",
-    },
-)
+NEXTN: TensorTable = {
+    **NEXTN_JOINTS,
+    **blocks(LAYERS, {"embed_tokens": "nextn.embed_tokens?", "shared_head.head": "nextn.shared_head_head?"}),
+}
+CORRECTION_BIAS: TensorTable = blocks(LAYERS, {"mlp.gate.e_score_correction_bias": "exp_probs_b.bias?"})
 SHARED_EXPERT: TensorTable = blocks(
     LAYERS,
     {
@@ -57,6 +52,8 @@ SHARED_EXPERT: TensorTable = blocks(
         "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
     },
 )
+
+
 def leading_dense(config: Config) -> int:
     """Count the blocks without experts at the front. Raises CheckpointError where there are others further back."""
     types = config.get("mlp_layer_types")

@@ -38,6 +38,7 @@ SIZES: SizeTable = {
     "hidden": "hidden_size",
     "vocab": "vocab_size",
     "layers": "num_hidden_layers",
+    "inputs_first": lambda _: False,  # of stacked experts; the planner looks at their shapes
     "predicted": lambda _: 0,  # blocks that predict further tokens; the planner counts them
     "blocks": lambda c: c["layers"] + c["predicted"],
     "heads": "num_attention_heads",

@@ -15,6 +15,7 @@ from ggufkit.architectures._blocks import (
     SHARED_EXPERTS,
     require_activation,
     require_experts,
+    routed_experts,
 )
 from ggufkit.architectures._experts import (
     MLP_EXPERTS,
@@ -79,6 +80,7 @@ V1_SIZES: MetadataTable = {
     "expert_weights_scale": lambda _: 1.0,
     "expert_shared_count": "n_shared_experts",
 }
+V1_EXPERTS = routed_experts("mlp", gate="gate_proj", up="up_proj", down="down_proj")
 PERMUTED_QK = blocks(
     LAYERS,
     {
@@ -200,7 +202,7 @@ DEEPSEEK = ArchSpec(
     name="deepseek",
     hf_architectures=("DeepseekForCausalLM",),
     metadata=(DECODER, EXPERTS, V1_SIZES),
-    tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, PERMUTED_QK, GATED_MLP, SHARED_EXPERTS, MLP_EXPERTS),
+    tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, PERMUTED_QK, GATED_MLP, SHARED_EXPERTS, V1_EXPERTS),
     biases=OPTIONAL_QKV_BIASES,
     kinds=dense_first,
     needs_output=True,

@@ -9,6 +9,7 @@ from ggufkit.architectures._blocks import (
     EXPERTS,
     GATED_MLP,
     HEAD_NORMS,
+    LAYERS,
     PRE_NORMS,
     SHARED_EXPERTS,
     require_activation,
@@ -18,13 +19,13 @@ from ggufkit.architectures._experts import (
     CORRECTED_ROUTER,
     CORRECTION_BIAS,
     MLP_EXPERTS,
-    NEXTN,
+    NEXTN_JOINTS,
     groups_divide,
     leading_dense,
 )
 from ggufkit.architectures._rope import llama3_frequency_factors
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks
 
 ROUTING: MetadataTable = {
     "vocab_size": "vocab_size",
@@ -35,6 +36,9 @@ ROUTING: MetadataTable = {
     "nextn_predict_layers": "predicted",
     "rope.scaling.type": lambda _: "none",
 }
+
+# transformers keeps it beside the router, the released checkpoints within.
+ROUTER_BIAS = blocks(LAYERS, {"mlp.e_score_correction_bias": "exp_probs_b.bias?"})
 
 
 def _layer_types(config: Config) -> list[str]:
@@ -75,7 +79,8 @@ EXAONE_MOE = ArchSpec(
         MLP_EXPERTS,
         SHARED_EXPERTS,
         CORRECTION_BIAS,
-        NEXTN,
+        NEXTN_JOINTS,
+        ROUTER_BIAS,
     ),
     sizes={"shared_ff": lambda c: c["moe_intermediate_size"] * c["num_shared_experts"]},
     spellings={"first_k_dense_replace": ("first_last_k_dense_replace",)},

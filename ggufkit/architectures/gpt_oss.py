@@ -24,10 +24,8 @@ BLOCK = blocks(
         "post_attention_layernorm": "post_attention_norm",
         "self_attn.sinks": "attn_sinks.weight",
         "mlp.router": "ffn_gate_inp",
-        "mlp.experts.gate_up_proj": to(
-            "ffn_gate_exps.weight", "ffn_up_exps.weight", op=SplitGateUp(inputs_first=True, interleaved=True)
-        ),
-        "mlp.experts.down_proj": to("ffn_down_exps.weight", op=StackedDown(inputs_first=True)),
+        "mlp.experts.gate_up_proj": to("ffn_gate_exps.weight", "ffn_up_exps.weight", op=SplitGateUp(interleaved=True)),
+        "mlp.experts.down_proj": to("ffn_down_exps.weight", op=StackedDown()),
         "mlp.experts.gate_up_proj_bias": to("ffn_gate_exps.bias", "ffn_up_exps.bias", op=TakeTurns()),
         "mlp.experts.down_proj_bias": "ffn_down_exps.bias",
     },

@@ -25,10 +25,8 @@ FEED_FORWARD = blocks(
         "feed_forward.up_proj": "ffn_up",
         "feed_forward.down_proj": "ffn_down",
         "feed_forward.router": "ffn_gate_inp",
-        "feed_forward.experts.gate_up_proj": to(
-            "ffn_gate_exps.weight", "ffn_up_exps.weight", op=SplitGateUp(inputs_first=True)
-        ),
-        "feed_forward.experts.down_proj": to("ffn_down_exps.weight", op=StackedDown(inputs_first=True)),
+        "feed_forward.experts.gate_up_proj": to("ffn_gate_exps.weight", "ffn_up_exps.weight", op=SplitGateUp()),
+        "feed_forward.experts.down_proj": to("ffn_down_exps.weight", op=StackedDown()),
         "feed_forward.shared_expert.gate_proj": "ffn_gate_shexp",
         "feed_forward.shared_expert.up_proj": "ffn_up_shexp",
         "feed_forward.shared_expert.down_proj": "ffn_down_shexp",

@@ -17,7 +17,7 @@ from ggufkit.architectures._blocks import (
     require_experts,
 )
 from ggufkit.architectures._delta_net import SIZES, TileDecay, TileValueHeads, UngroupQkvz
-from ggufkit.architectures._experts import MLP_EXPERTS, NEXTN, SHARED_EXPERT, require_all_sparse, weights_normalized
+from ggufkit.architectures._experts import MLP_EXPERTS, SHARED_EXPERT, require_all_sparse, weights_normalized
 from ggufkit.architectures._ops import AddOne, NegativeExponential, Squeeze, Then
 from ggufkit.architectures._rope import mrope_sections, rotary_dimensions
 from ggufkit.architectures._sizes import Config
@@ -37,9 +37,10 @@ NORMS: TensorTable = {
         },
     ),
 }
-NEXTN_NORMS: TensorTable = blocks(
+NEXTN: TensorTable = blocks(
     LAYERS,
     {
+        "eh_proj": "nextn.eh_proj",
         "enorm": to("nextn.enorm", op=AddOne()),
         "hnorm": to("nextn.hnorm", op=AddOne()),
         "shared_head.norm": to("nextn.shared_head_norm?", op=AddOne()),
@@ -155,7 +156,7 @@ QWEN3NEXT = ArchSpec(
     name="qwen3next",
     hf_architectures=("Qwen3NextForCausalLM",),
     metadata=(DECODER, EXPERTS, WIDTHS, DELTA_NET, PREDICTED),
-    tensors=(EMBEDDINGS, NORMS, ATTENTION, GROUPED, MLP_EXPERTS, SHARED_EXPERT, NEXTN, NEXTN_NORMS),
+    tensors=(EMBEDDINGS, NORMS, ATTENTION, GROUPED, MLP_EXPERTS, SHARED_EXPERT, NEXTN),
     sizes=SIZES,
     shapes=SHAPES,
     kinds=kinds,
@@ -178,7 +179,7 @@ QWEN35 = ArchSpec(
     name="qwen35",
     hf_architectures=("Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
     metadata=(DECODER, DELTA_NET, SECTIONS, PREDICTED),
-    tensors=(EMBEDDINGS, NORMS, ATTENTION, TILED, GATED_MLP, NEXTN, NEXTN_NORMS),
+    tensors=(EMBEDDINGS, NORMS, ATTENTION, TILED, GATED_MLP, NEXTN),
     sizes=SIZES,
     shapes=SHAPES,
     kinds=kinds,
@@ -192,7 +193,7 @@ QWEN35MOE = ArchSpec(
     name="qwen35moe",
     hf_architectures=("Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"),
     metadata=(DECODER, EXPERTS, WIDTHS, DELTA_NET, SECTIONS, PREDICTED),
-    tensors=(EMBEDDINGS, NORMS, ATTENTION, TILED, MLP_EXPERTS, SHARED_EXPERT, NEXTN, NEXTN_NORMS),
+    tensors=(EMBEDDINGS, NORMS, ATTENTION, TILED, MLP_EXPERTS, SHARED_EXPERT, NEXTN),
     sizes=SIZES,
     shapes=SHAPES,
     kinds=kinds,

@@ -17,7 +17,6 @@ from ggufkit.architectures._blocks import (
 from ggufkit.architectures._experts import (
     MLP_EXPERTS,
     SHARED_EXPERT,
-    fused_experts,
     require_all_sparse,
     weights_normalized,
 )
@@ -101,7 +100,7 @@ QWEN3VLMOE = ArchSpec(
     name="qwen3vlmoe",
     hf_architectures=("Qwen3VLMoeForConditionalGeneration",),
     metadata=(DECODER, EXPERTS, WIDTH, {"n_deepstack_layers": deepstack_layers}),
-    tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, HEAD_NORMS, MLP_EXPERTS, fused_experts("mlp", inputs_first=True)),
+    tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, HEAD_NORMS, MLP_EXPERTS),
     defaults={
         "qwen3_vl_moe": {
             **_QWEN,

@@ -11,7 +11,15 @@ from typing import Any
 
 from gguf import GGMLQuantizationType
 
-from ggufkit.architectures import ArchSpec, Array, Op, Shape, check_rope, derived_sizes
+from ggufkit.architectures import (
+    ArchSpec,
+    Array,
+    Op,
+    Shape,
+    check_rope,
+    derived_sizes,
+    experts_with_inputs_first,
+)
 from ggufkit.checkpoints import Checkpoint, Config, StoredTensor, check_values
 from ggufkit.conversion.description import general_metadata, provenance
 from ggufkit.conversion.metadata import model_metadata
@@ -98,7 +106,9 @@ def make_plan(
     try:
         check_rope(config, spec.ropes)
         prediction = find_prediction(spec, config, checkpoint.tensors, wanted=mtp)
-        config = complete(checkpoint.config, spec, predicted=prediction.count)
+        shapes = {name: tensor.shape for name, tensor in prediction.tensors.items()}
+        turned = experts_with_inputs_first(config, shapes)
+        config = complete(checkpoint.config, spec, predicted=prediction.count, inputs_first=turned)
         remarks = [*spec.remarks(config), *prediction.remarks]
         numbers, own = read_numbers(spec, config, prediction.tensors)
         drafts, dropped = match_tensors(spec, config, own)
@@ -140,20 +150,21 @@ def make_plan(
     return ConversionPlan(checkpoint, spec, config, output_type, layout, steps, extra, warnings)
 
 
-def complete(config: Config, spec: ArchSpec, *, predicted: int = 0) -> Config:
+def complete(config: Config, spec: ArchSpec, *, predicted: int = 0, inputs_first: bool = False) -> Config:
     """Add to a config what transformers takes for absent keys, and the sizes that the spec works out of it.
 
-    `predicted` counts the blocks of multi-token prediction.
+    `predicted` counts the blocks of multi-token prediction; `inputs_first` tells how stacked experts are stored.
     """
-    sizes = {**derived_sizes(spec), "predicted": lambda _: predicted}
+    sizes = {**derived_sizes(spec), "predicted": lambda _: predicted, "inputs_first": lambda _: inputs_first}
     return config.completed(_defaults(config, spec), spec.spellings, sizes)
 
 
 def _defaults(config: Config, spec: ArchSpec) -> Mapping[str, object]:
     """Find the defaults of a config's `model_type`; by the name of its class where it has none that we know."""
-    kind = (config.model_type or "").removesuffix("_text")
-    if kind in spec.defaults:
-        return spec.defaults[kind]
+    own = config.model_type or ""
+    for kind in (own, own.removesuffix("_text")):
+        if kind in spec.defaults:
+            return spec.defaults[kind]
     name = config.architecture.lower().replace("_", "")
     known = [kind for kind in spec.defaults if name.startswith(kind.replace("_", ""))]
     return spec.defaults[max(known, key=len)] if known else {}

@@ -1,6 +1,6 @@
 """Cohere 2 with experts."""
 
-from recipes._experts import NEXTN, fuse, predicting
+from recipes._experts import WHOLE_NEXTN, fuse, predicting
 from recipes._recipe import Recipe, decoder
 
 
@@ -50,7 +50,7 @@ RECIPES = {
         "Cohere2MoeForCausalLM",
         moe(sliding_window=8, num_shared_experts=1),
         extra_config={"num_nextn_predict_layers": 1},
-        alter=predicting(3, 4, **NEXTN),
+        alter=predicting(3, 4, **WHOLE_NEXTN),
         explained=NO_DENSE,
         warns=("kept 1 blocks",),
     ),

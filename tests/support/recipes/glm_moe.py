@@ -9,6 +9,14 @@ def moe(**changes):
     return decoder(**{**experts, "num_mtp_layers": 0, **changes})
 
 
+def vision(**text):
+    sizes = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64}
+    text = moe(**text)
+    del text["num_mtp_layers"]
+    return {"text_config": text, "vision_config": {**sizes, "image_size": 28, "patch_size": 14}}
+
+
+MROPE = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5, "mrope_section": [4, 2, 2]}
 RECIPES = {
     "glm4moe": Recipe("Glm4MoeForCausalLM", moe(use_qk_norm=True)),
     "glm4moe-biased": Recipe(
@@ -45,5 +53,18 @@ RECIPES = {
         moe(num_mtp_layers=2),
         alter=lambda shapes: predicting(2, 4, **NEXTN)(predicting(2, 3, **NEXTN)(shapes)),
         warns=("kept 2 blocks",),
+    ),
+    "glm4vmoe": Recipe(
+        "Glm4vMoeForConditionalGeneration",
+        vision(head_dim=32, rope_parameters=MROPE, attention_bias=True),
+        warns=("of visual",),
+        weights={"visual": (0.0, 0.05)},
+    ),
+    "glm4vmoe-fused": Recipe(
+        "Glm4vMoeForConditionalGeneration",
+        vision(head_dim=16, n_shared_experts=2, rope_parameters={**MROPE, "mrope_section": [2, 1, 1]}),
+        alter=fuse(),
+        warns=("of visual",),
+        no_golden="llama.cpp's converter does not know fused experts here",
     ),
 }

@@ -50,6 +50,16 @@ RECIPES = {
         ),
     ),
     "granitemoeswa": Recipe("GraniteMoeSWAForCausalLM", moe(**MULTIPLIERS, num_hidden_layers=4, sliding_window=8)),
+    "granitemoeswa-released": Recipe(
+        "GraniteMoeSWAForCausalLM",
+        moe(**MULTIPLIERS, num_hidden_layers=2, sliding_window=8),
+        alter=rename(
+            ("experts.gate_up_proj", "input_linear.weight"),
+            ("experts.down_proj", "output_linear.weight"),
+            ("router.weight", "router.layer.weight"),
+        ),
+        no_logits="transformers does not read these names",
+    ),
     "granitemoeswa-shared": Recipe(
         "GraniteMoeSWAForCausalLM",
         moe(

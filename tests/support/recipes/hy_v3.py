@@ -1,6 +1,6 @@
 """Hunyuan 3."""
 
-from recipes._experts import NEXTN, fuse, predicting, rename
+from recipes._experts import NEXTN, WHOLE_NEXTN, fuse, predicting, rename
 from recipes._recipe import Recipe, decoder
 
 
@@ -39,6 +39,13 @@ RECIPES = {
         moe(),
         extra_config={"num_nextn_predict_layers": 1},
         alter=predicting(2, 3, **NEXTN, final_layernorm=(64,)),
+        warns=("kept 1 blocks",),
+    ),
+    "hy-v3-predicting-alone": Recipe(
+        "HYV3ForCausalLM",
+        moe(num_hidden_layers=2),
+        extra_config={"num_nextn_predict_layers": 1},
+        alter=predicting(1, 2, **WHOLE_NEXTN),
         warns=("kept 1 blocks",),
     ),
 }

@@ -9,6 +9,17 @@ def moe(**changes):
     return decoder(**{**sizes, "head_dim": 16, "num_hidden_layers": 4, **changes})
 
 
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "vision_output_dim": 32,
+    "projector_input_dim": 32,
+    "projector_output_dim": 32,
+}
 RECIPES = {
     "llama4": Recipe("Llama4ForCausalLM", moe()),
     "llama4-interleaved": Recipe(
@@ -32,5 +43,11 @@ RECIPES = {
         "Llama4ForCausalLM",
         moe(attention_chunk_size=64, floor_scale=64),
         warns=("in chunks of 8192", "beyond 64 tokens"),
+    ),
+    "llama4-vision": Recipe(
+        "Llama4ForConditionalGeneration",
+        {"text_config": moe(interleave_moe_layer_step=2), "vision_config": VISION},
+        warns=("of vision_model", "of multi_modal_projector"),
+        weights={"vision|projector": (0.0, 0.05)},
     ),
 }

@@ -19,6 +19,11 @@ def moe(**changes):
     return delta(**{**experts, "shared_expert_intermediate_size": 48, **changes})
 
 
+def vision(text):
+    sizes = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64}
+    return {"text_config": text, "vision_config": {**sizes, "num_position_embeddings": 16, "patch_size": 4}}
+
+
 def rope(factor, sections=None, **more):
     settings = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": factor, **more}
     return {**settings, "mrope_section": sections} if sections else settings
@@ -99,5 +104,21 @@ RECIPES = {
         alter=predicting,
         explained=EXACT,
         warns=("kept 1 blocks",),
+    ),
+    "qwen35-vision": Recipe(
+        "Qwen3_5ForConditionalGeneration",
+        vision(delta(rope_parameters=rope(0.5, [3, 3, 2]), tie_word_embeddings=False)),
+        no_mtp=True,
+        explained=EXACT,
+        warns=("of visual",),
+        weights={"visual": (0.0, 0.05)},
+    ),
+    "qwen35moe-vision": Recipe(
+        "Qwen3_5MoeForConditionalGeneration",
+        vision(moe(rope_parameters=rope(0.5, [3, 3, 2]), tie_word_embeddings=False)),
+        no_mtp=True,
+        explained=EXACT,
+        warns=("of visual",),
+        weights={"visual": (0.0, 0.05)},
     ),
 }

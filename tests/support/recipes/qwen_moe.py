@@ -18,6 +18,21 @@ def vision(**text):
     return {"text_config": moe(**text), "vision_config": {**vision, **sizes}}
 
 
+def turned(shapes):
+    """Experts stored inputs first."""
+    return {name: (s[0], s[2], s[1]) if ".experts." in name else s for name, s in shapes.items()}
+
+
+def apart(shapes):
+    """Experts stored one by one."""
+    others = {name: shape for name, shape in shapes.items() if ".experts." not in name}
+    routers = [name.removesuffix("gate.weight") for name in others if name.endswith("mlp.gate.weight")]
+    for path in (f"{router}experts.{expert}" for router in routers for expert in range(4)):
+        others |= {f"{path}.gate_proj.weight": (32, 64), f"{path}.up_proj.weight": (32, 64)}
+        others[f"{path}.down_proj.weight"] = (64, 32)
+    return others
+
+
 RECIPES = {
     "qwen2moe": Recipe("Qwen2MoeForCausalLM", moe(shared_expert_intermediate_size=48)),
     "qwen2moe-normed": Recipe(
@@ -58,5 +73,38 @@ RECIPES = {
         "Qwen3MoeForCausalLM",
         moe(head_dim=16, norm_topk_prob=True, tie_word_embeddings=True, rms_norm_eps=1e-5),
         alter=fuse(),
+    ),
+    "qwen3vlmoe": Recipe(
+        "Qwen3VLMoeForConditionalGeneration",
+        vision(head_dim=32, rope_parameters=MROPE),
+        warns=("of visual",),
+        no_golden="llama.cpp's converter takes the experts to be turned round, as they were before transformers 5",
+        weights={"visual": (0.0, 0.05)},
+    ),
+    "qwen3vlmoe-released": Recipe(
+        "Qwen3VLMoeForConditionalGeneration",
+        vision(
+            head_dim=16,
+            tie_word_embeddings=False,
+            num_experts=8,
+            moe_intermediate_size=48,
+            rope_parameters={**MROPE, "mrope_section": [4, 2, 2]},
+        ),
+        alter=turned,
+        warns=("of visual",),
+    ),
+    "qwen3vlmoe-released-in-doubt": Recipe(
+        "Qwen3VLMoeForConditionalGeneration",
+        vision(head_dim=16, rope_parameters={**MROPE, "mrope_section": [4, 2, 2]}),
+        alter=turned,
+        warns=("of visual",),
+        no_logits="transformers takes a square gate_up_proj for one of its own",
+    ),
+    "qwen3vlmoe-apart": Recipe(
+        "Qwen3VLMoeForConditionalGeneration",
+        vision(head_dim=16, num_key_value_heads=1, rope_parameters={**MROPE, "mrope_section": [4, 2, 2]}),
+        alter=apart,
+        warns=("of visual",),
+        no_logits="transformers does not read experts one by one here",
     ),
 }
