@@ -81,8 +81,9 @@ def _read(load: Callable[[Path], Any], folder: Path, what: str, warn: Callable[[
     try:
         content = load(folder)
     except Exception as error:  # noqa: BLE001 - it parses strangers' YAML and JSON with no errors of its own
-        lines = str(error).splitlines() or [type(error).__name__]
-        warn(f"{folder / what} is malformed, and left out: {lines[0]}")
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        said = "".join(character if character.isprintable() else "?" for character in line[:200])
+        warn(f"{folder / what} is malformed, and left out: {said}")
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -91,8 +91,6 @@ def test_a_reader_that_has_seen_enough_is_no_bug(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
-        ("README.md", "---\nlanguage: {a: 1}\nlicense: {b: 2}\n---\n", "README.md or generation_config.json"),
-        ("generation_config.json", '{"top_k": 1e400}', "README.md or generation_config.json"),
         ("model.safetensors.index.json", '{"weight_map": {"a": "\\u001b[2J"}}', "cannot be: '\\x1b[2J'"),
     ],
 )
@@ -103,6 +101,24 @@ def test_what_a_stranger_wrote_is_named_and_not_printed(tmp_path: Path, name: st
     assert error in done.stderr
     assert "\x1b" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["my-model"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "warning"),
+    [
+        ("README.md", "---\nlanguage: {a: 1}\nlicense: {b: 2}\n---\n", "general.license would be {'b': 2}"),
+        ("README.md", "---\nlicense: [\u001b[2J\n---\n", "README.md is malformed"),
+        ("generation_config.json", '{"top_k": 1e400}', "general.sampling.top_k would be inf"),
+    ],
+)
+def test_a_malformed_description_stops_no_conversion(tmp_path: Path, name: str, content: str, warning: str) -> None:
+    (handmade_checkpoint.write(tmp_path / "my-model") / name).write_text(content)
+    done = ggufkit("convert", "my-model", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "warning: my-model" in done.stderr
+    assert warning in done.stderr
+    assert "\x1b" not in done.stderr
+    assert (tmp_path / "my-model-F16.gguf").exists()
 
 
 def test_a_snapshot_of_the_cache_is_links_into_another_folder(tmp_path: Path) -> None:
