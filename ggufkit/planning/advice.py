@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ggufkit.checkpoints.hub import RemoteFile
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.planning.memory import Fit
 from ggufkit.planning.row import AS_IT_IS, Row
@@ -48,7 +49,11 @@ def advise(subject: Subject, rows: Sequence[Row], imatrix: Path | None) -> Advic
     """Choose a type; None where none can be made."""
     by_name = {row.name: row for row in rows}
     if itself := by_name.get(AS_IT_IS):
-        return Advice(Choice("as it is", itself, _FITS[itself.fit]), f"ggufkit chat {_quoted(subject.name)}", ())
+        choice = Choice("as it is", itself, _FITS[itself.fits_somewhere])
+        if not subject.origin.is_remote:
+            return Advice(choice, f"ggufkit chat {_quoted(subject.name)}", ())
+        files = next(model.files for model in subject.ready if Path(model.path).name == subject.file.name)
+        return Advice(choice, f"{_download(subject)} {_names(files)} --local-dir .", ())
     choice = _trained_for(subject, by_name) or _by_memory(subject, by_name)
     if choice is None:
         return None
@@ -69,17 +74,26 @@ def command(subject: Subject, row: Row, imatrix: Path | None) -> str:
     """Spell the command that makes a type of this model."""
     if subject.origin.is_remote:
         pattern = re.compile(rf"[-._/]{row.name}[-._/]", re.IGNORECASE)
-        ready = [model for model in subject.ready if pattern.search(model.path)]
-        owner_and_name, _, revision = subject.name.partition("@")
-        fetch = f"hf download {owner_and_name}" + (f" --revision {revision}" if revision else "")
-        if ready:
-            return f"{fetch} {' '.join(shlex.quote(file.path) for file in ready[0].files)} --local-dir ."
-        folder = owner_and_name.rpartition("/")[2]
+        if ready := next((model for model in subject.ready if pattern.search(model.path)), None):
+            return f"{_download(subject)} {_names(ready.files)} --local-dir ."
         if subject.origin is Origin.REMOTE_CHECKPOINT:
-            return f"{fetch} --local-dir {folder} && ggufkit quantize {row.name} {folder}{_imatrix(row, imatrix)}"
-        name = subject.file.name
-        return f"{fetch} {name} --local-dir . && ggufkit quantize {row.name} {name}{_imatrix(row, imatrix)}"
+            source = Path(subject.name.partition("@")[0]).name
+            fetch = f"{_download(subject)} --local-dir {source}"
+        else:
+            unquantized = next(model for model in subject.ready if Path(model.path).name == subject.file.name)
+            source = unquantized.path
+            fetch = f"{_download(subject)} {_names(unquantized.files)} --local-dir ."
+        return f"{fetch} && ggufkit quantize {row.name} {_quoted(source)}{_imatrix(row, imatrix)}"
     return f"ggufkit quantize {row.name} {_quoted(subject.name)}{_imatrix(row, imatrix)}"
+
+
+def _download(subject: Subject) -> str:
+    repository, _, revision = subject.name.partition("@")
+    return f"hf download {repository}" + (f" --revision {revision}" if revision else "")
+
+
+def _names(files: Sequence[RemoteFile]) -> str:
+    return " ".join(shlex.quote(file.path) for file in files)
 
 
 def _quoted(name: str) -> str:
@@ -93,7 +107,7 @@ def _imatrix(row: Row, given: Path | None) -> str:
 
 
 def _other(purpose: str, row: Row | None, reason: str) -> Choice | None:
-    return Choice(purpose, row, reason) if row and row.fit is not Fit.NO else None
+    return Choice(purpose, row, reason) if row and row.fits_somewhere is not Fit.NO else None
 
 
 def _trained_for(subject: Subject, rows: dict[str, Row]) -> Choice | None:
@@ -106,7 +120,7 @@ def _trained_for(subject: Subject, rows: dict[str, Row]) -> Choice | None:
         ("TQ2_0", subject.architecture == "bitnet", "it was trained with ternary weights, which this type holds"),
         ("Q4_0", bool(_QAT.search(names)), "it was trained to lose little at Q4_0 (QAT)"),
     ):
-        if applies and (row := rows.get(name)) and row.fit is not Fit.NO:
+        if applies and (row := rows.get(name)) and row.fits_somewhere is not Fit.NO:
             return Choice("recommended", row, reason)
     return None
 
@@ -126,24 +140,24 @@ def _by_memory(subject: Subject, rows: dict[str, Row]) -> Choice | None:
         start, reason = "Q4_K_M", "on a CPU the usual balance of size, speed and loss"
     candidates = ladder[next((i for i, row in enumerate(ladder) if row.name == start), 0) :]
     first = candidates[0]
-    if first.fit in {None, Fit.YES}:
+    if first.fits_somewhere in {None, Fit.YES}:
         return Choice("recommended", first, reason)
     for wanted in (Fit.YES, Fit.TIGHT):
         for row in candidates:
             loses_much = row.quality is not None and row.quality.mean_kld > _CLEARLY_WORSE
-            if row.fit is wanted and not loses_much:
+            if row.fits_somewhere is wanted and not loses_much:
                 tight = ", though tightly" if wanted is Fit.TIGHT else ""
                 return Choice("recommended", row, f"the best that fits in memory{tight}")
     for row in candidates:
-        if row.fit is not Fit.NO:
+        if row.fits_somewhere is not Fit.NO:
             return Choice("recommended", row, "the best that fits in memory; a smaller model would answer better")
-    return Choice("recommended", candidates[-1], "none fits in memory: take a smaller context, or a smaller model")
+    return Choice("smallest", candidates[-1], "none fits in memory: take a smaller context, or a smaller model")
 
 
 def _has_room(row: Row | None) -> bool:
     return (
         row is not None
-        and row.fit is Fit.YES
+        and row.fits_somewhere is Fit.YES
         and row.memory is not None
         and (row.tokens_per_second or 0) >= _COMFORTABLE
     )

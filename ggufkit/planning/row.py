@@ -38,6 +38,11 @@ class Row:
         return self.type.name if self.type else AS_IT_IS
 
     @property
+    def fits_somewhere(self) -> Fit | None:
+        """Whether it fits in the GPU, if there is one, or else in memory."""
+        return Fit.YES if self.fits_vram is Fit.YES else self.fit
+
+    @property
     def bits_per_weight(self) -> float:
         """Bits in all tensors per weight."""
         elements = sum(math.prod(tensor.shape) for tensor in self.tensors)
