@@ -103,8 +103,8 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
             raise CheckpointError(f"config.json: {key} of the rope settings is {value!r}, expected a positive number")
-    if values.get("high_freq_factor", 4.0) <= values.get("low_freq_factor", 1.0):
-        raise CheckpointError("config.json: high_freq_factor of the rope settings must be above low_freq_factor")
+    if values.get("high_freq_factor", 4.0) < values.get("low_freq_factor", 1.0):  # Llama 4 Scout has them equal
+        raise CheckpointError("config.json: high_freq_factor of the rope settings is below low_freq_factor")
     part = values["partial_rotary_factor"]
     if part is not None and (isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1):
         raise CheckpointError(f"config.json: partial_rotary_factor is {part!r}, expected a number above 0, at most 1")
@@ -191,7 +191,8 @@ def llama3_frequency_factors(config: Config) -> Mapping[str, Array]:
     frequencies = np.float32(1) / np.power(np.float32(values["rope_theta"] or 10000.0), exponents)
     # torch divides a number by a tensor as the number times the reciprocal: rounding twice
     wavelengths = np.float32(1) / frequencies * np.float32(2 * math.pi)
-    smooth = (np.float32(1) / wavelengths * np.float32(context) - np.float32(low)) / np.float32(high - low)
+    between = np.float32(high - low) or np.float32(1)  # where both are equal there is nothing to blend
+    smooth = (np.float32(1) / wavelengths * np.float32(context) - np.float32(low)) / between
     blended = np.float32(1) / ((np.float32(1) - smooth) / np.float32(factor) + smooth)
     factors = np.where(
         wavelengths < context / high, 1.0, np.where(wavelengths > context / low, np.float32(factor), blended)

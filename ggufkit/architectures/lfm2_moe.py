@@ -44,7 +44,11 @@ LFM2_MOE = ArchSpec(
     hf_architectures=("Lfm2MoeForCausalLM",),
     metadata=(BODY, RMS_NORM, ROPE, EXPERTS, SIZES, ROUTING),
     tensors=(TENSORS, GATED_MLP, MOE),
-    spellings={"tie_word_embeddings": ("tie_embedding",), "first_k_dense_replace": ("num_dense_layers",)},
+    spellings={
+        "tie_word_embeddings": ("tie_embedding",),
+        "first_k_dense_replace": ("num_dense_layers",),
+        "rope_theta": ("theta",),
+    },
     sizes={"block_kinds": block_kinds},
     shapes=SHAPES,
     kinds=lambda config, block: f"{config['block_kinds'][block]} {dense_first(config, block)}",

@@ -50,4 +50,20 @@ RECIPES = {
         warns=("of vision_model", "of multi_modal_projector"),
         weights={"vision|projector": (0.0, 0.05)},
     ),
+    # Scout's config.json as released, but for the sizes
+    "llama4-scout": Recipe(
+        "Llama4ForConditionalGeneration",
+        {
+            "text_config": moe(
+                rope_parameters={**LLAMA3_ROPE, "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0}
+            ),
+            "vision_config": VISION,
+        },
+        alter=lambda shapes: {
+            f"language_model.{name.replace('.language_model.', '.')}" if "language_model" in name else name: s
+            for name, s in shapes.items()
+        },
+        warns=("of vision_model", "of multi_modal_projector"),
+        no_logits="transformers does not read these names",
+    ),
 }
