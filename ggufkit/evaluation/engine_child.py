@@ -1,7 +1,8 @@
 """A process of its own that runs llama.cpp on a model which may be broken: it may die, and only it.
 
 The request names the model, texts to cut into tokens, and prompts (token ids) to compute the logits of. Into the folder
-of the request go `tokens.json` and `logits-0.npy`, `logits-1.npy` …, float32 [n_tokens, n_vocab].
+of the request go `tokens.json` and `logits-0.npy`, `logits-1.npy` …, float32 [n_tokens, n_vocab]; of an encoder hidden
+states, float32 [n_tokens, n_embd].
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,19 @@ from numpy.typing import NDArray
 from ggufkit.errors import GgufkitError, LlamaCppError, MissingDependencyError
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
+from ggufkit.llamacpp.cpu import usable_cores
+from ggufkit.llamacpp.encoder import Encoder
 from ggufkit.llamacpp.run import run
 
 _REFUSED = 3
+
+
+class Output(StrEnum):
+    """What a model gives for a prompt."""
+
+    LOGITS = "logits"
+    HIDDEN = "hidden states"  # of an encoder
+    DECODED = "decoded"  # logits, of a decoder that begins anew and is given the prompt once it was encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,8 @@ class Request:
     prompts: Sequence[Sequence[int]] = ()
     adapter: str | None = None
     threads: int | None = None
+    output: Output = Output.LOGITS
+    start: int = 0
 
 
 def tokenize(model: Path, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
@@ -49,11 +63,18 @@ def tokenize(model: Path, texts: Sequence[str], *, parse_special: bool) -> list[
 
 
 def logits(
-    model: Path, prompts: Sequence[Sequence[int]], *, adapter: Path | None = None, threads: int | None = None
+    model: Path,
+    prompts: Sequence[Sequence[int]],
+    *,
+    adapter: Path | None = None,
+    threads: int | None = None,
+    output: Output = Output.LOGITS,
+    start: int = 0,
 ) -> list[NDArray[np.float32]]:
     """Compute the logits after every token of every prompt, float32 [n_tokens, n_vocab] each, as exactly as it can.
 
-    Keys and values are kept as float32, and attention is not fused.
+    Keys and values are kept as float32, and attention is not fused. `output` may ask for hidden states instead, or for
+    a decoder's logits: those after the token `start` and all but the last of the prompt.
 
     Raises:
         LlamaCppError: llama.cpp failed, or died.
@@ -65,6 +86,8 @@ def logits(
             prompts=[list(prompt) for prompt in prompts],
             adapter=str(adapter.resolve()) if adapter else None,
             threads=threads,
+            output=output,
+            start=start,
         )
         _ask(Path(folder), request)
         return [np.load(Path(folder) / f"logits-{index}.npy") for index in range(len(prompts))]
@@ -88,6 +111,9 @@ def _ask(folder: Path, request: Request) -> None:
 def _answer(path: Path) -> None:
     request: dict[str, Any] = json.loads(path.read_text())
     prompts = request["prompts"]
+    if request["output"] != Output.LOGITS:
+        _encode(path.parent, request)
+        return
     options = EngineOptions(
         vocabulary_only=not prompts,
         context_size=max(64, *(len(prompt) for prompt in prompts)) if prompts else None,
@@ -104,6 +130,17 @@ def _answer(path: Path) -> None:
             (path.parent / "tokens.json").write_text(json.dumps(tokens))
         for index, prompt in enumerate(prompts):
             np.save(path.parent / f"logits-{index}.npy", engine.logits(prompt))
+
+
+def _encode(folder: Path, request: dict[str, Any]) -> None:
+    prompts, decodes = request["prompts"], request["output"] == Output.DECODED
+    size = max(64, *(len(prompt) for prompt in prompts))
+    threads = request["threads"] or usable_cores()
+    with Encoder(Path(request["model"]), size=size, threads=threads, decodes=decodes) as encoder:
+        for index, prompt in enumerate(prompts):
+            start = [request["start"], *prompt[:-1]]
+            result = encoder.decoded(prompt, start) if decodes else encoder.hidden_states(prompt)
+            np.save(folder / f"logits-{index}.npy", result)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from ggufkit.checkpoints import Checkpoint
 from ggufkit.errors import CheckpointError, GgufkitError, MissingDependencyError
 from ggufkit.evaluation import adapters, engine_child, texts
 from ggufkit.evaluation.distances import Distance, distance
+from ggufkit.evaluation.engine_child import Output
 from ggufkit.evaluation.error_bounds import BOUNDS
 from ggufkit.evaluation.original_tokenizer import open_tokenizer
 from ggufkit.evaluation.reference import memory_needed, reference_logits
@@ -62,21 +63,27 @@ def check_logits(
 
     `lora` is a GGUF adapter for llama.cpp, and the PEFT folder for transformers.
     """
-    prompts = make_prompts(checkpoint, parts[0], tokens)
+    prompts, output = make_prompts(checkpoint, parts[0], tokens), output_of(parts[0])
+    start = checkpoint.config.get("decoder_start_token_id", 0)
     try:
         progress("Computing logits with llama.cpp", 0, 0, "steps")
-        found = engine_child.logits(model, prompts, adapter=lora[0] if lora else None, threads=threads)
+        adapter = lora[0] if lora else None
+        found = engine_child.logits(model, prompts, adapter=adapter, threads=threads, output=output, start=start)
     except MissingDependencyError as error:
         return Check(NAME, Grade.SKIPPED, str(error))
     except GgufkitError as error:
-        if "an encoder" in str(error):
-            return Check(NAME, Grade.SKIPPED, "the model has an encoder, and does not generate text")
         return Check(NAME, Grade.FAILED, f"llama.cpp: {error}")
     try:
         needed = f"{memory_needed(checkpoint) / 1e9:.1f} GB"
         progress(f"Computing logits with transformers ({needed} of memory)", 0, 0, "steps")
         adjust = adapters.adding(lora[1]) if lora else None
-        wanted = reference_logits(checkpoint, prompts, adjust=adjust)
+        wanted = reference_logits(
+            checkpoint,
+            prompts,
+            adjust=adjust,
+            hidden=output is Output.HIDDEN,
+            start=start if output is Output.DECODED else None,
+        )
     except (MissingDependencyError, CheckpointError) as error:
         return Check(NAME, Grade.SKIPPED, f"{error}")
     ours = distance(wanted["float32"], found)
@@ -95,6 +102,9 @@ def check_logits(
     }
     name = next(name for most, name in GRADES if ours.mean_kl <= most)
     summary = f"{name}: {_words(ours)}; limit {limit:.1e}"
+    if output is Output.HIDDEN:
+        summary = f"hidden states of an encoder: NMSE {ours.nmse:.1e}; limit {limit:.1e}"
+        figures["output"] = str(output)
     details = [
         f"prompts of {', '.join(str(len(prompt)) for prompt in prompts)} tokens, matrices down to {coarsest.name}",
         f"against transformers in float32: {_words(ours)}",
@@ -104,6 +114,15 @@ def check_logits(
     if not ours.nmse <= limit:
         return Check(NAME, Grade.FAILED, summary, tuple(details), figures)
     return Check(NAME, Grade.CLOSE, summary, tuple(details), figures)
+
+
+def output_of(header: GgufHeader) -> Output:
+    """Tell what a file's model gives: most give logits, encoders hidden states, pairs a decoder's logits."""
+    architecture = header.metadata.get("general.architecture")
+    if architecture == "t5":
+        return Output.DECODED
+    is_encoder = architecture == "t5encoder" or header.metadata.get(f"{architecture}.attention.causal") is False
+    return Output.HIDDEN if is_encoder else Output.LOGITS
 
 
 def make_prompts(checkpoint: Checkpoint, header: GgufHeader, tokens: int) -> list[list[int]]:

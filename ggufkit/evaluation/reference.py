@@ -33,9 +33,13 @@ def reference_logits(
     prompts: Sequence[Sequence[int]],
     *,
     adjust: Callable[[Any], None] | None = None,
+    hidden: bool = False,
+    start: int | None = None,
 ) -> dict[str, Logits]:
     """Compute the logits after every token of every prompt in both precisions: float32 [n_tokens, n_vocab] each.
 
+    With `hidden`, compute an encoder's last hidden states instead: float32 [n_tokens, n_embd]. With `start`, those
+    logits that a decoder gives for this token and all but the last of the prompt, which the encoder was given.
     `adjust` may change the loaded model, such as by an adapter.
 
     Raises:
@@ -56,7 +60,16 @@ def reference_logits(
     stored = "float32" if adjust else _stored_type(checkpoint)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    model = _load(transformers, checkpoint, getattr(torch, stored))
+    model = _load(transformers, checkpoint, getattr(torch, stored), hidden=hidden)
+
+    def run(prompt: Sequence[int]) -> NDArray[np.float32]:
+        tokens = {"input_ids": torch.tensor([list(prompt)])}
+        if start is not None:
+            tokens["decoder_input_ids"] = torch.tensor([[start, *prompt[:-1]]])
+        output = model(**tokens) if hidden else model(**tokens, use_cache=False)
+        result: NDArray[np.float32] = (output.last_hidden_state if hidden else output.logits)[0].float().numpy()
+        return result
+
     if adjust:
         adjust(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -67,10 +80,7 @@ def reference_logits(
         for precision in sorted(PRECISIONS, key=lambda name: (name != stored, name != "float32")):
             cast = _all_cast if whole else _cast_layer_by_layer
             with cast(model, getattr(torch, stored), getattr(torch, precision)):
-                found[precision] = [
-                    model(input_ids=torch.tensor([list(prompt)]), use_cache=False).logits[0].float().numpy()
-                    for prompt in prompts
-                ]
+                found[precision] = [run(prompt) for prompt in prompts]
     return found
 
 
@@ -82,11 +92,19 @@ def _stored_type(checkpoint: Checkpoint) -> str:
     return _TORCH_NAMES.get(max(sizes, key=lambda dtype: sizes[dtype], default="F32"), "float32")
 
 
-def _load(transformers: Any, checkpoint: Checkpoint, dtype: Any) -> Any:
+def _load(transformers: Any, checkpoint: Checkpoint, dtype: Any, *, hidden: bool = False) -> Any:
     name = checkpoint.config.architecture
     classes = [getattr(transformers, name, None), transformers.AutoModelForCausalLM]
+    if hidden:  # the encoder inside of a model with a head
+        classes = [getattr(transformers, name, None)] if name.endswith("EncoderModel") else [transformers.AutoModel]
+        return _loaded(classes, checkpoint, dtype)
     if not name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
         classes = classes[1:]
+    return _loaded(classes, checkpoint, dtype)
+
+
+def _loaded(classes: Sequence[Any], checkpoint: Checkpoint, dtype: Any) -> Any:
+    name = checkpoint.config.architecture
     problem: BaseException | None = None
     for loader in filter(None, classes):
         try:
