@@ -1,0 +1,49 @@
+"""Phi 2, and Phi 3 with and without longrope."""
+
+from recipes._recipe import Recipe, decoder
+
+
+def longrope(pairs: int, **more) -> dict:
+    """Factors for each rotated pair; prompts of the tests are shorter than the original context."""
+    return {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0 + 0.1 * pair for pair in range(pairs)],
+        "long_factor": [1.0 + 0.5 * pair for pair in range(pairs)],
+        "original_max_position_embeddings": 512,
+        **more,
+    }
+
+
+RECIPES = {
+    "phi2": Recipe("PhiForCausalLM", decoder(num_key_value_heads=4, intermediate_size=256)),
+    "phi2-partial": Recipe(
+        "PhiForCausalLM",
+        decoder(
+            num_key_value_heads=4,
+            intermediate_size=256,
+            rope_parameters={"rope_theta": 10000.0, "partial_rotary_factor": 0.25, "rope_type": "default"},
+            layer_norm_eps=1e-6,
+        ),
+        dtype="F16",
+    ),
+    "phi3": Recipe("Phi3ForCausalLM", decoder(original_max_position_embeddings=512)),
+    "phi3-window": Recipe(
+        "Phi3ForCausalLM", decoder(sliding_window=64), warns=("does not apply this model's sliding_window of 64",)
+    ),
+    "phi3-longrope": Recipe(
+        "Phi3ForCausalLM",
+        decoder(rope_parameters=longrope(8), original_max_position_embeddings=512, max_position_embeddings=4096),
+    ),
+    "phi4-partial": Recipe(
+        "Phi3ForCausalLM",
+        decoder(
+            rope_parameters=longrope(6, partial_rotary_factor=0.75),
+            original_max_position_embeddings=512,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            num_key_value_heads=1,
+        ),
+        dtype="F32",
+    ),
+}
