@@ -1,13 +1,14 @@
 """`ggufkit quantize`: a GGUF model, or a checkpoint folder, to a smaller GGUF."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufkit.cli import _options, _output, _quantize_arguments, _quantize_report, _quantize_work
+from ggufkit.cli import _auto_imatrix, _options, _output, _quantize_arguments, _quantize_report, _quantize_work
 
 if TYPE_CHECKING:
     from ggufkit.quantization.types import QuantizationType
@@ -33,8 +34,23 @@ def command(
         typer.Option("-o", "--output", help="A file, or a folder for several types."),
     ] = None,
     imatrix: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", rich_help_panel=_MATRIX, help="Which weights matter, from `ggufkit imatrix`."),
+        str | None,
+        typer.Option(
+            metavar="FILE|auto",
+            rich_help_panel=_MATRIX,
+            help="Which weights matter, from `ggufkit imatrix`. auto: make one if a type gains from it.",
+        ),
+    ] = None,
+    text_files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-f",
+            "--file",
+            metavar="TEXT",
+            show_default=False,
+            rich_help_panel=_MATRIX,
+            help="For --imatrix auto: text, chats or code to make it with; without, the model writes its own.",
+        ),
     ] = None,
     include_weights: Annotated[
         list[str] | None,
@@ -160,7 +176,7 @@ def command(
     model-F16.gguf becomes model-Q4_K_M.gguf beside it, and a checkpoint a file in the current folder. Of several
     types, those that an interrupted run had finished are verified and kept.
     """
-    from ggufkit.errors import InputError
+    from ggufkit.errors import InputError, UsageError
     from ggufkit.quantization.keep import parse_keep
     from ggufkit.quantization.offered import offered_types
     from ggufkit.quantization.options import QuantizeOptions, check_options
@@ -173,7 +189,7 @@ def command(
     kinds, source = _quantize_arguments.sort_arguments(arguments or [])
     options = QuantizeOptions(
         threads=threads,
-        imatrix=imatrix,
+        imatrix=Path(imatrix) if imatrix and imatrix != _auto_imatrix.AUTO else None,
         include_weights=tuple(include_weights or ()),
         exclude_weights=tuple(exclude_weights or ()),
         allow_requantize=allow_requantize,
@@ -188,7 +204,10 @@ def command(
         keep_split=keep_split,
         overrides=tuple(_quantize_arguments.override(text) for text in override_kv or []),
     )
-    check_options(options)
+    if imatrix != _auto_imatrix.AUTO:
+        check_options(options)
+        if text_files:
+            raise UsageError("-f is the text for --imatrix auto", hint="ggufkit imatrix makes a matrix from a text")
     if source is None:
         source = _quantize_arguments.only_source()
         if not quiet:
@@ -196,6 +215,14 @@ def command(
     if not source.exists():
         raise InputError(f"no such file or folder: {source}", hint=_quantize_arguments.EXAMPLE)
     jobs = _quantize_arguments.output_paths(source, kinds, output)
+    silent = quiet or as_json
+    if imatrix == _auto_imatrix.AUTO:
+        with _output_folder(jobs), _output.progress_bar(quiet=silent) as progress:
+            matrix = _auto_imatrix.matrix_for(
+                source, jobs, text_files or [], threads=threads, dry_run=dry_run, quiet=silent, progress=progress
+            )
+        options = dataclasses.replace(options, imatrix=matrix)
+        check_options(options)
     how = _quantize_work.How(
         _quantize_work.engine_named(engine), _quantize_work.type_between(outtype), keep_f16, strict, again
     )
@@ -203,7 +230,7 @@ def command(
         plans = _quantize_work.plans_of(source, jobs, options, how)
         _quantize_report.show_plans(source, jobs, plans, as_json=as_json, quiet=quiet)
         return
-    with _output_folder(jobs), _output.progress_bar(quiet=quiet or as_json) as progress:
+    with _output_folder(jobs), _output.progress_bar(quiet=silent) as progress:
         results = _quantize_work.results_of(source, jobs, options, how, progress)
     _quantize_report.show_results(source, results, as_json=as_json, quiet=quiet)
 

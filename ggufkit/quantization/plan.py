@@ -119,8 +119,8 @@ def plan(
     if asking.imatrix is None and (needing or report.needs_imatrix):
         raise UsageError(
             f"{kind.name} needs an importance matrix for this model ({len(needing)} tensors would be garbage without)",
-            hint=f"make one: ggufkit imatrix {source} -f TEXT -o imatrix.gguf; then --imatrix imatrix.gguf."
-            " Or take a type that needs none, such as Q2_K or Q3_K_M",
+            hint=f"make one: ggufkit imatrix {source} -f TEXT -o imatrix.gguf, then --imatrix imatrix.gguf; or"
+            " --imatrix auto; or take a type that needs none, such as Q2_K or Q3_K_M",
         )
     measured = [Measured(t.name, elements((t.shape[0], *t.shape[2:3])), t.name in needing) for t in quantized]
     source_names = [info.name for header in headers for info in header.tensors]
