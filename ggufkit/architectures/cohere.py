@@ -56,7 +56,6 @@ def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation, an output of its own, head norms where llama.cpp looks for none."""
     require_activation(config, "silu")
     require(config, "llama.cpp's Command has its output tied to the embeddings", tie_word_embeddings=True)
-    require(config, "llama.cpp ropes whole heads here", rotary_pct=1.0)
     if bool(config.get("use_qk_norm")) != (config["layers"] >= _LAYERS_WITH_HEAD_NORMS):
         raise CheckpointError(
             f"config.json: use_qk_norm is {bool(config.get('use_qk_norm')).__str__().lower()} with "
@@ -71,7 +70,6 @@ def windowed_remarks(config: Config) -> Iterable[str]:
     require_activation(config, "silu")
     require_sliding(config, _pattern(config))
     require(config, "llama.cpp's Command has its output tied to the embeddings", tie_word_embeddings=True)
-    require(config, "llama.cpp ropes whole heads here", rotary_pct=1.0)
     return ()
 
 
