@@ -95,7 +95,7 @@ def convert(
             raise UsageError(
                 "--metadata and --set are for native conversions, and no spec of ours fits this checkpoint"
             )
-        return _by_llama_cpp(source, output, outtype, config, trust_remote_code, progress, started)
+        return _by_llama_cpp(source, output, outtype, config, mtp, trust_remote_code, progress, started)
     with open_plan(source, outtype, mtp=mtp, tokenizer=tokenizer, edits=edits) as plan:
         check_space([PlannedFile(output, plan.layout.size)])
         with atomic_output(output, size=plan.layout.size) as temporary:
@@ -183,6 +183,7 @@ def _by_llama_cpp(
     output: Path,
     outtype: OutputType,
     config: Config,
+    mtp: bool,
     trust_remote_code: bool,
     progress: Progress,
     started: float,
@@ -191,7 +192,7 @@ def _by_llama_cpp(
     check_space([PlannedFile(output, before)])
     with atomic_output(output) as temporary:
         llamacpp_converter.convert(
-            source, temporary, outtype=outtype.value, trust_remote_code=trust_remote_code, progress=progress
+            source, temporary, outtype=outtype.value, mtp=mtp, trust_remote_code=trust_remote_code, progress=progress
         )
         header = read_header(temporary)
         if not header.tensors:

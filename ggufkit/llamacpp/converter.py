@@ -44,6 +44,7 @@ class ConverterOptions:
     output: Path
     outtype: str = "f16"
     model_name: str | None = None
+    mtp: bool = True
 
 
 def argv(options: ConverterOptions, source: Path) -> list[str]:
@@ -59,6 +60,8 @@ def argv(options: ConverterOptions, source: Path) -> list[str]:
     ]
     if options.model_name is not None:
         arguments += ["--model-name", options.model_name]
+    if not options.mtp:
+        arguments += ["--no-mtp"]
     return [sys.executable, str(source / _SCRIPT), *arguments]
 
 
@@ -83,10 +86,11 @@ def convert(
     *,
     outtype: str = "f16",
     model_name: str | None = None,
+    mtp: bool = True,
     trust_remote_code: bool = False,
     progress: Progress = silent,
 ) -> None:
-    """Convert a checkpoint to the file `output`.
+    """Convert a checkpoint to the file `output`; without `mtp`, leave multi-token prediction out.
 
     Raises:
         UnsafeError: the folder brings code, and `trust_remote_code` is false.
@@ -94,7 +98,7 @@ def convert(
         UnsupportedArchitectureError: the converter does not know the architecture either.
         LlamaCppError: it failed otherwise.
     """
-    options = ConverterOptions(checkpoint, output, outtype, model_name)
+    options = ConverterOptions(checkpoint, output, outtype, model_name, mtp)
     if not trust_remote_code and (code := code_in(options.checkpoint)):
         raise UnsafeError(
             f"{options.checkpoint} brings code, which llama.cpp's converter would run: {', '.join(code)}",

@@ -66,6 +66,7 @@ def test_argv():
         "A name",
     ]
     assert "--model-name" not in argv(ConverterOptions(Path("a"), Path("b")), Path("tree"))
+    assert argv(ConverterOptions(Path("a"), Path("b"), mtp=False), Path("tree"))[-1] == "--no-mtp"
 
 
 @pytest.mark.parametrize(
