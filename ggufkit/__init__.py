@@ -3,6 +3,7 @@
 The Python API; what is heavy is imported when it is first used:
 
     ggufkit.convert(source, output, outtype=...)   checkpoint folder -> GGUF file
+    ggufkit.plan(source)                           what every type of a model would cost, from its headers alone
     ggufkit.quantize(source, "Q4_K_M", output)     GGUF file or checkpoint folder -> smaller GGUF file
     ggufkit.verify(model, source)                  is it what that checkpoint should become?
     ggufkit.convert_lora(adapter, base, output)    PEFT adapter -> GGUF adapter
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ggufkit.inference.session import ChatSession
     from ggufkit.inference.templates import ChatTemplate
     from ggufkit.one_pass import quantize
+    from ggufkit.planning.plan import ModelPlan, PlanOptions, plan
     from ggufkit.quantization.plan import QuantizeOptions
     from ggufkit.quantization.quantize import QuantizationResult
 
@@ -37,7 +39,9 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "MergeResult",
+    "ModelPlan",
     "OutputType",
+    "PlanOptions",
     "QuantizationResult",
     "QuantizeOptions",
     "SamplingOptions",
@@ -46,6 +50,7 @@ __all__ = [
     "convert",
     "convert_lora",
     "merge_lora",
+    "plan",
     "quantize",
     "verify",
 ]
@@ -59,7 +64,9 @@ _HOMES = {
     "Engine": "ggufkit.inference.engine",
     "EngineOptions": "ggufkit.inference.options",
     "MergeResult": "ggufkit.conversion.adapters",
+    "ModelPlan": "ggufkit.planning.plan",
     "OutputType": "ggufkit.conversion",
+    "PlanOptions": "ggufkit.planning.plan",
     "QuantizationResult": "ggufkit.quantization.quantize",
     "QuantizeOptions": "ggufkit.quantization.plan",
     "SamplingOptions": "ggufkit.inference.options",
@@ -67,6 +74,7 @@ _HOMES = {
     "convert": "ggufkit.conversion",
     "convert_lora": "ggufkit.conversion.adapters",
     "merge_lora": "ggufkit.conversion.adapters",
+    "plan": "ggufkit.planning.plan",
     "quantize": "ggufkit.one_pass",
     "verify": "ggufkit.evaluation",
 }
