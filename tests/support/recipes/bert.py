@@ -79,6 +79,15 @@ RECIPES = {
     "xlm-roberta-score": one(
         "XLMRobertaForSequenceClassification", bert(max_position_embeddings=66, type_vocab_size=1, num_labels=1)
     ),
+    "xlm-roberta-predictions": one(
+        "XLMRobertaForMaskedLM", bert(max_position_embeddings=66, num_hidden_layers=2), no_golden=NO_CLASS
+    ),
+    "camembert-predictions": one(
+        "CamembertForMaskedLM", bert(max_position_embeddings=66, num_hidden_layers=2), no_golden=NO_CLASS
+    ),
+    "camembert-labels": one(
+        "CamembertForSequenceClassification", bert(max_position_embeddings=66, **LABELS), no_golden=NO_CLASS
+    ),
     "camembert": one(
         "CamembertModel",
         bert(max_position_embeddings=66, type_vocab_size=1, pad_token_id=1),

@@ -34,6 +34,7 @@ RECIPES = {
     "lfm2-released": one(
         decoder(num_key_value_heads=1, full_attn_idxs=[1], block_multiple_of=16, conv_L_cache=2),
         extra_config={
+            "architectures": ["LFM2ForCausalLM"],
             "layer_types": None,
             "intermediate_size": None,
             "block_ff_dim": 96,

@@ -46,6 +46,7 @@ RECIPES = {
         },
         no_golden="it reads 'auto' as a number",
     ),
+    "mamba-old-name": one(mamba(num_hidden_layers=2), extra_config={"architectures": ["MambaLMHeadModel"]}),
     "falcon-mamba": one(mamba(time_step_rank=8, tie_word_embeddings=False), "FalconMambaForCausalLM", warns=EPSILON),
     "falcon-mamba-tied": one(
         mamba(hidden_size=32, state_size=8, conv_kernel=3, layer_norm_epsilon=1e-6), "FalconMambaForCausalLM"

@@ -37,6 +37,12 @@ def copies(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     }
 
 
+def own_output(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Store an output, and with it what T5's first checkpoints have and nobody reads."""
+    unread = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    return {**shapes, "lm_head.weight": shapes["shared.weight"], unread: (32, 4)}
+
+
 def only_the_encoders(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Store the embedding under the encoder's name alone."""
     return {name.replace("shared.", "encoder.embed_tokens."): shape for name, shape in shapes.items()}
@@ -69,6 +75,33 @@ RECIPES = {
         alter=copies,
         explained={**SCALED, **COPIES},
         no_logits="the copies differ",
+    ),
+    # as released: an output of its own
+    "t5-1.1-released": one(
+        "T5ForConditionalGeneration",
+        t5(feed_forward_proj=GATED, num_layers=2),
+        alter=own_output,
+        extra_config={"tie_word_embeddings": False, "scale_decoder_outputs": None, "n_positions": 512},
+    ),
+    "mt5-released": one(
+        "MT5ForConditionalGeneration",
+        t5(num_layers=2),
+        alter=own_output,
+        extra_config={"tie_word_embeddings": False, "tokenizer_class": "T5Tokenizer"},
+    ),
+    "umt5-released": one(
+        "UMT5ForConditionalGeneration",
+        t5(num_layers=2),
+        alter=own_output,
+        extra_config={"tie_word_embeddings": False, "scalable_attention": True},
+        explained=SCALED,
+    ),
+    "umt5-model": one("UMT5Model", t5(num_layers=2), explained=SCALED, no_logits="the class has no output"),
+    "t5-old-name": one(
+        "T5ForConditionalGeneration",
+        t5(num_layers=2),
+        extra_config={"architectures": ["T5WithLMHeadModel"]},
+        explained=SCALED,
     ),
     "mt5": one("MT5ForConditionalGeneration", t5(num_decoder_layers=2, num_heads=6)),
     "mt5-relu": one("MT5ForConditionalGeneration", t5(d_kv=8, feed_forward_proj="relu")),
