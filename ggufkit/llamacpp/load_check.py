@@ -14,7 +14,7 @@ from ggufkit.llamacpp.run import run
 
 _CHILD = Path(__file__).with_name("_load_child.py")
 _REASON = re.compile(r"llama_model_load: error loading model: (.*)|(GGML_ASSERT.*)|(?:error: )(.*)")
-_PREFIX = re.compile(r"^(?:error loading model(?: \w+)?: )+")
+_PREFIX = re.compile(r"^(?:error loading model(?: \w+)?: |check_tensor_dims: )+")
 
 
 def why_not(model: Path) -> str | None:
