@@ -102,7 +102,9 @@ def plan(folder: Path) -> None:
         ("t5", {"num_decoder_layers": 4}, "the decoder has 4 layers"),
     ],
 )
-def test_what_llama_cpp_would_not_follow_is_refused(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_llama_cpp_would_not_follow_is_refused(
+    name: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     known = golden(name)
     folder = write(tmp_path, {**known["config"], **changes}, known["shapes"], RECIPES[name])
     with pytest.raises((CheckpointError, UnmappedTensorError), match=message):
