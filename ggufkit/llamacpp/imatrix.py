@@ -1,5 +1,6 @@
 """The program llama-imatrix: its command line, what it prints, and one call that runs it."""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from ggufkit.llamacpp.find import find
 from ggufkit.llamacpp.run import run
 
 TOOL = "llama-imatrix"
+_ATTEMPTS = 3
 _LEAST_BATCH = 512  # tokens computed together: enough for the matrix products, little memory for the logits
 
 
@@ -102,8 +104,8 @@ def parse(pieces: Iterable[str]) -> Report:
             failure = failure or found[1].strip()
         if found := _TOTAL.search(piece):
             chunks = int(found[1])
-        elif found := _FINAL.search(piece):
-            perplexity = float(found[1])
+        elif found := _FINAL.search(piece) or _CHUNK.search(piece):
+            perplexity = float(found[found.lastindex or 1])  # of the last chunk, should the end be lost
         elif found := _TOKENS.search(piece):
             tokens = int(found[1])
         elif found := _PARTIAL.search(piece):
@@ -118,6 +120,17 @@ def run_imatrix(options: Options, on_progress: Callable[[Progress], None] | None
         LlamaCppError: it was ended by a signal, or without saying why.
         MissingDependencyError: llama.cpp is not built, or without this program.
     """
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(_SilentError):
+            return _run_once(options, on_progress)
+    return _run_once(options, on_progress)
+
+
+class _SilentError(LlamaCppError):
+    """It ended as failed and did not say why: its logger sometimes loses the last lines, so it is asked again."""
+
+
+def _run_once(options: Options, on_progress: Callable[[Progress], None] | None) -> Report:
     pieces: list[str] = []
     total = 0
 
@@ -134,8 +147,10 @@ def run_imatrix(options: Options, on_progress: Callable[[Progress], None] | None
     try:
         # The figures of the chunks come on one line, with commas between them.
         run(argv(find().tool(TOOL), options), on_line=take, cwd=options.folder, line_ends=b"\r\n,")
-    except LlamaCppError:
+    except LlamaCppError as error:
         report = parse(pieces)
+        if report.failure is None and total == 0 and "ended with status" in str(error):
+            raise _SilentError(str(error), hint=error.hint) from None
         if report.failure is None:
             raise
         return report
