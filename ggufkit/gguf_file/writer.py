@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from gguf.gguf_writer import WriterState
 
 ALIGNMENT = 32
 _UNUSED = np.dtype(np.float32)  # the writer looks at it only where no ggml type is given
+_LENGTH = struct.Struct("<Q")
 _NAME_LIMIT = 63  # GGML_MAX_NAME is 64 with the final zero byte
 
 
@@ -61,7 +63,7 @@ def lay_out(
     Raises:
         ValueError: a row does not divide into blocks of its type, or a name is too long: the caller's to avoid.
     """
-    writer = GGUFWriter(None, architecture)
+    writer = _Writer(None, architecture)
     for key, value in metadata.items():
         _add(writer, key, value)
     data_size = 0
@@ -91,6 +93,29 @@ def block_size(tensor_type: GGMLQuantizationType) -> tuple[int, int]:
     """Give the elements and the bytes of one block of a type; both are those of a single element for plain types."""
     elements, size = GGML_QUANT_SIZES[tensor_type]
     return int(elements), int(size)
+
+
+class _Writer(GGUFWriter):  # type: ignore[misc]  # the gguf package is not typed
+    """Packs a vocabulary in one go, where its parent takes a second for three hundred thousand strings: same bytes."""
+
+    def _pack_val(
+        self, val: Any, vtype: GGUFValueType, add_vtype: bool, sub_type: GGUFValueType | None = None
+    ) -> bytes:
+        kinds = (
+            set(map(type, val)) if vtype == GGUFValueType.ARRAY and sub_type is None and type(val) is list else set()
+        )
+        if kinds == {str}:
+            encoded = [text.encode() for text in val]
+            content = b"".join([part for text in encoded for part in (_LENGTH.pack(len(text)), text)])
+        elif kinds == {int}:
+            content = struct.pack(f"<{len(val)}i", *val)
+        elif kinds == {float}:
+            content = struct.pack(f"<{len(val)}f", *val)
+        else:
+            packed: bytes = super()._pack_val(val, vtype, add_vtype, sub_type)
+            return packed
+        kind = struct.pack("<I", vtype) if add_vtype else b""
+        return kind + struct.pack("<IQ", GGUFValueType.get_type(val[0]), len(val)) + content
 
 
 def _serialize(writer: GGUFWriter) -> bytes:

@@ -47,8 +47,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 
 def ggml_functions(module: Any) -> Any:
-    """Return libggml as the loaded binding sees it, with its functions declared, which the binding leaves out."""
-    library = module.llama_cpp._lib  # noqa: SLF001 - the only handle on the loaded libraries
+    """Return libggml as `binding.load_declarations` sees it, with its functions declared, which the binding lacks."""
+    library = module._lib  # noqa: SLF001 - the only handle on the loaded libraries
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

@@ -121,7 +121,7 @@ def _is_repacked(ggml: Any, matrix: Matrix) -> bool:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    lib: Any = binding.load()
+    lib: Any = binding.load_declarations()
     lib.llama_backend_init()
     parameters = lib.llama_model_default_params()
     parameters.no_alloc = True

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +184,8 @@ def quantize(options: Options, on_tensor: Callable[[int, int], None] | None = No
             on_tensor(*progress)
 
     try:
-        run(argv(find().tool(TOOL), options), on_line=take)
+        death_signal = signal.SIGKILL if options.output else None
+        run(argv(find().tool(TOOL), options), on_line=take, death_signal=death_signal)
     except LlamaCppError:
         report = parse(lines)
         if report.failure is None:

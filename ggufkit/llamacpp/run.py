@@ -41,7 +41,7 @@ def run(
     on_line: Callable[[str], None] | None = None,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    death_signal: signal.Signals = signal.SIGKILL,
+    death_signal: signal.Signals | None = signal.SIGKILL,
     pass_fds: Sequence[int] = (),
     line_ends: bytes = b"\r\n",
 ) -> Completed:
@@ -68,7 +68,7 @@ def run(
             process_group=0,
             pass_fds=tuple(pass_fds),
             # One prepared libc call that takes no Python lock: safe between fork and exec.
-            preexec_fn=_die_with_parent(death_signal),
+            preexec_fn=_die_with_parent(death_signal) if death_signal else None,
         )
     except FileNotFoundError as error:
         raise MissingDependencyError(f"no such program: {error.filename}", hint="ggufkit doctor") from None

@@ -50,7 +50,7 @@ def measure(threads: int, types: Sequence[int]) -> Speeds:
 
 
 def _answer(threads: int, types: Sequence[int]) -> dict[str, Any]:
-    ggml = ggml_functions(binding.load())
+    ggml = ggml_functions(binding.load_declarations())
     backend = ggml.ggml_backend_init_by_type(_CPU_DEVICE, None)
     registry = ggml.ggml_backend_dev_backend_reg(ggml.ggml_backend_dev_by_type(_CPU_DEVICE))
     address = ggml.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_set_n_threads")

@@ -49,11 +49,11 @@ def advise(subject: Subject, rows: Sequence[Row], imatrix: Path | None) -> Advic
     """Choose a type; None where none can be made."""
     by_name = {row.name: row for row in rows}
     if itself := by_name.get(AS_IT_IS):
-        choice = Choice("as it is", itself, _FITS[itself.fits_somewhere])
+        as_it_is = Choice("as it is", itself, _FITS[itself.fits_somewhere])
         if not subject.origin.is_remote:
-            return Advice(choice, f"ggufkit chat {_quoted(subject.name)}", ())
+            return Advice(as_it_is, f"ggufkit chat {_quoted(subject.name)}", ())
         files = next(model.files for model in subject.ready if Path(model.path).name == subject.file.name)
-        return Advice(choice, f"{_download(subject)} {_names(files)} --local-dir .", ())
+        return Advice(as_it_is, f"{_download(subject)} {_names(files)} --local-dir .", ())
     choice = _trained_for(subject, by_name) or _by_memory(subject, by_name)
     if choice is None:
         return None
