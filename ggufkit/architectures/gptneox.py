@@ -23,7 +23,6 @@ BLOCK = blocks(
         "post_attention_layernorm": "ffn_norm",
         "mlp.dense_h_to_4h": "ffn_up",
         "mlp.dense_4h_to_h": "ffn_down",
-        "attention.rotary_emb.inv_freq": None,
     },
 )
 

@@ -21,7 +21,19 @@ RECIPES = {
     ),
     "bloom-odd-heads": Recipe(
         "BloomForCausalLM",
-        {"hidden_size": 96, "n_layer": 2, "n_head": 6, "vocab_size": VOCABULARY, "layer_norm_epsilon": 1e-3},
+        {
+            "hidden_size": 96,
+            "n_layer": 2,
+            "n_head": 6,
+            "vocab_size": VOCABULARY,
+            "layer_norm_epsilon": 1e-3,
+            "tie_word_embeddings": False,
+        },
+        explained=UNSAID,
+    ),
+    "bloom-model": Recipe(
+        "BloomModel",
+        {"hidden_size": 32, "n_layer": 2, "n_head": 2, "vocab_size": VOCABULARY},
         explained=UNSAID,
     ),
 }

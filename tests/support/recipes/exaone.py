@@ -49,6 +49,22 @@ RECIPES = {
             "exaone.attention.layer_norm_epsilon": "the norms are RMSNorms",
         },
     ),
+    "exaone-untied": Recipe(
+        "ExaoneForCausalLM",
+        {**{key: value for key, value in OLD.items() if key != "rope_scaling"}, "tie_word_embeddings": False},
+        shapes={
+            "transformer.wte.weight": (VOCABULARY, 64),
+            **{f"transformer.h.{b}.{name}": shape for b in range(2) for name, shape in BLOCK.items()},
+            "transformer.ln_f.weight": (64,),
+            "lm_head.weight": (VOCABULARY, 64),
+        },
+        raw_config=True,
+        no_logits="transformers does not build it",
+        explained={
+            "exaone.attention.layer_norm_rms_epsilon": "as above",
+            "exaone.attention.layer_norm_epsilon": "as above",
+        },
+    ),
     "exaone4": Recipe(
         "Exaone4ForCausalLM",
         {**decoder(rope_parameters=LLAMA3_ROPE, layer_types=["full_attention"] * 3), "sliding_window": None},

@@ -82,8 +82,15 @@ RECIPES = {
     ),
     "chatglm": Recipe("ChatGLMModel", OLD, shapes=old_shapes(), raw_config=True, no_logits=NO_LOGITS),
     "chatglm-every-head": Recipe(
-        "ChatGLMModel",
-        {**OLD, "multi_query_attention": False, "multi_query_group_num": 4, "add_qkv_bias": False, "rope_ratio": 1},
+        "ChatGLMForConditionalGeneration",
+        {
+            **OLD,
+            "architectures": ["ChatGLMForConditionalGeneration"],
+            "multi_query_attention": False,
+            "multi_query_group_num": 4,
+            "add_qkv_bias": False,
+            "rope_ratio": 1,
+        },
         shapes=old_shapes(groups=4, biased=False),
         raw_config=True,
         no_logits=NO_LOGITS,

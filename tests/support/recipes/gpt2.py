@@ -32,7 +32,7 @@ RECIPES = {
     "bigcode": Recipe("GPTBigCodeForCausalLM", settings()),
     "bigcode-every-head": Recipe(
         "GPTBigCodeForCausalLM",
-        settings(multi_query=False, n_inner=128, activation_function="gelu"),
+        settings(multi_query=False, n_inner=128, activation_function="gelu", tie_word_embeddings=False),
         no_golden="llama.cpp's converter knows one key head only",
     ),
 }

@@ -24,6 +24,14 @@ RECIPES = {
         extra_config=RELEASED,
         explained={"mpt.attention.layer_norm_epsilon": "llama.cpp's converter writes 1e-5 whatever the config says"},
     ),
+    # Positions are learned where there is no ALiBi; transformers builds neither.
+    "mpt-positions": Recipe(
+        "MptForCausalLM",
+        settings(attn_config={"alibi": False}),
+        extra_config=RELEASED,
+        alter=lambda shapes: {**shapes, "transformer.wpe.weight": (512, 64)},
+        no_logits="transformers always computes ALiBi",
+    ),
     "mpt-transformers": Recipe(
         "MptForCausalLM", settings(), no_golden="llama.cpp's converter does not know transformers' name of the class"
     ),
