@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ggufkit.architectures._blocks import ATTENTION, COMMON_DEFAULTS, DECODER, EMBEDDINGS, GATED_MLP, PRE_NORMS
+from ggufkit.architectures._blocks import ATTENTION, DECODER, EMBEDDINGS, GATED_MLP, PRE_NORMS
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary
@@ -53,7 +53,6 @@ MISTRAL3 = ArchSpec(
     ropes=("linear", "yarn", "llama3"),
     defaults={
         "ministral3": {
-            **COMMON_DEFAULTS,
             "rms_norm_eps": 1e-5,
             "max_position_embeddings": 262144,
             "num_key_value_heads": 8,

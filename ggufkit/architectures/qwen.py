@@ -23,6 +23,8 @@ from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks
 
 DEFAULTS = {**COMMON_DEFAULTS, "max_position_embeddings": 32768, "num_key_value_heads": 32}
 KORMO_NORMS = blocks(LAYERS, {"pre_attention_layernorm": "attn_norm", "pre_mlp_layernorm": "ffn_norm"})
+VL_DEFAULTS = {**DEFAULTS, "rope_theta": 1e6, "rms_norm_eps": 1e-5, "num_key_value_heads": 8}
+VL3_DEFAULTS = {**DEFAULTS, "rope_theta": 5e5, "max_position_embeddings": 128000, "head_dim": 128}
 # llama.cpp's qwen2 knows no head size but hidden_size / heads
 SQUARE = {"attn_q": "hidden hidden", "attn_output": "hidden hidden"}
 
@@ -64,7 +66,7 @@ QWEN2VL = ArchSpec(
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, GATED_MLP),
     biases=QKV_BIASES,
     shapes=SQUARE,
-    defaults={"qwen2_vl_text": DEFAULTS, "qwen2_5_vl_text": DEFAULTS},
+    defaults={"qwen2_vl_text": VL_DEFAULTS, "qwen2_5_vl_text": VL_DEFAULTS},
     remarks=remarks,
 )
 
@@ -82,7 +84,7 @@ QWEN3VL = ArchSpec(
     hf_architectures=("Qwen3VLForConditionalGeneration",),
     metadata=(DECODER, DEEPSTACK),
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, HEAD_NORMS, GATED_MLP),
-    defaults={"qwen3_vl_text": {**DEFAULTS, "max_position_embeddings": 128000, "head_dim": 128}},
+    defaults={"qwen3_vl_text": VL3_DEFAULTS},
     remarks=remarks,
 )
 

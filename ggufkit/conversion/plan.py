@@ -162,7 +162,7 @@ def complete(config: Config, spec: ArchSpec, *, predicted: int = 0, inputs_first
 def _defaults(config: Config, spec: ArchSpec) -> Mapping[str, object]:
     """Find the defaults of a config's `model_type`; by the name of its class where it has none that we know."""
     own = config.model_type or ""
-    for kind in (own, own.removesuffix("_text")):
+    for kind in (own, f"{own}_text", own.removesuffix("_text")):
         if kind in spec.defaults:
             return spec.defaults[kind]
     name = config.architecture.lower().replace("_", "")
