@@ -2,6 +2,7 @@
 
 from recipes._experts import fuse
 from recipes._recipe import Recipe, decoder
+from recipes.llama import OLD_CONFIG
 
 
 def moe(**changes):
@@ -38,5 +39,10 @@ RECIPES = {
         warns=("mup_enabled",),
         no_golden="llama.cpp's converter does not know fused experts here",
         no_logits="llama.cpp always scales the embeddings",
+    ),
+    "afmoe-old-config": Recipe(
+        "AfmoeForCausalLM",
+        moe(sliding_window=8),
+        extra_config={**OLD_CONFIG, **RELEASED, "layer_types": None, "n_group": 1, "topk_group": 1},
     ),
 }

@@ -2,6 +2,7 @@
 
 from recipes._experts import WHOLE_NEXTN, fuse, predicting
 from recipes._recipe import Recipe, decoder
+from recipes.llama import OLD_CONFIG
 
 
 def moe(**changes):
@@ -53,5 +54,11 @@ RECIPES = {
         alter=predicting(3, 4, **WHOLE_NEXTN),
         explained=NO_DENSE,
         warns=("kept 1 blocks",),
+    ),
+    "cohere2moe-old-config": Recipe(
+        "Cohere2MoeForCausalLM",
+        moe(sliding_window=8, rope_theta=20000.0),
+        extra_config={**OLD_CONFIG, "layer_types": None, "mlp_layer_types": None, "sliding_window_pattern": 4},
+        explained=NO_DENSE,
     ),
 }

@@ -2,9 +2,10 @@
 
 from recipes._experts import WHOLE_NEXTN, fuse, predicting
 from recipes._recipe import VOCABULARY, Recipe, decoder
-from recipes.llama import YARN
+from recipes.llama import OLD_CONFIG, YARN
 
 DEEPSEEK_YARN = {**YARN, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
+OLD_YARN = {key: value for key, value in DEEPSEEK_YARN.items() if not key.startswith("rope_")} | {"type": "yarn"}
 RELEASED = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}
 NO_SCORING = {"deepseek2.expert_gating_func": "transformers saves no scoring_func; its class always takes the sigmoid"}
 
@@ -134,5 +135,15 @@ RECIPES = {
         extra_config={**RELEASED, "first_k_dense_replace": 1, "num_nextn_predict_layers": 1},
         alter=predicting(2, 3, **WHOLE_NEXTN),
         warns=("kept 1 blocks",),
+    ),
+    "deepseek-v3-old-config": Recipe(
+        "DeepseekV3ForCausalLM",
+        mla(num_hidden_layers=2, first_k_dense_replace=1, n_group=1, topk_group=1),
+        extra_config={
+            **OLD_CONFIG,
+            **RELEASED,
+            "rope_scaling": OLD_YARN,
+            "moe_layer_freq": 1,
+        },
     ),
 }

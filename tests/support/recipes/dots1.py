@@ -2,7 +2,7 @@
 
 from recipes._experts import fuse
 from recipes._recipe import Recipe, decoder
-from recipes.llama import YARN
+from recipes.llama import OLD_CONFIG, YARN
 
 
 def moe(**changes):
@@ -42,5 +42,10 @@ RECIPES = {
         alter=fuse(),
         warns=("sliding_window of 64",),
         no_golden="llama.cpp's converter knows neither fused experts nor this name of the sigmoid",
+    ),
+    "dots1-old-config": Recipe(
+        "Dots1ForCausalLM",
+        moe(num_hidden_layers=2, routed_scaling_factor=2.5),
+        extra_config={**OLD_CONFIG, **SIGMOID, "layer_types": None, "sliding_window": None, "moe_layer_freq": 1},
     ),
 }

@@ -2,6 +2,7 @@
 
 from recipes._experts import fuse, rename
 from recipes._recipe import Recipe, decoder
+from recipes.llama import OLD_CONFIG
 
 
 def moe(**changes):
@@ -26,5 +27,11 @@ RECIPES = {
         moe(rope_parameters={"rope_type": "default", "rope_theta": 10000.0}),
         alter=lambda shapes: rename((".mlp.moe_statics.", ".mlp.gate.moe_statics."))(fuse()(shapes)),
         no_golden="llama.cpp's converter does not know these names",
+    ),
+    "ernie-moe-old-config": Recipe(
+        "Ernie4_5_MoeForCausalLM",
+        moe(num_hidden_layers=2),
+        extra_config={**OLD_CONFIG, "moe_use_aux_free": True, "moe_gate": "topk", "moe_layer_end_index": -1},
+        explained=WIDTH,
     ),
 }

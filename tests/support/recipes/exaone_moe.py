@@ -2,7 +2,7 @@
 
 from recipes._experts import fuse, rename
 from recipes._recipe import Recipe, decoder
-from recipes.llama import LLAMA3_ROPE
+from recipes.llama import LLAMA3_ROPE, OLD_CONFIG
 
 
 def moe(**changes):
@@ -58,5 +58,10 @@ RECIPES = {
         extra_config={**SIGMOID, "num_nextn_predict_layers": 1, "architectures": ["ExaoneMoEForCausalLM"]},
         alter=predicting,
         warns=("kept 1 blocks",),
+    ),
+    "exaone-moe-old-config": Recipe(
+        "ExaoneMoeForCausalLM",
+        moe(sliding_window=8, num_hidden_layers=3, sliding_window_pattern=3),
+        extra_config={**OLD_CONFIG, **SIGMOID, "layer_types": None, "mlp_layer_types": None, "topk_method": "noaux_tc"},
     ),
 }

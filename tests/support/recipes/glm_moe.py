@@ -2,6 +2,7 @@
 
 from recipes._experts import NEXTN, WHOLE_NEXTN, fuse, predicting
 from recipes._recipe import Recipe, decoder
+from recipes.llama import OLD_CONFIG
 
 
 def moe(**changes):
@@ -66,5 +67,10 @@ RECIPES = {
         alter=fuse(),
         warns=("of visual",),
         no_golden="llama.cpp's converter does not know fused experts here",
+    ),
+    "glm4moe-old-config": Recipe(
+        "Glm4MoeForCausalLM",
+        moe(num_hidden_layers=2, attention_bias=True),
+        extra_config={**OLD_CONFIG, "partial_rotary_factor": 0.5, "n_routed_experts": 4, "num_nextn_predict_layers": 1},
     ),
 }

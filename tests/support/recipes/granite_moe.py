@@ -2,6 +2,7 @@
 
 from recipes._experts import rename
 from recipes._recipe import Recipe, decoder
+from recipes.llama import OLD_CONFIG
 
 MULTIPLIERS = {
     "embedding_multiplier": 12.0,
@@ -77,5 +78,8 @@ RECIPES = {
         moe(**MULTIPLIERS, sliding_window=8, layer_rope_theta=[10000.0, 10000.0, 0], tie_word_embeddings=True),
         alter=keep_shared,
         explained={"granite_swa.attention.rope_pattern": "llama.cpp's converter overlooks layer_rope_theta"},
+    ),
+    "granitemoe-old-config": Recipe(
+        "GraniteMoeForCausalLM", moe(**MULTIPLIERS, num_hidden_layers=2), extra_config={**OLD_CONFIG}
     ),
 }

@@ -2,6 +2,7 @@
 
 from recipes._experts import NEXTN, WHOLE_NEXTN, fuse, predicting, rename
 from recipes._recipe import Recipe, decoder
+from recipes.llama import OLD_CONFIG
 
 
 def moe(**changes):
@@ -47,5 +48,16 @@ RECIPES = {
         extra_config={"num_nextn_predict_layers": 1},
         alter=predicting(1, 2, **WHOLE_NEXTN),
         warns=("kept 1 blocks",),
+    ),
+    "hy-v3-old-config": Recipe(
+        "HYV3ForCausalLM",
+        moe(num_hidden_layers=2),
+        extra_config={
+            **OLD_CONFIG,
+            "mlp_layer_types": None,
+            "first_k_dense_replace": 1,
+            "route_norm": True,
+            "moe_router_use_sigmoid": True,
+        },
     ),
 }

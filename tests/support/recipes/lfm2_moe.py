@@ -2,6 +2,7 @@
 
 from recipes._experts import fuse
 from recipes._recipe import Recipe, decoder
+from recipes.llama import OLD_CONFIG
 
 
 def moe(**changes):
@@ -29,4 +30,5 @@ RECIPES = {
         alter=fuse(gate="w1", down="w2"),
         no_golden="llama.cpp's converter knows neither an output here nor fused experts",
     ),
+    "lfm2moe-old-config": Recipe("Lfm2MoeForCausalLM", moe(num_dense_layers=1), extra_config={**OLD_CONFIG}),
 }

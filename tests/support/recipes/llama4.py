@@ -1,7 +1,7 @@
 """Llama 4, text alone and within its wrapper."""
 
 from recipes._recipe import Recipe, decoder
-from recipes.llama import LLAMA3_ROPE
+from recipes.llama import LLAMA3_ROPE, OLD_CONFIG
 
 
 def moe(**changes):
@@ -65,5 +65,16 @@ RECIPES = {
         },
         warns=("of vision_model", "of multi_modal_projector"),
         no_logits="transformers does not read these names",
+    ),
+    "llama4-old-config": Recipe(
+        "Llama4ForCausalLM",
+        moe(),
+        extra_config={
+            **OLD_CONFIG,
+            "layer_types": None,
+            "no_rope_layers": [],
+            "moe_layers": None,
+            "for_llm_compressor": False,
+        },
     ),
 }

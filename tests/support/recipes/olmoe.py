@@ -2,7 +2,7 @@
 
 from recipes._experts import fuse
 from recipes._recipe import Recipe, decoder
-from recipes.llama import LINEAR
+from recipes.llama import LINEAR, OLD_CONFIG
 
 
 def moe(**changes):
@@ -33,4 +33,5 @@ RECIPES = {
         no_golden="llama.cpp's converter does not know fused experts here",
         no_logits="llama.cpp does not normalize the weights of the experts",
     ),
+    "olmoe-old-config": Recipe("OlmoeForCausalLM", moe(num_hidden_layers=2), extra_config={**OLD_CONFIG}),
 }

@@ -2,6 +2,7 @@
 
 from recipes._experts import fuse
 from recipes._recipe import Recipe, decoder
+from recipes.llama import OLD_CONFIG
 
 ROUNDED = "exp is rounded otherwise by MKL, which torch uses, in one of a hundred cases"
 EXACT = {f"blk.{block}.ssm_a": ROUNDED for block in range(4)}
@@ -120,5 +121,13 @@ RECIPES = {
         explained=EXACT,
         warns=("of visual",),
         weights={"visual": (0.0, 0.05)},
+    ),
+    "qwen3next-old-config": Recipe(
+        "Qwen3NextForCausalLM",
+        moe(num_hidden_layers=3, layer_types=["linear_attention", "linear_attention", "full_attention"]),
+        extra_config={**OLD_CONFIG, "layer_types": None, "full_attention_interval": 3, "partial_rotary_factor": 0.5},
+        raw_config=True,
+        no_mtp=True,
+        explained=EXACT,
     ),
 }

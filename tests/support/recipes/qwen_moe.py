@@ -2,7 +2,7 @@
 
 from recipes._experts import fuse
 from recipes._recipe import Recipe, decoder
-from recipes.llama import LINEAR, YARN
+from recipes.llama import LINEAR, OLD_CONFIG, YARN
 
 WRONG_WEIGHTS = "the weights of the chosen experts"
 MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
@@ -106,5 +106,21 @@ RECIPES = {
         alter=apart,
         warns=("of visual",),
         no_logits="transformers does not read experts one by one here",
+    ),
+    "qwen2moe-old-config": Recipe(
+        "Qwen2MoeForCausalLM",
+        moe(shared_expert_intermediate_size=32, num_hidden_layers=2),
+        extra_config={
+            **OLD_CONFIG,
+            "layer_types": None,
+            "sliding_window": 32768,
+            "max_window_layers": 21,
+            "qkv_bias": None,
+        },
+    ),
+    "qwen3moe-old-config": Recipe(
+        "Qwen3MoeForCausalLM",
+        moe(norm_topk_prob=True, num_hidden_layers=2, head_dim=32),
+        extra_config={**OLD_CONFIG, "mlp_only_layers": [], "sliding_window": None},
     ),
 }
