@@ -117,16 +117,17 @@ def run_imatrix(options: Options, on_progress: Callable[[Progress], None] | None
     """Run llama-imatrix. A run that the program itself ends as failed is no exception: `Report.failure` says why.
 
     Raises:
+        SilentError: it failed before its first chunk, and did not say why.
         LlamaCppError: it was ended by a signal, or without saying why.
         MissingDependencyError: llama.cpp is not built, or without this program.
     """
     for _ in range(_ATTEMPTS - 1):
-        with contextlib.suppress(_SilentError):
+        with contextlib.suppress(SilentError):
             return _run_once(options, on_progress)
     return _run_once(options, on_progress)
 
 
-class _SilentError(LlamaCppError):
+class SilentError(LlamaCppError):
     """It ended as failed and did not say why: its logger sometimes loses the last lines, so it is asked again."""
 
 
@@ -150,7 +151,7 @@ def _run_once(options: Options, on_progress: Callable[[Progress], None] | None) 
     except LlamaCppError as error:
         report = parse(pieces)
         if report.failure is None and total == 0 and "ended with status" in str(error):
-            raise _SilentError(str(error), hint=error.hint) from None
+            raise SilentError(str(error), hint=error.hint) from None
         if report.failure is None:
             raise
         return report

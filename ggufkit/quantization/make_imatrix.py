@@ -3,7 +3,7 @@
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from ggufkit.quantization.source import check_loads, read_model
 
 _LONGEST_NAME = 100  # of the text, as it is recorded in the matrix and in every model made with it
 _LEGACY_SUFFIX = ".dat"
+_MOST_BYTES_PER_TOKEN = 8  # on average, of any text
+_LONGER = "give more text with -f, add --self, or make the chunks smaller with --ctx-size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def make_imatrix(
         if calibration:
             text = _file_name(calibration.name)
             (Path(folder) / text).write_text(calibration.text, encoding="utf-8")
-        report = tool.run_imatrix(
+        report = _run(
             tool.Options(
                 output=temporary,
                 model=model if calibration else None,
@@ -136,12 +138,27 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", name).lstrip("-.")[:_LONGEST_NAME] or "calibration.txt"
 
 
+def _run(asked: tool.Options, on_progress: Callable[[tool.Progress], None]) -> tool.Report:
+    """Run it; where it fails without a word, say so of a text that is too short, which is the usual reason."""
+    try:
+        return tool.run_imatrix(asked, on_progress)
+    except tool.SilentError:
+        size = (asked.folder / asked.text).stat().st_size if asked.folder and asked.text else 0
+        if not 0 < size < 2 * asked.ctx_size * _MOST_BYTES_PER_TOKEN:
+            raise
+        raise InputError(
+            f"the text has only {size:,} bytes; chunks of {asked.ctx_size} tokens need {2 * asked.ctx_size:,} tokens"
+            " or more",
+            hint=_LONGER,
+        ) from None
+
+
 def _fail(report: tool.Report, options: ImatrixOptions) -> None:
     if report.tokens is not None:
         raise InputError(
             f"the text has only {report.tokens:,} tokens; chunks of {options.ctx_size} need {2 * options.ctx_size:,} or"
             " more",
-            hint="give more text with -f, add --self, or make the chunks smaller with --ctx-size",
+            hint=_LONGER,
         )
     raise LlamaCppError(f"llama-imatrix failed: {report.failure}")
 
