@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embeddings import encode, translate
+from embeddings import distances, job
 from gguf import GGUFReader
 from recipes import RECIPES, bert, checkpoint, t5
 from tokenless import convert
 
 pytestmark = [pytest.mark.oracle, pytest.mark.engine]
 
-TOKENS = 40  # longer than ModernBert's windows
-DECODED = 12
 LIMIT = 5e-3  # ggml looks GELU up in a table of float16, which alone costs 5e-4
 ORACLE = Path(__file__).parents[1] / "oracles" / "transformers_embeddings.py"
 ENCODERS = [name for name, recipe in RECIPES.items() if recipe.no_logits in (bert.ENCODER, t5.PAIR)]
@@ -28,8 +26,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     """Run every encoder that this run asks for by transformers, all in one child process."""
     root = tmp_path_factory.mktemp("encoders")
     wanted = [item.callspec.params["name"] for item in request.session.items if item.fspath == request.node.path]
-    job = {"tokens": text(), "decoded": start()}
-    jobs = [{"folder": str(checkpoint(name, root / name)), "model": RECIPES[name].model, **job} for name in wanted]
+    jobs = [job(name, checkpoint(name, root / name)) for name in wanted]
     (root / "jobs.json").write_text(json.dumps(jobs))
     ran = subprocess.run([sys.executable, ORACLE, root / "jobs.json"], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-4000:]
@@ -43,35 +40,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     return load
 
 
-def text() -> list[int]:
-    return np.random.default_rng(1).integers(5, 384, TOKENS).tolist()
-
-
-def start() -> list[int]:
-    return [0, *np.random.default_rng(2).integers(5, 384, DECODED - 1).tolist()]
-
-
 @pytest.mark.parametrize("name", ENCODERS)
 def test_encoders_agree(name: str, expected: Results, figure: Callable[[str, str], None]) -> None:
-    theirs = expected(name)
-    path = convert(expected.folder / name)
-    distances = {}
-    if "logits" in theirs:
-        distances["logits"] = distance(translate(path, text(), start()), theirs["logits"])
-    else:
-        hidden = theirs["hidden"]
-        distances["hidden states"] = distance(encode(path, text(), "none"), hidden)
-        distances["mean"] = distance(encode(path, text(), "mean"), hidden.mean(0))
-        distances["first"] = distance(encode(path, text(), "cls"), hidden[0])
-    if "scores" in theirs and RECIPES[name].warns == ():  # DistilBert's head is none of llama.cpp's, and we say so
-        distances["scores"] = distance(encode(path, text(), "rank"), theirs["scores"])
-    figure(f"{name}", "relative L2 " + ", ".join(f"{kind} {value:.1e}" for kind, value in distances.items()))
-    assert {kind: value for kind, value in distances.items() if not value < LIMIT} == {}
-
-
-def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
-    assert ours.shape == theirs.shape
-    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    found = distances(name, convert(expected.folder / name), expected(name))
+    figure(name, "relative L2 " + ", ".join(f"{kind} {value:.1e}" for kind, value in found.items()))
+    assert {kind: value for kind, value in found.items() if not value < LIMIT} == {}
 
 
 @pytest.mark.parametrize(("mode", "number"), [("mean_tokens", 1), ("cls_token", 2), ("lasttoken", 3)])

@@ -1,14 +1,17 @@
 """Run encoders in libllama: what each token becomes, what is pooled of them, the head's scores, a decoder's logits."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recipes import RECIPES
 
 from ggufkit.llamacpp import binding
 
+TOKENS = 40  # longer than ModernBert's windows
+DECODED = 12
 POOLING = {"none": 0, "mean": 1, "cls": 2, "rank": 4}  # llama.h: llama_pooling_type
 
 
@@ -68,3 +71,36 @@ def translate(path: Path, tokens: list[int], decoded: list[int]) -> np.ndarray:
         count = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
         rows = [_copy(library.llama_get_logits_ith(context, row), count) for row in range(len(decoded))]
         return np.stack(rows)
+
+
+def job(name: str, folder: Path) -> dict[str, Any]:
+    """What `oracles/transformers_embeddings.py` is to compute of a recipe whose checkpoint is in this folder."""
+    return {"folder": str(folder), "model": RECIPES[name].model, "tokens": text(), "decoded": start()}
+
+
+def text() -> list[int]:
+    return np.random.default_rng(1).integers(5, 384, TOKENS).tolist()
+
+
+def start() -> list[int]:
+    return [0, *np.random.default_rng(2).integers(5, 384, DECODED - 1).tolist()]
+
+
+def distances(name: str, path: Path, theirs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Say how far (relative L2) libllama's results of a file are from transformers', by what is compared."""
+    if "logits" in theirs:
+        return {"logits": _distance(translate(path, text(), start()), theirs["logits"])}
+    hidden = theirs["hidden"]
+    found = {
+        "hidden states": _distance(encode(path, text(), "none"), hidden),
+        "mean": _distance(encode(path, text(), "mean"), hidden.mean(0)),
+        "first": _distance(encode(path, text(), "cls"), hidden[0]),
+    }
+    if "scores" in theirs and RECIPES[name].warns == ():  # heads that llama.cpp has not are warned of
+        found["scores"] = _distance(encode(path, text(), "rank"), theirs["scores"])
+    return found
+
+
+def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    assert ours.shape == theirs.shape
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
