@@ -14,7 +14,7 @@ from ggufkit.architectures._blocks import (
 )
 from ggufkit.architectures._ops import Split
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, blocks, to
+from ggufkit.architectures._spec import ArchSpec, Vocabulary, blocks, to
 
 FUSED = blocks(
     LAYERS,
@@ -54,6 +54,7 @@ ERNIE = ArchSpec(
         }
     },
     biases=OPTIONAL_QKV_BIASES,
+    vocabulary=Vocabulary.ERNIE,
     remarks=remarks,
 )
 

@@ -91,7 +91,7 @@ CHATGLM = ArchSpec(
     ropes=("partial",),
     biases=OPTIONAL_QKV_BIASES,
     shapes={**FUSED, "attn_output": "hidden hidden"},  # llama.cpp knows no head size but hidden_size / heads
-    vocabulary=Vocabulary.BYTE_LEVEL,
+    vocabulary=Vocabulary.CHATGLM,
     remarks=remarks,
 )
 
@@ -121,7 +121,7 @@ OLD_CHATGLM = ArchSpec(
     ropes=("partial",),
     biases="attn_qkv?",
     shapes={**FUSED, "attn_output": "hidden hidden"},
-    vocabulary=Vocabulary.BYTE_LEVEL,
+    vocabulary=Vocabulary.CHATGLM,
     remarks=old_remarks,
 )
 
@@ -134,7 +134,7 @@ GLM4 = ArchSpec(
     ropes=("linear", "yarn", "partial"),
     biases=OPTIONAL_QKV_BIASES,
     shapes=FUSED,
-    vocabulary=Vocabulary.BYTE_LEVEL,
+    vocabulary=Vocabulary.GLM_4,
     remarks=remarks,
 )
 

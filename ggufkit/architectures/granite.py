@@ -17,7 +17,7 @@ from ggufkit.architectures._decoders import LLAMA_SIZES, require_sliding, slidin
 from ggufkit.architectures._head_ops import UndoRopePermute
 from ggufkit.architectures._rope import llama3_frequency_factors, rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks, to
 from ggufkit.errors import CheckpointError
 
 PERMUTED_QK = blocks(
@@ -99,6 +99,7 @@ GRANITE = ArchSpec(
     ropes=("linear", "yarn", "llama3"),
     biases=BIASES,
     extra_tensors=llama3_frequency_factors,
+    vocabulary=Vocabulary.LLAMA,
     remarks=remarks,
 )
 
@@ -126,6 +127,7 @@ GRANITE_SWA = ArchSpec(
     ropes=("linear", "yarn", "llama3"),
     biases=BIASES,
     extra_tensors=llama3_frequency_factors,
+    vocabulary=Vocabulary.LLAMA,
     remarks=windowed_remarks,
 )
 

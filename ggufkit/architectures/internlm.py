@@ -7,7 +7,7 @@ from ggufkit.architectures._decoders import SQUARE
 from ggufkit.architectures._head_ops import UndoRopePermute, UngroupQkv
 from ggufkit.architectures._ops import Copy, Each, Then
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, TensorTable, blocks, to
+from ggufkit.architectures._spec import ArchSpec, TensorTable, Vocabulary, blocks, to
 
 ENDS: TensorTable = {"model.tok_embeddings": "token_embd", "model.norm": "output_norm", "output": "output?"}
 QKV = Then(UngroupQkv(), Each(UndoRopePermute("heads"), UndoRopePermute("kv_heads"), Copy()))
@@ -52,6 +52,7 @@ INTERNLM2 = ArchSpec(
     },
     ropes=("linear", "yarn", "dynamic"),
     shapes=SQUARE,
+    vocabulary=Vocabulary.INTERNLM2,
     remarks=remarks,
 )
 

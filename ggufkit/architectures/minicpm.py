@@ -17,7 +17,7 @@ from ggufkit.architectures._decoders import ROPE_UNLESS_USUAL, VOCABULARY_SIZE
 from ggufkit.architectures._head_ops import UndoRopePermute
 from ggufkit.architectures._rope import ROPE, longrope_factors, rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks, to
 
 PERMUTED_QK = blocks(
     LAYERS,
@@ -147,7 +147,6 @@ MINICPM3 = ArchSpec(
     ropes=("linear", "yarn", "longrope"),
     shapes={"attn_kv_b": "heads*nope+heads*value kv_rank", "attn_output": "hidden heads*value"},
     extra_tensors=longrope_factors,
-    vocabulary=Vocabulary.LLAMA,
     remarks=fixed_remarks,
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 from ggufkit.architectures._blocks import LAYER_NORM, require
 from ggufkit.architectures._decoders import OUTLINE
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, blocks
 from ggufkit.errors import CheckpointError
 
 ENDS: TensorTable = {"wte": "token_embd", "wpe": "position_embd?", "norm_f": "output_norm", "lm_head": "output?"}
@@ -73,7 +73,6 @@ MPT = ArchSpec(
     },
     sizes={"kv_heads": key_value_heads, "ff": lambda c: c.get("expansion_ratio", 4) * c["hidden"]},
     shapes={"position_embd": "max_position_embeddings hidden"},
-    vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,
 )
 

@@ -7,7 +7,7 @@ from ggufkit.architectures._decoders import LAYER_NORM_DECODER, ROTARY, SQUARE, 
 from ggufkit.architectures._ops import AddOne
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, blocks, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, to
 
 ENDS: TensorTable = {
     "model.embed_tokens": "token_embd",
@@ -60,6 +60,7 @@ NEMOTRON = ArchSpec(
     ropes=("linear", "partial"),
     biases="attn_q? attn_k? attn_v? attn_output? ffn_up? ffn_down?",
     shapes=SQUARE,
+    vocabulary=Vocabulary.NEMOTRON,
     remarks=remarks,
 )
 
