@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from ggufkit.architectures._blocks import BODY, DECODER, LAYER_NORM
+from ggufkit.architectures._blocks import BODY, DECODER, LAYER_NORM, LAYERS
+from ggufkit.architectures._head_ops import UndoRopePermute
 from ggufkit.architectures._rope import ROPE, is_per_layer, rope, rotary_dimensions
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import MetadataTable
+from ggufkit.architectures._spec import MetadataTable, blocks, to
 from ggufkit.errors import CheckpointError
 
 # What every architecture must say.
@@ -26,6 +27,19 @@ ROPE_UNLESS_USUAL: MetadataTable = {
 ROTARY: MetadataTable = {"rope.dimension_count": rotary_dimensions}
 VOCABULARY_SIZE: MetadataTable = {"vocab_size": "vocab"}
 LLAMA_SIZES: MetadataTable = {**VOCABULARY_SIZE, "rope.dimension_count": "head"}
+
+# q and k as ggml's NORM rope wants them.
+PERMUTED_QK = blocks(
+    LAYERS,
+    {
+        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
+        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
+    },
+)
+# Norms behind attention and feed-forward, before what goes around them is added.
+POST_NORMS = blocks(
+    LAYERS, {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
+)
 
 # Where llama.cpp knows no head size but hidden_size / heads.
 SQUARE = {"attn_q": "hidden hidden", "attn_output": "hidden hidden"}

@@ -6,25 +6,15 @@ from ggufkit.architectures._blocks import (
     ATTENTION,
     DECODER,
     EMBEDDINGS,
-    LAYERS,
     OPTIONAL_QKV_BIASES,
     PLAIN_MLP,
     PRE_NORMS,
     require_activation,
 )
-from ggufkit.architectures._decoders import LLAMA_SIZES
-from ggufkit.architectures._head_ops import UndoRopePermute
+from ggufkit.architectures._decoders import LLAMA_SIZES, PERMUTED_QK
 from ggufkit.architectures._rope import llama3_frequency_factors
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, Vocabulary, blocks, to
-
-PERMUTED_QK = blocks(
-    LAYERS,
-    {
-        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
-        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
-    },
-)
+from ggufkit.architectures._spec import ArchSpec, Vocabulary
 
 
 def remarks(config: Config) -> Iterable[str]:

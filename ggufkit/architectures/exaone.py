@@ -8,11 +8,10 @@ from ggufkit.architectures._blocks import (
     EMBEDDINGS,
     GATED_MLP,
     HEAD_NORMS,
-    LAYERS,
     OPTIONAL_QKV_BIASES,
     require_activation,
 )
-from ggufkit.architectures._decoders import ROTARY, VOCABULARY_SIZE, sliding_pattern
+from ggufkit.architectures._decoders import POST_NORMS, ROTARY, VOCABULARY_SIZE, sliding_pattern
 from ggufkit.architectures._rope import llama3_frequency_factors
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, maybe
@@ -33,9 +32,6 @@ BLOCK = blocks(
         "mlp.c_proj": "ffn_down",
         "attn.attention.rotary.inv_freq": None,
     },
-)
-POST_NORMS = blocks(
-    LAYERS, {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
 )
 WINDOWS: MetadataTable = {
     "attention.sliding_window": maybe("sliding_window"),

@@ -13,20 +13,12 @@ from ggufkit.architectures._blocks import (
     PRE_NORMS,
     require_activation,
 )
-from ggufkit.architectures._decoders import LLAMA_SIZES, require_sliding, sliding_pattern
-from ggufkit.architectures._head_ops import UndoRopePermute
+from ggufkit.architectures._decoders import LLAMA_SIZES, PERMUTED_QK, require_sliding, sliding_pattern
 from ggufkit.architectures._rope import llama3_frequency_factors, rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks
 from ggufkit.errors import CheckpointError
 
-PERMUTED_QK = blocks(
-    LAYERS,
-    {
-        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
-        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
-    },
-)
 SINKS = blocks(LAYERS, {"self_attn.sinks": "attn_sinks.weight"})
 
 

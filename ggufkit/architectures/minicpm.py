@@ -13,19 +13,11 @@ from ggufkit.architectures._blocks import (
     require,
     require_activation,
 )
-from ggufkit.architectures._decoders import ROPE_UNLESS_USUAL, VOCABULARY_SIZE
-from ggufkit.architectures._head_ops import UndoRopePermute
+from ggufkit.architectures._decoders import PERMUTED_QK, ROPE_UNLESS_USUAL, VOCABULARY_SIZE
 from ggufkit.architectures._rope import ROPE, longrope_factors, rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks
 
-PERMUTED_QK = blocks(
-    LAYERS,
-    {
-        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
-        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
-    },
-)
 MLA = blocks(
     LAYERS,
     {

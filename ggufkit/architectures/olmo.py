@@ -8,27 +8,22 @@ from ggufkit.architectures._blocks import (
     EMBEDDINGS,
     GATED_MLP,
     HEAD_NORMS,
-    LAYERS,
     OPTIONAL_QKV_BIASES,
     require_activation,
 )
-from ggufkit.architectures._decoders import LAYER_NORM_DECODER, SQUARE, one_rope_base, sliding_pattern
-from ggufkit.architectures._head_ops import UndoRopePermute
+from ggufkit.architectures._decoders import (
+    LAYER_NORM_DECODER,
+    PERMUTED_QK,
+    POST_NORMS,
+    SQUARE,
+    one_rope_base,
+    sliding_pattern,
+)
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, maybe, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, maybe
 
 NORMLESS_ENDS: TensorTable = {"model.embed_tokens": "token_embd", "lm_head": "output?"}
-PERMUTED_QK = blocks(
-    LAYERS,
-    {
-        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
-        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
-    },
-)
-POST_NORMS = blocks(
-    LAYERS, {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
-)
 CLAMPED: MetadataTable = {"attention.clamp_kqv": maybe("clip_qkv")}
 SLIDING: MetadataTable = {
     "attention.sliding_window": lambda c: c["sliding_window"] if _slides(c) else None,

@@ -7,25 +7,16 @@ from ggufkit.architectures._blocks import (
     DECODER,
     EMBEDDINGS,
     GATED_MLP,
-    LAYERS,
     OPTIONAL_QKV_BIASES,
     PRE_NORMS,
     require_activation,
     window_not_applied,
 )
-from ggufkit.architectures._decoders import LLAMA_SIZES
-from ggufkit.architectures._head_ops import UndoRopePermute
+from ggufkit.architectures._decoders import LLAMA_SIZES, PERMUTED_QK
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, Vocabulary, blocks, to
+from ggufkit.architectures._spec import ArchSpec, Vocabulary
 from ggufkit.errors import CheckpointError
 
-PERMUTED_QK = blocks(
-    LAYERS,
-    {
-        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
-        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
-    },
-)
 _UNROPED = 4  # llama.cpp leaves every fourth layer unroped (src/models/smollm3.cpp)
 
 
