@@ -1,10 +1,34 @@
-"""What the Gemmas share: which layers slide, and what transformers assumes."""
+"""What the Gemmas share: norms stored minus one, which layers slide, how attention is scaled, what is assumed."""
 
 from collections.abc import Callable
 from typing import Any
 
-from ggufkit.architectures._blocks import COMMON_DEFAULTS
+from ggufkit.architectures._blocks import COMMON_DEFAULTS, LAYERS, require_activation
+from ggufkit.architectures._ops import AddOne
 from ggufkit.architectures._sizes import Config
+from ggufkit.architectures._spec import TensorTable, blocks, to
+from ggufkit.errors import CheckpointError
+
+PLUS_ONE = AddOne()
+TWO_NORMS: TensorTable = {
+    "model.norm": to("output_norm", op=PLUS_ONE),
+    **blocks(
+        LAYERS,
+        {
+            "input_layernorm": to("attn_norm", op=PLUS_ONE),
+            "post_attention_layernorm": to("ffn_norm", op=PLUS_ONE),
+        },
+    ),
+}
+FOUR_NORMS = blocks(
+    LAYERS,
+    {
+        "post_attention_layernorm": to("post_attention_norm", op=PLUS_ONE),
+        "pre_feedforward_layernorm": to("ffn_norm", op=PLUS_ONE),
+        "post_feedforward_layernorm": to("post_ffw_norm", op=PLUS_ONE),
+    },
+)
+_LAYERS_27B = {"gemma2": 46, "gemma3": 62}  # the sizes whose attention llama.cpp scales by hidden_size / heads
 
 GEMMA3_DEFAULTS = {
     **COMMON_DEFAULTS,
@@ -44,3 +68,17 @@ def unusual_pattern(period: int) -> Callable[[Config], list[bool] | None]:
         return found if found != usual and any(found) else None
 
     return pattern
+
+
+def check_gemma(config: Config, name: str) -> None:
+    """Refuse another activation, or an attention scale that llama.cpp does not compute for a GGUF architecture."""
+    require_activation(config, "gelu_pytorch_tanh", keys=("hidden_activation",))
+    config.get("hidden_act")  # released configs carry both; transformers computes the other
+    is_27b = config["num_hidden_layers"] == _LAYERS_27B.get(name)
+    scaled_by = config["hidden_size"] // config["num_attention_heads"] if is_27b else config["head_dim"]
+    if config["query_pre_attn_scalar"] != scaled_by:
+        raise CheckpointError(
+            f"config.json: query_pre_attn_scalar is {config['query_pre_attn_scalar']}; llama.cpp scales attention by "
+            f"{scaled_by:g} for a model of {config['num_hidden_layers']} layers",
+            hint="no GGUF key expresses this; the model's answers would be wrong",
+        )

@@ -32,7 +32,8 @@ OUTTYPES = (OutputType.F32, OutputType.F16, OutputType.BF16, OutputType.Q8_0)
 def convert(folder: Path, outtype: OutputType) -> tuple[ConversionPlan, GGUFReader]:
     """Convert without a tokenizer, of which tiny checkpoints have none."""
     with open_checkpoint(folder) as opened:
-        plan = make_plan(opened, spec_for(opened.config.architecture, opened.config.model_type), outtype, description={})
+        spec = spec_for(opened.config.architecture, opened.config.model_type)
+        plan = make_plan(opened, spec, outtype, description={})
         output = folder / f"{outtype}.gguf"
         output.touch()
         execute(plan, output, threads=1, progress=silent)
