@@ -6,14 +6,60 @@ one is learned from pieces of the corpus that know no words: whatever is not cut
 
 import functools
 import json
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ggufkit.checkpoints.vocabulary import hard_texts
 from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
 from ggufkit.checkpoints.vocabulary.token_types import TokenType
 
-_LENGTHS = (2, 3, 5, 8)  # of the pieces, in characters
+_LENGTHS = (2, 3, 6)  # of the pieces, in characters
 _SIZE = 60_000
+
+
+# One of each kind of character that regular expressions tell apart, and what contractions are made of.
+_KINDS = (
+    *(
+        "a",
+        "Z",
+        "é",
+        "É",
+        "ß",
+        "ш",
+        "Ш",
+        "中",
+        "か",
+        "ก",
+        "ع",
+        "\u0301",
+        "1",
+        "7",
+        "²",
+        "Ⅷ",
+        "٣",
+        " ",
+        " ",
+        "\t",
+        "\n",
+        "\n",
+    ),
+    *("\r\n", "\u00a0", "\u3000", "\u200b", "'", "'s", "'Ll", '"', ".", "-", "/", "_", "(", "$", "+", "€", "…", "😀"),
+    *("\u200d", "\x01"),
+)
+_SEQUENCES, _SEQUENCE_LENGTH = 40, 60
+_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@functools.lru_cache(maxsize=1)
+def probing_texts() -> tuple[str, ...]:
+    """Give the hard corpus, and beside it what nobody writes: every kind of character next to every other."""
+    chosen = random.Random(7)  # noqa: S311 - the same texts every time is what is wanted
+    sequences = ["".join(chosen.choices(_KINDS, k=_SEQUENCE_LENGTH)) for _ in range(_SEQUENCES)]
+    contractions = " ".join(f"x'{c} x'{c}{c}o X'{c.upper()} '{c}{c}" for c in _LETTERS)
+    signs = "".join(f"a{c}b {c}c {c} d{c}{c}e 1{c}2{c}\n{c}\n\n {c}{c}/" for c in _PUNCTUATION)
+    return (*hard_texts(), *sequences, contractions, signs)
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ggufkit.checkpoints.vocabulary import Found, TokenizerFiles, VocabularyLists, hard_texts
+from ggufkit.checkpoints.vocabulary import Found, TokenizerFiles, VocabularyLists
 from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT
 from ggufkit.checkpoints.vocabulary.pretokenizers import TABLE, Row, check_normalizer, known_row, written
 from ggufkit.checkpoints.vocabulary.token_types import ENDS_BY_NAME, FILLS_BY_NAME, TokenType
-from ggufkit.conversion.crossing import as_lists, crossing_model, tokenizer_json, unreachable_tokens
+from ggufkit.conversion.crossing import as_lists, crossing_model, probing_texts, tokenizer_json, unreachable_tokens
 from ggufkit.errors import CheckpointError, MissingDependencyError
 from ggufkit.gguf_file.writer import lay_out
 from ggufkit.llamacpp.find import cache_folder
@@ -62,7 +62,7 @@ def find_pretokenizer(files: TokenizerFiles, lists: VocabularyLists) -> Found:
 
 def _search(files: TokenizerFiles, lists: VocabularyLists, path: Path) -> Found:
     tokenizer = files.tokenizer or {}
-    texts = tuple(hard_texts())
+    texts = probing_texts()
     model = crossing_model(texts)
     original = _open(tokenizer_json(model, tokenizer), path)
     # What the normalizer changes is not for the pre-tokenizer to answer for.
@@ -193,7 +193,7 @@ def _refusal(path: Path, tokenizer: Mapping[str, Any], nearest: str, differences
 def _cache_file(path: Path, tokenizer_config: Mapping[str, Any] | None) -> Path:
     cleans = (tokenizer_config or {}).get("clean_up_tokenization_spaces")
     digest = hashlib.sha256(path.read_bytes())
-    digest.update(json.dumps([_VERSION, pin().version, cleans, hard_texts()]).encode())
+    digest.update(json.dumps([_VERSION, pin().version, cleans, probing_texts()]).encode())
     return cache_folder() / "pretokenizers" / f"{digest.hexdigest()}.json"
 
 

@@ -33,10 +33,8 @@ PRETOKENIZERS: tuple[Pretokenizer, ...] = (
     ),
     Pretokenizer(("dbrx", "smaug-bpe", "chatglm-bpe"), "llama-bpe", cleans_spaces=True),
     Pretokenizer(("glm4", "glm5"), "llama-bpe", ignore_merges=True, cleans_spaces=True),
-    Pretokenizer(
-        ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "hunyuan", "grok-2", "solar-open"), "qwen2"
-    ),
-    Pretokenizer(("stablelm2",), "qwen2", cleans_spaces=True),
+    Pretokenizer(("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "hunyuan", "grok-2", "solar-open"), "qwen2"),
+    Pretokenizer(("stablelm2", "megrez"), "qwen2", cleans_spaces=True),
     Pretokenizer(("qwen35",), "qwen35"),
     Pretokenizer(("ufakzeka",), "ufakzeka"),
     Pretokenizer(("laguna",), "laguna"),

@@ -14,7 +14,6 @@ from typing import Any
 import gguf
 
 from ggufkit.checkpoints.vocabulary import Typed, pretokenizers
-from ggufkit.checkpoints.vocabulary.pretokenizers import Row
 from ggufkit.llamacpp import binding
 
 CORPUS = Path(pretokenizers.__file__).with_name("corpus.txt")

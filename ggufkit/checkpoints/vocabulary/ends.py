@@ -1,14 +1,14 @@
 """At which tokens generation must stop: the union of what the checkpoint's files say."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ggufkit.checkpoints.vocabulary.files import MetadataValue, is_token_id, read_json_object
 from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
 from ggufkit.checkpoints.vocabulary.special_tokens import ID_KEYS
-from ggufkit.checkpoints.vocabulary.token_types import ENDS_BY_NAME
+from ggufkit.checkpoints.vocabulary.token_types import ENDS_BY_NAME, TokenType
 from ggufkit.errors import CheckpointError
 
 _ROLES = ("eos", "eot", "eom")  # the keys that a GGUF file has for them; of each, llama.cpp stops at one token
@@ -36,8 +36,8 @@ def end_metadata(
     found: dict[str, MetadataValue] = {}
     if "eos" in free:
         free.remove("eos")
-        first = next(iter(wanted), None)
-        if first is not None:
+        first = next(iter(wanted), _ending_by_name(lists, names))
+        if first is not None and (wanted or lists.model == "gpt2"):
             found[ID_KEYS["eos"]] = first
             missing = [token_id for token_id in missing if token_id != first]
         elif lists.model == "gpt2" and len(lists.tokens) > _LLAMA_CPP_TAKES:
@@ -49,6 +49,12 @@ def end_metadata(
         texts_left = ", ".join(repr(lists.tokens[token_id]) for token_id in left)
         return found, (f"generation also stops at {texts_left}, for which a GGUF file has no place",)
     return found, ()
+
+
+def _ending_by_name(lists: VocabularyLists, names: Collection[str]) -> int | None:
+    """Find a control token whose text says that something ends; without one, llama.cpp would take some word for it."""
+    pairs = enumerate(zip(lists.tokens, lists.types, strict=True))
+    return next((token_id for token_id, (text, kind) in pairs if kind == TokenType.CONTROL and text in names), None)
 
 
 def _wanted(folder: Path, config: Mapping[str, Any]) -> list[int]:
