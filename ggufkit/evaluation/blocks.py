@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit.evaluation.error_bounds import BOUNDS, Bound
+from ggufkit.evaluation.error_bounds import BOUNDS
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import ggml
 from ggufkit.llamacpp.dequantize import dequantize
@@ -20,8 +20,8 @@ Array = NDArray[Any]
 
 # ggml chooses codes by a scale that it then rounds to 16 or 6 bits, so a weight half-way between may go either way.
 _TOLERATED = 0.1
-# The oldest types fit the scale to the codes afterwards when there is an importance matrix.
-_TOLERATED_REFITTED = 0.6
+# With an importance matrix, the oldest types fit the scale to the codes afterwards: only their order can be relied on.
+_REFITTED = 0.6
 _REFITTED = {TensorType.Q4_0, TensorType.Q4_1, TensorType.Q5_0, TensorType.Q5_1, TensorType.Q8_0}
 # The weights before quantization were floats of 32, or were stored with 16 bits on the way.
 ROUTES = ("F32", "F16", "BF16")
@@ -97,18 +97,20 @@ def compare(weights: Array, stored: Array, made: Array | None, tensor_type: Tens
     of the weights, in the shape of `stored`, or None where this is of no use: the file was quantized in another way.
     """
     bound = BOUNDS[tensor_type]
+    limit = bound.limit(weighted=made is None)
     blocks = len(stored)
     wanted = weights.reshape(blocks, -1)
     found = dequantize(stored, int(tensor_type), weights.size).reshape(blocks, -1)
     with np.errstate(over="ignore", invalid="ignore"):
         errors = _errors(found, wanted)
-        limits = np.abs(wanted).max(axis=1) * bound.limit
+        limits = np.abs(wanted).max(axis=1) * limit
         different = np.arange(blocks) if made is None else np.flatnonzero((stored != made).any(axis=1))
         suspects = different[~(errors[different] <= limits[different])]
         if bound.scale_group and different.size:
-            tolerance = _TOLERATED_REFITTED if made is None and tensor_type in _REFITTED else _TOLERATED
-            away = _not_nearest(wanted[different], found[different], bound, tolerance)
-            suspects = np.union1d(suspects, different[away])
+            steps, inside = _staircases(wanted[different], found[different], bound.scale_group)
+            refitted = made is None and tensor_type in _REFITTED
+            away = _out_of_order(steps, inside) if refitted else _not_nearest(steps, inside)
+            suspects = np.union1d(suspects, different[away.reshape(different.size, -1).any(axis=1)])
         if made is not None and different.size:
             best = dequantize(made[different], int(tensor_type), different.size * wanted.shape[1])
             worse = (
@@ -116,7 +118,7 @@ def compare(weights: Array, stored: Array, made: Array | None, tensor_type: Tens
                 > 1.02 * _errors(best.reshape(different.size, -1), wanted[different]) + limits[different] * 1e-4
             )
             suspects = np.union1d(suspects, different[worse])
-        shares = np.where(limits > 0, errors / np.where(limits > 0, limits, 1), 0) * bound.limit
+        shares = np.where(limits > 0, errors / np.where(limits > 0, limits, 1), 0) * limit
         shares = np.where(np.isfinite(shares), shares, np.inf)
         squares = np.square(found - wanted, dtype=np.float64).sum()
     worst = int(np.argmax(shares))
@@ -137,23 +139,36 @@ def _errors(found: Array, wanted: Array) -> Array:
     return errors
 
 
-def _not_nearest(wanted: Array, found: Array, bound: Bound, tolerance: float) -> Array:
-    """Tell in which blocks a weight has not taken the nearest of the values that occur in its group.
-
-    Values that do not occur are not known, so the outermost ones may be clipped. Sorted by value, a group is a
-    staircase; no weight may lie beyond the middle of its step and the next, by more than `tolerance` of their distance.
-    """
-    group = bound.scale_group
+def _staircases(wanted: Array, found: Array, group: int) -> tuple[Array, Array]:
+    """Sort each group of neighbours that share a scale by the value that it has: the steps, and the weights on them."""
     values = found.reshape(-1, group)
     order = np.argsort(values, axis=1, kind="stable")
-    steps = np.take_along_axis(values, order, axis=1)
-    weights = np.take_along_axis(wanted.reshape(-1, group), order, axis=1)
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(wanted.reshape(-1, group), order, axis=1)
+
+
+def _not_nearest(steps: Array, weights: Array) -> Array:
+    """Tell in which groups a weight has not taken the nearest of the values that occur.
+
+    Values that do not occur are not known, so the outermost ones may be clipped. No weight may lie beyond the middle of
+    its step and the next, by more than a tolerated part of their distance.
+    """
     rises = np.diff(steps, axis=1)
     middle = steps[:, :-1] + rises * 0.5
-    # The largest weight of all steps up to here, and the smallest of all from here on: monotone, so neighbours suffice.
+    highest, lowest = _extremes(weights)
+    too_high = (rises > 0) & (highest - middle > _TOLERATED * rises)
+    too_low = (rises > 0) & (middle - lowest > _TOLERATED * rises)
+    away: Array = np.logical_or(too_high, too_low)
+    return np.asarray(away.any(axis=1))
+
+
+def _out_of_order(steps: Array, weights: Array) -> Array:
+    """Tell in which groups a larger weight has taken a smaller value."""
+    highest, lowest = _extremes(weights)
+    return np.asarray(((np.diff(steps, axis=1) > 0) & (highest > lowest)).any(axis=1))
+
+
+def _extremes(weights: Array) -> tuple[Array, Array]:
+    """Between each place and the next: the largest weight before, and the smallest behind."""
     highest = np.maximum.accumulate(weights, axis=1)[:, :-1]
     lowest = np.minimum.accumulate(weights[:, ::-1], axis=1)[:, ::-1][:, 1:]
-    too_high = (rises > 0) & (highest - middle > tolerance * rises)
-    too_low = (rises > 0) & (middle - lowest > tolerance * rises)
-    away: Array = np.logical_or(too_high, too_low).reshape(len(wanted), -1)
-    return np.asarray(away.any(axis=1))
+    return highest, lowest

@@ -116,7 +116,7 @@ def _by_type(tallies: Mapping[str, "_Tally"]) -> list[str]:
             block = max(group, key=lambda tally: tally.worst)
             line += (
                 f", typical {bound.typical:.1%}; worst block off by {block.worst:.2%} of its largest weight "
-                f"({block.info.name}), bound {bound.limit:.1%}"
+                f"({block.info.name}), bound {bound.limit(weighted=not block.is_remade):.1%}"
             )
         lines.append(line)
     return lines
@@ -229,7 +229,7 @@ class _Tally:
         if self.damaged:
             where = f"{len(self.damaged):,} of {total:,} blocks are damaged, the first is block {min(self.damaged):,}"
             worst = f"block {self.worst_block:,} is off by {self.worst:.2%} of its largest weight"
-            bound = f"bound {BOUNDS[info.type].limit:.1%}"
+            bound = f"bound {BOUNDS[info.type].limit(weighted=not self.is_remade):.1%}"
             return [f"{info.name} ({info.type.name}): {where}; {worst}, {bound}"]
         if few and self.is_remade and self.different:
             return [f"{info.name} ({info.type.name}): {self.different} of {total:,} blocks differ from libggml's"]
@@ -249,7 +249,7 @@ class _Tally:
             "relative_error": self.relative_error,
             "worst_block": self.worst_block if bound else None,
             "worst_block_error": self.worst if bound else None,
-            "block_bound": bound.limit if bound else None,
+            "block_bound": bound.limit(weighted=not self.is_remade) if bound else None,
         }
 
 

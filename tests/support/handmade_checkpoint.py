@@ -99,7 +99,7 @@ def write_tokenizer(folder: Path) -> None:
         "added_tokens": [{**special, "single_word": False, "lstrip": False, "rstrip": False}],
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": pieces},
-        "decoder": {"type": "ByteLevel"},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
         "model": {"type": "BPE", "vocab": {token: index for index, token in enumerate(TOKENS)}, "merges": ["t h"]},
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))

@@ -30,7 +30,6 @@ _FACTORS = {
     ".lora_embedding_A": "a",
     ".lora_embedding_B": "b",
 }
-_MERGE = "ggufkit merge-lora adds it to the weights of the checkpoint, where there is room for it"
 # What changes how the factors act, and the value at which it changes nothing.
 _REFUSED = {
     "use_dora": "DoRA rescales each column of the weights, which a GGUF adapter cannot say",
@@ -146,7 +145,7 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         if not isinstance(pattern, dict) or not all(isinstance(v, int | float) and v > 0 for v in pattern.values()):
             raise CheckpointError(f"{path}: {key} is {pattern!r}, expected an object of positive numbers")
     if config.get("bias", "none") != "none" or config.get("lora_bias"):
-        raise CheckpointError(f"{path}: the adapter has trained biases", hint=_MERGE)
+        raise CheckpointError(f"{path}: the adapter has trained biases, which are not supported")
     return config
 
 
