@@ -14,7 +14,7 @@ from ggufkit.architectures._gemma import (
 )
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks, maybe, to
+from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, maybe, to
 from ggufkit.errors import CheckpointError
 
 HEAD_NORMS = blocks(
@@ -27,6 +27,7 @@ WINDOWS: MetadataTable = {
     "rope.freq_base_swa": lambda config: rope(config, "sliding_attention")["rope_theta"],
     "final_logit_softcapping": maybe("final_logit_softcapping"),
 }
+HEADLESS: TensorTable = {"lm_head": None}
 EMBEDDING_WINDOWS: MetadataTable = {"attention.sliding_window": "sliding_window"}
 
 
@@ -61,7 +62,7 @@ GEMMA_EMBEDDING = ArchSpec(
     name="gemma-embedding",
     hf_architectures=("Gemma3TextModel",),
     metadata=(DECODER, WINDOWS, EMBEDDING_WINDOWS),
-    tensors=(EMBEDDINGS, ATTENTION, HEAD_NORMS, GATED_MLP, TWO_NORMS, FOUR_NORMS),
+    tensors=(EMBEDDINGS, ATTENTION, HEAD_NORMS, GATED_MLP, TWO_NORMS, FOUR_NORMS, HEADLESS),
     sizes={"slides": lambda c: slides(c, 6)},
     ropes=("linear", "per-layer"),
     defaults={"gemma3_text": GEMMA3_DEFAULTS},

@@ -59,6 +59,10 @@ RECIPES = {
     "gemma3-capped": Recipe(
         "Gemma3ForCausalLM", gemma(**layers("sssssfs"), final_logit_softcapping=15.0, sliding_window=64, head_dim=16)
     ),
+    "gemma3-untied": Recipe(
+        "Gemma3ForCausalLM", gemma(num_hidden_layers=6, tie_word_embeddings=False, sliding_window=8)
+    ),
+    "gemma4-untied": Recipe("Gemma4ForCausalLM", weights=SCALES, config=gemma4("sf", tie_word_embeddings=False)),
     "gemma3-pattern": Recipe("Gemma3ForCausalLM", gemma(**layers("sfsf"), sliding_window=8), explained=PATTERN),
     "gemma3-vision": Recipe(
         "Gemma3ForConditionalGeneration",
@@ -93,5 +97,23 @@ RECIPES = {
         "Gemma4ForCausalLM",
         weights=SCALES,
         config=gemma4(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=32),
+    ),
+    "gemma4-vision": Recipe(
+        "Gemma4ForConditionalGeneration",
+        weights=SCALES,
+        config={
+            "text_config": gemma4(),
+            "vision_config": {
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 16,
+            },
+            "audio_config": None,
+            "image_token_id": 300,
+        },
+        warns=("tensors of vision_tower", "tensors of embed_vision"),
     ),
 }

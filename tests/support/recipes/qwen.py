@@ -75,4 +75,12 @@ RECIPES = {
         {"text_config": decoder(head_dim=32, rope_parameters=INTERLEAVED), "vision_config": VISION3},
         warns=LEFT_OUT,
     ),
+    "qwen2-vl-model": Recipe(
+        "Qwen2VLForConditionalGeneration",
+        {"text_config": decoder(rope_parameters=MROPE, tie_word_embeddings=True), "vision_config": VISION2},
+        extra_config={"architectures": ["Qwen2VLModel"]},
+        alter=lambda shapes: {name: shape for name, shape in shapes.items() if name != "lm_head.weight"},
+        warns=LEFT_OUT,
+        no_logits="a model without head, whose tensors are those of the one with it",
+    ),
 }
