@@ -14,6 +14,7 @@ from ggufkit.architectures._blocks import (
     require_activation,
     require_experts,
 )
+from ggufkit.architectures._decoders import require_sliding
 from ggufkit.architectures._experts import MLP_EXPERTS, NEXTN, dense_first, leading_dense
 from ggufkit.architectures._rope import ROPE
 from ggufkit.architectures._sizes import Config
@@ -28,7 +29,7 @@ NUMBERS: MetadataTable = {
     "logit_scale": "logit_scale",
     "vocab_size": "vocab_size",
     "attention.sliding_window": "sliding_window",
-    "attention.sliding_window_pattern": lambda c: [kind == "sliding_attention" for kind in _layer_types(c)],
+    "attention.sliding_window_pattern": lambda c: _slides(c),
     "leading_dense_block_count": leading_dense,
     "expert_feed_forward_length": "intermediate_size",
     # A softmax over the chosen is one over all, normalized; of the sigmoid the config tells.
@@ -51,10 +52,15 @@ def _layer_types(config: Config) -> list[str]:
     return ["sliding_attention" if slide else "full_attention" for slide in slides]
 
 
+def _slides(config: Config) -> list[bool]:
+    return [kind == "sliding_attention" for kind in _layer_types(config)]
+
+
 def remarks(config: Config) -> Iterable[str]:
     """Refuse what llama.cpp does not compute: a sum with shared experts, dense blocks that are not roped."""
     require_activation(config, "silu")
     require_experts(config)
+    require_sliding(config, _slides(config))
     if config["num_shared_experts"]:
         require(config, "llama.cpp takes the average", shared_expert_combination_strategy="average")
     unroped = "full_attention" in _layer_types(config)[: leading_dense(config)]

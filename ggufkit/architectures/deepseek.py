@@ -102,6 +102,10 @@ def remarks(config: Config) -> Iterable[str]:
             f"llama.cpp chooses among the {groups} groups of experts by the two best of each, "
             f"this model by {config['topk_method']}: its answers differ from the original's"
         )
+    settings = rope(config)
+    scales = settings.get("mscale"), settings.get("mscale_all_dim")
+    if settings["rope_type"] == "yarn" and (not all(scales) or scales[0] != scales[1]):
+        yield f"llama.cpp takes yarn's mscale and mscale_all_dim to be equal, not {scales}: its answers differ"
     if config.get("norm_topk_prob") and config.get("topk_method", "noaux_tc") != "noaux_tc":
         yield "llama.cpp both normalizes and scales the weights of the chosen experts, this model only does one of it"
     if not config.get("rope_interleave", True):
@@ -140,6 +144,7 @@ DEEPSEEK2 = ArchSpec(
     either=(("attn_q", "attn_q_b"),),
     kinds=dense_first,
     shapes=_MLA_SHAPES,
+    ropes=("yarn",),
     defaults={
         "deepseek_v2": {
             **COMMON_DEFAULTS,
@@ -175,6 +180,7 @@ GLM4_MOE_LITE = ArchSpec(
     either=(("attn_q", "attn_q_b"),),
     kinds=dense_first,
     shapes=_MLA_SHAPES,
+    ropes=("yarn",),
     predicts="num_nextn_predict_layers",
     vocabulary=Vocabulary.GLM,
     defaults={

@@ -15,6 +15,7 @@ from ggufkit.architectures._blocks import (
     require_activation,
     require_experts,
 )
+from ggufkit.architectures._decoders import require_sliding
 from ggufkit.architectures._experts import (
     CORRECTED_ROUTER,
     CORRECTION_BIAS,
@@ -30,7 +31,7 @@ from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks
 ROUTING: MetadataTable = {
     "vocab_size": "vocab_size",
     "attention.sliding_window": "sliding_window",
-    "attention.sliding_window_pattern": lambda c: [kind == "sliding_attention" for kind in _layer_types(c)],
+    "attention.sliding_window_pattern": lambda c: _slides(c),
     "expert_shared_count": "num_shared_experts",
     "expert_shared_feed_forward_length": "shared_ff",
     "nextn_predict_layers": "predicted",
@@ -53,6 +54,10 @@ def _layer_types(config: Config) -> list[str]:
     return ["sliding_attention" if slide else "full_attention" for slide in slides]
 
 
+def _slides(config: Config) -> list[bool]:
+    return [kind == "sliding_attention" for kind in _layer_types(config)]
+
+
 def kinds(config: Config, block: int) -> str:
     """Have experts in all blocks but the first few and those that predict further tokens."""
     return "dense" if block < leading_dense(config) or block >= config["layers"] else "sparse"
@@ -63,6 +68,7 @@ def remarks(config: Config) -> Iterable[str]:
     require_activation(config, "silu")
     require_experts(config)
     groups_divide(config)
+    require_sliding(config, _slides(config))
     return ()
 
 

@@ -13,6 +13,7 @@ from ggufkit.architectures._blocks import (
     require_activation,
     require_experts,
 )
+from ggufkit.architectures._decoders import require_sliding
 from ggufkit.architectures._expert_ops import SplitGateUp, StackedDown
 from ggufkit.architectures._head_ops import UndoRopePermute
 from ggufkit.architectures._ops import Split
@@ -97,6 +98,12 @@ def _rope_pattern(config: Config) -> list[bool] | None:
     return [bool(value) for value in pattern] if pattern and not all(pattern) else None
 
 
+def swa_remarks(config: Config) -> Iterable[str]:
+    """Refuse the same, and a model in which no layer slides."""
+    require_sliding(config, [kind == "sliding_attention" for kind in _layer_types(config)])
+    return remarks(config)
+
+
 def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation, and bases of rope that differ from layer to layer."""
     require_activation(config, "silu")
@@ -128,7 +135,7 @@ GRANITE_MOE_SWA = ArchSpec(
     biases=OPTIONAL_ATTENTION_BIASES,
     defaults={"granitemoe_swa": {**_DEFAULTS, "sliding_window": 128}},
     vocabulary=Vocabulary.LLAMA,
-    remarks=remarks,
+    remarks=swa_remarks,
 )
 
 SPECS = (GRANITE_MOE, GRANITE_MOE_SWA)

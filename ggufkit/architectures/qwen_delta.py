@@ -141,6 +141,8 @@ def kinds(config: Config, block: int) -> str:
 def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation, blocks without experts, unequal heads; warn of weights that are not normalized."""
     require_activation(config, "silu")
+    if not any(_recurrent(config)):
+        raise CheckpointError("config.json: no layer has linear attention; llama.cpp aborts on such a model")
     if config["k_dim"] != config["v_dim"]:
         raise CheckpointError(
             f"config.json: linear_key_head_dim is {config['k_dim']}, linear_value_head_dim {config['v_dim']}; "
