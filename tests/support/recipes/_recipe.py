@@ -107,7 +107,7 @@ def _normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def _save(tensors: dict[str, np.ndarray], path: Path, dtype: str) -> None:
     if dtype != "BF16":
-        save_file({name: array.astype({"F32": "f4", "F16": "f2"}[dtype]) for name, array in tensors.items()}, path)
+        save_file({name: np.asarray(array, {"F32": "f4", "F16": "f2"}[dtype]) for name, array in tensors.items()}, path)
         return
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # safetensors.numpy writes no bfloat16
     pieces, place = [], 0

@@ -16,6 +16,7 @@ RECIPES = {
             rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
         ),
         weights=NUMBERS,
+        dtype="F32",
     ),
     "apertus-released": Recipe(
         "ApertusForCausalLM",

@@ -40,6 +40,7 @@ RECIPES = {
         raw_config=True,
         no_logits=NO_LOGITS,
         warns=("with 2 it knows no positions",),
+        dtype="F16",
     ),
     "baichuan-7b": Recipe(
         "BaiChuanForCausalLM",

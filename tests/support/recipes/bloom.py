@@ -18,6 +18,7 @@ RECIPES = {
         raw_config=True,
         alter=lambda shapes: {name.removeprefix("transformer."): shape for name, shape in shapes.items()},
         no_logits="transformers reads no num_attention_heads beside n_head",
+        dtype="F16",
     ),
     "bloom-odd-heads": Recipe(
         "BloomForCausalLM",

@@ -21,6 +21,7 @@ RECIPES = {
         decoder(rope_parameters={"rope_type": "default", "rope_theta": 8e6}, num_key_value_heads=4),
         extra_config={"rope_parameters": None, "rope_theta": 8000000.0, "model_max_length": 1024, "use_qk_norm": None},
         raw_config=True,
+        dtype="F16",
     ),
     # llama.cpp's converter wants rotary_pct, which released configs have and transformers does not.
     "cohere2": Recipe(

@@ -35,5 +35,6 @@ RECIPES = {
         extra_config={"architectures": ["Ernie4_5_ForCausalLM"]},
         alter=fused,
         no_logits="transformers does not read the first release's names",
+        dtype="F16",
     ),
 }

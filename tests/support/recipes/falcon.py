@@ -62,6 +62,6 @@ RECIPES = {
         explained={**EXPLAINED, **WIDTH},
     ),
     "falcon-every-head": Recipe(
-        "FalconForCausalLM", settings(multi_query=False, layer_norm_epsilon=1e-3), explained=EXPLAINED
+        "FalconForCausalLM", settings(multi_query=False, layer_norm_epsilon=1e-3), explained=EXPLAINED, dtype="F32"
     ),
 }

@@ -11,12 +11,13 @@ def settings(**changes):
 
 RECIPES = {
     # llama.cpp's converter wants n_ctx, which transformers 5 no longer saves.
-    "gpt2": Recipe("GPT2LMHeadModel", settings(), extra_config={"n_ctx": 128}),
+    "gpt2": Recipe("GPT2LMHeadModel", settings(), extra_config={"n_ctx": 128}, dtype="F32"),
     "gpt2-wide": Recipe(
         "GPT2LMHeadModel",
         settings(n_inner=160, n_head=8, layer_norm_epsilon=1e-3, tie_word_embeddings=False),
         extra_config={"n_ctx": 128},
         explained={"gpt2.feed_forward_length": WIDTH},
+        dtype="F16",
     ),
     # The first checkpoint on the hub: no prefix, causal masks as buffers.
     "gpt2-bare": Recipe(

@@ -23,6 +23,7 @@ RECIPES = {
         extra_config={"rotary_pct": 0.5},
         raw_config=True,
         explained={"gptneox.rope.freq_base": UNSAID},
+        dtype="F32",
     ),
     # Pythia's spelling, and another base.
     "gptneox-pythia": Recipe(
@@ -31,6 +32,7 @@ RECIPES = {
         extra_config={"rope_parameters": None, "rotary_pct": 1.0, "rotary_emb_base": 500},
         raw_config=True,
         explained={"gptneox.rope.freq_base": UNSAID},
+        dtype="F16",
     ),
     "gptneox-linear": Recipe(
         "GPTNeoXForCausalLM",

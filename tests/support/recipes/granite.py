@@ -20,6 +20,7 @@ RECIPES = {
             tie_word_embeddings=True,
             num_key_value_heads=1,
         ),
+        dtype="F32",
     ),
     "granite-llama3": Recipe(
         "GraniteForCausalLM",

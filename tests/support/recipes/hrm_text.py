@@ -12,6 +12,7 @@ RECIPES = {
     "hrm-text-cycles": Recipe(
         "HrmTextForCausalLM",
         settings(head_dim=32, H_cycles=1, L_cycles=2, embedding_scale=3.0, tie_word_embeddings=True),
+        dtype="F32",
     ),
     # The first configs: num_hidden_layers is that of one stack.
     "hrm-text-first": Recipe(

@@ -43,5 +43,6 @@ RECIPES = {
         shapes=shapes(4),
         raw_config=True,
         no_logits=NO_LOGITS,
+        dtype="F16",
     ),
 }

@@ -13,6 +13,7 @@ RECIPES = {
             rope_parameters={"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.25},
         ),
         weights={r"norm\.weight$": (0.0, 0.2)},
+        dtype="F32",
     ),
     "nemotron-released": Recipe(
         "NemotronForCausalLM",

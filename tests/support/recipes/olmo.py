@@ -7,7 +7,9 @@ TIED = {"output.weight": "llama.cpp does not load a tied OLMo 2: the output is w
 
 RECIPES = {
     "olmo": Recipe("OlmoForCausalLM", decoder()),
-    "olmo-clipped": Recipe("OlmoForCausalLM", decoder(clip_qkv=0.5, tie_word_embeddings=True, num_key_value_heads=4)),
+    "olmo-clipped": Recipe(
+        "OlmoForCausalLM", decoder(clip_qkv=0.5, tie_word_embeddings=True, num_key_value_heads=4), dtype="F32"
+    ),
     "olmo2": Recipe("Olmo2ForCausalLM", decoder()),
     "olmo2-linear": Recipe(
         "Olmo2ForCausalLM",

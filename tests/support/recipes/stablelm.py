@@ -24,6 +24,7 @@ RECIPES = {
         "StableLmForCausalLM",
         decoder(tie_word_embeddings=True),
         explained={"output.weight": "llama.cpp does not load a tied StableLM: the output is written a second time"},
+        dtype="F16",
     ),
     # The first release, by code of its own.
     "stablelm-epoch": Recipe(
