@@ -125,6 +125,16 @@ def heads_by_block(config: Config) -> list[int]:
     return [config["kv_heads"] if "attention" in kinds else 0 for kinds in config["block_kinds"]]
 
 
+def require_both_kinds(config: Config) -> None:
+    """Refuse a hybrid whose blocks all attend, or of which none does: llama.cpp ends the process at the first token."""
+    kinds = {"attention" if "attention" in kinds else "recurrent" for kinds in config["block_kinds"]}
+    if len(kinds) < 2:
+        raise CheckpointError(
+            f"config.json makes all {config['layers']} layers {' and '.join(kinds)} ones; llama.cpp runs this "
+            "architecture only with layers of both kinds"
+        )
+
+
 def kind(config: Config, block: int) -> str:
     """Say what a block is, for specs that work out the `block_kinds` of a config."""
     return str(config["block_kinds"][block])

@@ -26,6 +26,7 @@ from ggufkit.architectures._states import (
     kind,
     no_conv_bias,
     rank,
+    require_both_kinds,
 )
 
 FEED_FORWARD = {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
@@ -70,6 +71,7 @@ def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation, or more experts to choose than there are."""
     require_activation(config, "silu")
     require(config, "llama.cpp loads no Jamba but with 2", mamba_expand=2)
+    require_both_kinds(config)
     if config["experts"] > 1:
         require_experts(config)
     return ()

@@ -7,7 +7,7 @@ from ggufkit.architectures._ops import Squeeze
 from ggufkit.architectures._rope import ROPE
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, to
-from ggufkit.architectures._states import heads_by_block, kind
+from ggufkit.architectures._states import heads_by_block, kind, require_both_kinds
 from ggufkit.errors import CheckpointError
 
 TENSORS: TensorTable = {
@@ -71,9 +71,10 @@ def block_kinds(config: Config) -> list[str]:
 
 
 def remarks(config: Config) -> Iterable[str]:
-    """Refuse a convolution that llama.cpp aborts on."""
+    """Refuse what llama.cpp aborts on."""
     if config["conv_L_cache"] < 2:
         raise CheckpointError(f"config.json: conv_L_cache is {config['conv_L_cache']}; llama.cpp wants at least 2")
+    require_both_kinds(config)
     return ()
 
 

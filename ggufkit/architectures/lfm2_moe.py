@@ -10,6 +10,7 @@ from ggufkit.architectures._ops import Array
 from ggufkit.architectures._rope import ROPE
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks
+from ggufkit.architectures._states import require_both_kinds
 from ggufkit.architectures.lfm2 import GATED_MLP, SHAPES, SIZES, TENSORS, block_kinds
 
 MOE = {
@@ -33,6 +34,7 @@ def no_correction(config: Config) -> Mapping[str, Array]:
 
 def remarks(config: Config) -> Iterable[str]:
     """Warn of weights of experts that llama.cpp normalizes and does not scale."""
+    require_both_kinds(config)
     require_experts(config)
     yield from weights_normalized(config, computed=True)
     if config["routed_scaling_factor"] != 1:

@@ -46,6 +46,8 @@ def windowed(config: Config) -> list[bool]:
 def pattern(config: Config) -> int | list[bool] | None:
     """Say which blocks have windows: nothing where llama.cpp assumes it, a period, or a list where there is none."""
     given, found = config.get("global_attn_every_n_layers"), windowed(config)
+    if not any(found):
+        return None
     for period in (given, 3, *range(1, len(found) + 1)):
         if period and found == [bool(block % period) for block in range(len(found))]:
             return None if period == 3 and "global_attn_every_n_layers" not in config else period
@@ -55,7 +57,8 @@ def pattern(config: Config) -> int | list[bool] | None:
 METADATA: MetadataTable = {
     "attention.layer_norm_epsilon": "rms_norm_eps",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",  # llama.cpp's converter writes both
-    "attention.sliding_window": "local_attention",
+    # llama.cpp aborts on a window that no block has
+    "attention.sliding_window": lambda c: c["local_attention"] if any(windowed(c)) else None,
     "attention.sliding_window_pattern": pattern,
     "rope.freq_base": lambda c: rope(c)["rope_theta"],
     "rope.freq_base_swa": lambda c: rope(c, "sliding_attention")["rope_theta"],
@@ -71,6 +74,8 @@ def remarks(config: Config) -> Iterable[str]:
     require_activation(config, *GELUS, "silu")
     require_activation(config, *GELUS, keys=("classifier_activation",))
     require(config, "llama.cpp has no bias there", norm_bias=False, mlp_bias=False, attention_bias=False)
+    if all(windowed(config)):
+        raise CheckpointError("config.json: no layer has full attention; llama.cpp runs no such ModernBert")
     yield from modules_left_out(config)
 
 

@@ -47,6 +47,14 @@ RECIPES = {
         explained={**EPSILON, **PATTERN},
     ),
     "modernbert-wide": one(config(local_attention=128, num_attention_heads=2, num_hidden_layers=4)),
+    "modernbert-no-windows": one(
+        config(global_attn_every_n_layers=1, num_hidden_layers=2),
+        explained={
+            **EPSILON,
+            **PATTERN,
+            "modern-bert.attention.sliding_window": "no block has one, and llama.cpp aborts on that",
+        },
+    ),
     # as released by transformers 4
     "modernbert-released": one(
         config(),
