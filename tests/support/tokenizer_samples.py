@@ -1,4 +1,4 @@
-"""Two tokenizer.json files small enough to be read: byte-level BPE, and SentencePiece kept as merges."""
+"""tokenizer.json files small enough to be read, one of each kind."""
 
 from typing import Any
 
@@ -43,5 +43,30 @@ MERGING: dict[str, Any] = {
         "byte_fallback": True,
         "vocab": {text: index for index, text in enumerate(["<unk>", "<s>", *BYTE_TOKENS, "▁", "a", "b", "ab", "▁ab"])},
         "merges": ["a b", "▁ ab"],
+    },
+}
+WORDPIECE: dict[str, Any] = {
+    "added_tokens": [added(0, "[UNK]"), added(1, "[CLS]"), added(2, "[SEP]")],
+    "normalizer": {"type": "BertNormalizer", "clean_text": True, "lowercase": True, "strip_accents": None},
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "model": {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "##b": 4},
+    },
+}
+UNIGRAM: dict[str, Any] = {
+    "added_tokens": [added(0, "<pad>"), added(1, "</s>"), added(2, "<unk>"), added(5, "<extra>")],
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": ""}]},
+    "pre_tokenizer": {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "WhitespaceSplit"}, {"type": "Metaspace", "replacement": "▁"}],
+    },
+    "model": {
+        "type": "Unigram",
+        "unk_id": 2,
+        "byte_fallback": False,
+        "vocab": [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["▁a", -1.5], ["b", -2]],
     },
 }

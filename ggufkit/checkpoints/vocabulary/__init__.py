@@ -4,6 +4,7 @@
     added_tokens.py     what every tokenizer.json has in common: vocabulary, merges, added tokens
     lists.py            what becomes of a vocabulary: one entry per id
     bpe.py              byte-level BPE: tokenizer.json, or vocab.json and merges.txt   -> tokenizer model "gpt2"
+    ranks.py            byte-level BPE as ranks: tiktoken's files, tekken.json         -> "gpt2"
     sentencepiece.py    tokenizer.model, or a tokenizer.json that keeps one as merges  -> "llama", "gemma4"
     unigram.py          unigram: a SentencePiece model or tokenizer.json               -> "t5"
     wordpiece.py        WordPiece: tokenizer.json or vocab.txt                         -> "bert"

@@ -109,6 +109,7 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTES = _byte_alphabet()
+BYTE_CHARACTERS = {byte: character for character, byte in _BYTES.items()}
 
 
 def _decoded(text: str) -> str:

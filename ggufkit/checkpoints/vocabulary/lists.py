@@ -28,6 +28,7 @@ class VocabularyLists:
     merges: list[str] | None = None
     settings: dict[str, MetadataValue] = field(default_factory=dict)
     roles: dict[str, int] = field(default_factory=dict)
+    pretokenizer: str | None = None  # where the vocabulary's own file tells
     remarks: list[str] = field(default_factory=list)
 
     @classmethod

@@ -20,6 +20,13 @@ from ggufkit.checkpoints.vocabulary.files import (
 from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
 from ggufkit.checkpoints.vocabulary.model_proto import ModelType
 from ggufkit.checkpoints.vocabulary.pretokenizers import adds_space_prefix, check_normalizer, known_row, written
+from ggufkit.checkpoints.vocabulary.ranks import (
+    is_ranks_file,
+    pretokenizer_of_ranks,
+    ranks_file,
+    read_tekken,
+    read_tiktoken,
+)
 from ggufkit.checkpoints.vocabulary.sentencepiece import (
     read_merging,
     read_model,
@@ -44,6 +51,7 @@ _GRANITE_SMALL_SIZE = 49152
 _DEFAULT_ROLES: Mapping[str, Mapping[str, int]] = {
     "llama": {"bos": 1, "eos": 2, "unk": 0},
     "t5": {"eos": 1, "unk": 2, "pad": 0},
+    "gpt2": {"bos": 11, "eos": 11, "unk": -1, "pad": -1},  # -1: it takes none
 }
 
 
@@ -184,31 +192,48 @@ def _mismatch(rows: int | None, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _pretokenizer(files: TokenizerFiles, lists: VocabularyLists, find: PretokenizerFinder) -> Found:
-    return find(files, lists) if files.tokenizer is not None else Found(pretokenizer_of_class(files))
+    if files.tokenizer is not None:
+        return find(files, lists)
+    if lists.pretokenizer is not None:
+        return Found(lists.pretokenizer)
+    if (files.folder / "vocab.json").is_file():
+        return Found(pretokenizer_of_class(files))
+    return Found(pretokenizer_of_ranks(files))
 
 
 def _read(files: TokenizerFiles, style: VocabularyStyle, habits: Habits, size: int | None) -> VocabularyLists:
     kind = files.model.get("type", "BPE") if files.tokenizer is not None else None
     model = files.sentencepiece_model
-    if model and habits.only in (None, "llama"):
+    if model and habits.only in (None, "llama") and not is_ranks_file(model):
         if read_model_settings(model).model_type == ModelType.UNIGRAM:
             return read_unigram_model(files, model, size)
         return read_model(files, model, size)
     path = files.folder / "tokenizer.json"
     if kind is not None:
         lists = _read_json(files, path, kind, habits, size)
-        if habits.only not in (None, lists.model):
-            raise CheckpointError(
-                f"{path}: a vocabulary for {_KINDS[lists.model]}, but {style} models have one for {_KINDS[habits.only]}"
-            )
-        return lists
+    else:
+        path, lists = _read_older(files, size)
+    if habits.only not in (None, lists.model):
+        raise CheckpointError(
+            f"{path}: a vocabulary for {_KINDS[lists.model]}, but {style} models have one for {_KINDS[habits.only]}"
+        )
+    return lists
+
+
+def _read_older(files: TokenizerFiles, size: int | None) -> tuple[Path, VocabularyLists]:
+    """Read what stands for a tokenizer.json: the files that older tokenizers, or other libraries, keep."""
     if (files.folder / "vocab.json").is_file():
-        return read_vocab_and_merges(files, size)
+        return files.folder / "vocab.json", read_vocab_and_merges(files, size)
     if (files.folder / "vocab.txt").is_file():
-        return read_vocab_txt(files, size)
-    found = " (tekken.json is not supported)" if (files.folder / "tekken.json").is_file() else ""
+        return files.folder / "vocab.txt", read_vocab_txt(files, size)
+    if (files.folder / "tekken.json").is_file():
+        return files.folder / "tekken.json", read_tekken(files, size)
+    if path := ranks_file(files.folder):
+        return path, read_tiktoken(files, path, size)
     raise CheckpointError(
-        f"no tokenizer in {files.folder}: expected tokenizer.json, tokenizer.model, or vocab.json and merges.txt{found}"
+        f"no tokenizer in {files.folder}: expected tokenizer.json, tokenizer.model, vocab.json and merges.txt, "
+        "vocab.txt, tekken.json or a .tiktoken file",
+        hint="--tokenizer-from DIR takes them from another folder",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_samples import BYTE_LEVEL, MERGING
+from tokenizer_samples import BYTE_LEVEL, MERGING, UNIGRAM, WORDPIECE
 
 from ggufkit.checkpoints.vocabulary import VocabularyStyle, tokenizer_metadata
 from ggufkit.errors import CheckpointError
@@ -38,7 +38,7 @@ TEMPLATE: dict[str, Any] = {
     ],
 }
 CONFIG: dict[str, Any] = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": [1, 2], "pad_token_id": None}
-SAMPLES = [{**BYTE_LEVEL, "post_processor": TEMPLATE}, {**MERGING, "post_processor": TEMPLATE}]
+SAMPLES = [{**sample, "post_processor": TEMPLATE} for sample in (BYTE_LEVEL, MERGING, WORDPIECE, UNIGRAM)]
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
@@ -77,4 +77,4 @@ def test_one_odd_entry(sample: int, data: st.DataObject):
             with contextlib.suppress(CheckpointError):
                 metadata = tokenizer_metadata(Path(folder), contents["config.json"], style=style)
                 assert metadata["tokenizer.ggml.tokens"]
-                json.dumps(metadata, ensure_ascii=False).encode("utf-8")
+                json.dumps(metadata, ensure_ascii=False, default=list).encode("utf-8")

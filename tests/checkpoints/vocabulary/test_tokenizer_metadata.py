@@ -9,7 +9,7 @@ import pytest
 from tokenizer_samples import BYTE_LEVEL, BYTE_TOKENS, BYTES, MERGING, QWEN2_REGEX, added, split
 from vocabulary_folders import write_json
 
-from ggufkit.checkpoints.vocabulary import tokenizer_metadata
+from ggufkit.checkpoints.vocabulary import read_vocabulary, tokenizer_metadata
 from ggufkit.errors import CheckpointError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -245,6 +245,69 @@ class TestChatTemplates:
             tokenizer_metadata(byte_level, {})
 
 
+class TestEnds:
+    """At which tokens generation stops, beside those that llama.cpp knows by their texts."""
+
+    EOS, EOT, EOM = (f"tokenizer.ggml.{role}_token_id" for role in ("eos", "eot", "eom"))
+
+    def test_what_generation_config_lists(self, byte_level: Path):
+        write_json(byte_level / "tokenizer_config.json", {"eos_token": "<|end|>"})
+        write_json(byte_level / "generation_config.json", {"eos_token_id": [5, 2, 3]})
+        metadata = tokenizer_metadata(byte_level, {"eos_token_id": 5})
+        assert (metadata[self.EOS], metadata[self.EOT], metadata[self.EOM]) == (5, 2, 3)
+
+    def test_more_than_a_file_has_places_for(self, byte_level: Path):
+        vocabulary = read_vocabulary(byte_level, {"eos_token_id": [0, 1, 2, 3]})
+        assert vocabulary.metadata[self.EOM] == 2
+        assert vocabulary.remarks == ("generation also stops at 'ab', for which a GGUF file has no place",)
+
+    def test_what_llama_cpp_knows_by_its_text_takes_no_place(self, byte_level: Path):
+        change(byte_level, "added_tokens", value=[added(5, "<|im_end|>"), added(6, "<|endoftext|>")])
+        metadata = tokenizer_metadata(byte_level, {"eos_token_id": [5, 6]})
+        assert metadata[self.EOS] == 5
+        assert self.EOT not in metadata
+
+    def test_no_file_says_it(self, byte_level: Path):
+        change(byte_level, "added_tokens", value=[added(5, "<|x|>"), added(6, "<|endoftext|>")])
+        assert tokenizer_metadata(byte_level, {})[self.EOS] == 6
+
+    @pytest.mark.parametrize("value", ["x", [1, "x"], {"a": 1}, 1.5])
+    def test_malformed(self, byte_level: Path, value: object):
+        write_json(byte_level / "generation_config.json", {"eos_token_id": value})
+        with pytest.raises(CheckpointError, match=r"generation_config\.json: `eos_token_id`"):
+            tokenizer_metadata(byte_level, {})
+
+
+class TestAddedTokensOutOfOrder:
+    def test_the_list_numbers_them_as_in_the_tokenizers_library(self, byte_level: Path):
+        from tokenizers import Tokenizer
+
+        change(byte_level, "added_tokens", value=[added(7, "<x>"), added(5, "<y>"), added(6, "<z>")])
+        tokens = tokenizer_metadata(byte_level, {})["tokenizer.ggml.tokens"]
+        assert isinstance(tokens, list)
+        assert tokens[5:] == ["<x>", "<y>", "<z>"]
+        original = json.loads((byte_level / "tokenizer.json").read_text(encoding="utf-8"))
+        flags = {"single_word": False, "lstrip": False, "rstrip": False}
+        original["added_tokens"] = [{**entry, **flags} for entry in original["added_tokens"]]
+        original |= {"version": "1.0", "decoder": None, "pre_tokenizer": None}
+        vocab = Tokenizer.from_str(json.dumps(original)).get_vocab()
+        assert {text: tokens.index(text) for text in vocab} == vocab
+
+
+class TestRows:
+    def test_the_embedding_counts_more_than_the_config(self, byte_level: Path):
+        vocabulary = read_vocabulary(byte_level, {"vocab_size": 7}, rows=9)
+        assert len(vocabulary.metadata["tokenizer.ggml.tokens"]) == 9  # type: ignore[arg-type]
+        assert "vocab_size of 7, but the embedding has 9 rows" in vocabulary.remarks[0]
+
+    def test_tokens_without_a_row(self, byte_level: Path):
+        with pytest.raises(
+            CheckpointError, match=r"6 tokens, but .* room for 4 .*; 2 have no row \('Ġab': 4"
+        ) as caught:
+            read_vocabulary(byte_level, {}, rows=4)
+        assert "--tokenizer-from" in (caught.value.hint or "")
+
+
 class TestPretokenizers:
     def test_two_spellings_of_one_structure(self, byte_level: Path):
         change(byte_level, "pre_tokenizer", "pretokenizers", 0, value=split(QWEN2_REGEX, "Removed", True))
@@ -329,11 +392,6 @@ class TestErrors:
         write_json(byte_level / "tokenizer.json", MERGING)
         with pytest.raises(CheckpointError, match="models have one for byte-level BPE"):
             tokenizer_metadata(byte_level, {}, style="byte-level")
-
-    def test_only_tekken(self, tmp_path: Path):
-        (tmp_path / "tekken.json").write_text("{}", encoding="utf-8")
-        with pytest.raises(CheckpointError, match=r"tekken\.json is not supported"):
-            tokenizer_metadata(tmp_path, {})
 
 
 def test_a_vocabulary_of_150_000_takes_less_than_a_second(tmp_path: Path, figure: Any):
