@@ -19,6 +19,7 @@ from ggufkit.architectures import (
     baichuan,
     bert,
     bloom,
+    codeshell,
     cohere,
     cohere_moe,
     deepseek,
@@ -59,6 +60,7 @@ from ggufkit.architectures import (
     nemotron,
     olmo,
     olmoe,
+    orion,
     phi,
     phi3,
     qwen,
@@ -70,6 +72,7 @@ from ggufkit.architectures import (
     stablelm,
     starcoder2,
     t5,
+    xverse,
     youtu,
 )
 from ggufkit.architectures._expert_ops import Twice, experts_with_inputs_first
@@ -110,6 +113,7 @@ CATALOGUE: tuple[ArchSpec, ...] = (
     *baichuan.SPECS,
     *bert.SPECS,
     *bloom.SPECS,
+    *codeshell.SPECS,
     *cohere.SPECS,
     *cohere_moe.SPECS,
     *deepseek.SPECS,
@@ -150,6 +154,7 @@ CATALOGUE: tuple[ArchSpec, ...] = (
     *nemotron.SPECS,
     *olmo.SPECS,
     *olmoe.SPECS,
+    *orion.SPECS,
     *phi.SPECS,
     *phi3.SPECS,
     *qwen.SPECS,
@@ -161,6 +166,7 @@ CATALOGUE: tuple[ArchSpec, ...] = (
     *stablelm.SPECS,
     *starcoder2.SPECS,
     *t5.SPECS,
+    *xverse.SPECS,
     *youtu.SPECS,
 )
 
