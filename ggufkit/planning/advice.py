@@ -133,7 +133,7 @@ def _by_memory(subject: Subject, rows: dict[str, Row]) -> Choice | None:
     if elements < _TINY:
         start, reason = "Q8_0", "so small a model loses much with every bit, and saves little"
     elif elements < _SMALL:
-        start, reason = "Q6_K", "a small model loses more at few bits, and is fast at this size anyway"
+        start, reason = "Q5_K_M", "a small model loses more at few bits than a large one, and is fast anyway"
     elif _has_room(rows.get("Q5_K_M")):
         start, reason = "Q5_K_M", "there is room for more than Q4_K_M, and it is fast enough"
     else:

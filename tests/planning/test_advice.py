@@ -65,7 +65,7 @@ def test_with_room_and_speed_more_bits(eight_billion: Path, monkeypatch: pytest.
 
 
 def test_small_models_keep_more_bits(hollow_llama: Path, tmp_path: Path) -> None:
-    assert recommended(hollow_llama, 64 * GB) == "Q6_K"
+    assert recommended(hollow_llama, 64 * GB) == "Q5_K_M"
     assert recommended(tiny_gguf.write_model(tmp_path / "tiny.gguf"), 64 * GB) == "Q8_0"
 
 
