@@ -160,7 +160,8 @@ def test_what_cannot_become_a_matrix_is_refused(model: Path, matrix: Path, tmp_p
         make_imatrix(out, model=model)
     with pytest.raises(UsageError, match="must be positive"):
         make_imatrix(out, model=model, calibration=TEXT, options=ImatrixOptions(chunks=0))
-    with pytest.raises(InputError, match=r"the text has only \d+ (bytes|tokens); chunks of 512 (tokens )?need 1,024") as caught:
+    too_short = r"the text has only \d+ (bytes|tokens); chunks of 512 (tokens )?need 1,024"
+    with pytest.raises(InputError, match=too_short) as caught:
         make_imatrix(out, model=model, calibration=Calibration("A few words.", "x"))
     assert "--ctx-size" in str(caught.value.hint)
     with pytest.raises(UsageError, match="same file"):
