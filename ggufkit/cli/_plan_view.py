@@ -166,9 +166,7 @@ def _legend(plan: ModelPlan) -> list[str]:
             + ", ".join(f"{other.setting.context_size}: {size(other.cache)}" for other in plan.caches[1:])
         )
     if any(row.memory and row.memory.repacked for row in plan.rows):
-        lines.append(
-            "memory counts weights twice of which this CPU keeps a rearranged copy; the first can be let go of"
-        )
+        lines.append("memory counts weights twice of which this CPU keeps a rearranged copy; one can be let go of")
     if plan.memory_failure:
         lines.append(f"memory is not known: {plan.memory_failure}")
     sources = {row.quality.source for row in plan.rows if row.quality and not row.quality.measured}

@@ -29,8 +29,8 @@ PATTERN = "*.divergence.json"
 PRIOR_SOURCE = "llama.cpp, tools/perplexity/README.md: Llama 3 8B, wiki.test, against FP16"
 _LARGEST_FILE = 16 << 20
 
-# (without, with an importance matrix of 10 M tokens of Wikitext), mean KLD in nats, from PRIOR_SOURCE; F16 and BF16 from
-# the table further down there, which compares them with each other; F32 is exact by definition.
+# (without, with an importance matrix of 10 M tokens of Wikitext), mean KLD in nats, from PRIOR_SOURCE. F16 and BF16 are
+# from its table that compares the two with each other; F32 is exact by definition.
 _PRIOR: Mapping[str, tuple[float | None, float | None]] = {
     "F32": (0.0, 0.0),
     "BF16": (0.000025, 0.000025),
