@@ -8,7 +8,8 @@
     sentencepiece.py    tokenizer.model, or a tokenizer.json that keeps one as merges  -> "llama", "gemma4"
     unigram.py          unigram: a SentencePiece model or tokenizer.json               -> "t5"
     wordpiece.py        WordPiece: tokenizer.json or vocab.txt                         -> "bert"
-    reading.py          which of these a folder has
+    kinds.py            which of these a folder has
+    reading.py          from a folder to its metadata
     pretokenizers.py    how text is cut before merging: the table of llama.cpp's names
     special_tokens.py   which token opens, ends, pads; whether it is added by itself
     ends.py             at which tokens generation stops

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ggufkit.checkpoints.vocabulary.bpe import pretokenizer_of_class, read_tokenizer_json, read_vocab_and_merges
+from ggufkit.checkpoints.vocabulary.bpe import pretokenizer_of_class
 from ggufkit.checkpoints.vocabulary.chat_templates import chat_template_metadata
 from ggufkit.checkpoints.vocabulary.ends import end_metadata
 from ggufkit.checkpoints.vocabulary.families import HABITS, Habits, VocabularyStyle
@@ -17,25 +17,13 @@ from ggufkit.checkpoints.vocabulary.files import (
     TokenizerFiles,
     is_token_id,
 )
+from ggufkit.checkpoints.vocabulary.kinds import read_lists
 from ggufkit.checkpoints.vocabulary.lists import VocabularyLists
-from ggufkit.checkpoints.vocabulary.model_proto import ModelType
 from ggufkit.checkpoints.vocabulary.pretokenizers import adds_space_prefix, check_normalizer, known_row, written
-from ggufkit.checkpoints.vocabulary.ranks import (
-    is_ranks_file,
-    pretokenizer_of_ranks,
-    ranks_file,
-    read_tekken,
-    read_tiktoken,
-)
-from ggufkit.checkpoints.vocabulary.sentencepiece import (
-    read_merging,
-    read_model,
-    read_model_settings,
-    read_whole_text_merging,
-)
+from ggufkit.checkpoints.vocabulary.ranks import is_ranks_file, pretokenizer_of_ranks
+from ggufkit.checkpoints.vocabulary.sentencepiece import read_model_settings
 from ggufkit.checkpoints.vocabulary.special_tokens import ID_KEYS, special_token_metadata
-from ggufkit.checkpoints.vocabulary.unigram import read_unigram_json, read_unigram_model
-from ggufkit.checkpoints.vocabulary.wordpiece import bert_roles, read_vocab_txt, read_wordpiece_json
+from ggufkit.checkpoints.vocabulary.wordpiece import bert_roles
 from ggufkit.errors import CheckpointError
 
 _PRE = "tokenizer.ggml.pre"
@@ -145,7 +133,7 @@ def read_vocabulary(
     habits = HABITS[style]
     files = TokenizerFiles.read(folder)
     size = _rows(folder, config, habits)
-    lists = _read(files, style, habits, size if rows is None else rows)
+    lists = read_lists(files, style, habits, size if rows is None else rows)
     remarks = [*_mismatch(rows, config), *lists.remarks]
     _check_texts(folder, lists.tokens)
     metadata = lists.metadata()
@@ -201,73 +189,12 @@ def _pretokenizer(files: TokenizerFiles, lists: VocabularyLists, find: Pretokeni
     return Found(pretokenizer_of_ranks(files))
 
 
-def _read(files: TokenizerFiles, style: VocabularyStyle, habits: Habits, size: int | None) -> VocabularyLists:
-    kind = files.model.get("type", "BPE") if files.tokenizer is not None else None
-    model = files.sentencepiece_model
-    if model and habits.only in (None, "llama") and not is_ranks_file(model):
-        if read_model_settings(model).model_type == ModelType.UNIGRAM:
-            return read_unigram_model(files, model, size)
-        return read_model(files, model, size)
-    path = files.folder / "tokenizer.json"
-    if kind is not None:
-        lists = _read_json(files, path, kind, habits, size)
-    else:
-        path, lists = _read_older(files, size)
-    if habits.only not in (None, lists.model):
-        raise CheckpointError(
-            f"{path}: a vocabulary for {_KINDS[lists.model]}, but {style} models have one for {_KINDS[habits.only]}"
-        )
-    return lists
-
-
-def _read_older(files: TokenizerFiles, size: int | None) -> tuple[Path, VocabularyLists]:
-    """Read what stands for a tokenizer.json: the files that older tokenizers, or other libraries, keep."""
-    if (files.folder / "vocab.json").is_file():
-        return files.folder / "vocab.json", read_vocab_and_merges(files, size)
-    if (files.folder / "vocab.txt").is_file():
-        return files.folder / "vocab.txt", read_vocab_txt(files, size)
-    if (files.folder / "tekken.json").is_file():
-        return files.folder / "tekken.json", read_tekken(files, size)
-    if path := ranks_file(files.folder):
-        return path, read_tiktoken(files, path, size)
-    raise CheckpointError(
-        f"no tokenizer in {files.folder}: expected tokenizer.json, tokenizer.model, vocab.json and merges.txt, "
-        "vocab.txt, tekken.json or a .tiktoken file",
-        hint="--tokenizer-from DIR takes them from another folder",
-    )
-
-
-_KINDS = {
-    "llama": "SentencePiece",
-    "gemma4": "SentencePiece with merges",
-    "gpt2": "byte-level BPE",
-    "t5": "Unigram",
-    "bert": "WordPiece",
-}
-
-
-def _read_json(files: TokenizerFiles, path: Path, kind: object, habits: Habits, size: int | None) -> VocabularyLists:
-    match kind:
-        case "BPE" | None if habits.only == "gemma4":
-            return read_whole_text_merging(files, size, visible=habits.visible)
-        case "BPE" | None if files.model.get("byte_fallback"):
-            return read_merging(files, size)
-        case "BPE" | None:
-            return read_tokenizer_json(files, size)
-        case "Unigram":
-            return read_unigram_json(files, size)
-        case "WordPiece":
-            return read_wordpiece_json(files, size)
-    raise CheckpointError(
-        f"{path}: a vocabulary of type {kind}, expected BPE, Unigram or WordPiece", hint=CONVERTER_HINT
-    )
-
-
 def _adds_space_prefix(files: TokenizerFiles, habits: Habits) -> bool:
     if habits.space_prefix is not None:
         return habits.space_prefix
-    if files.sentencepiece_model:
-        return read_model_settings(files.sentencepiece_model).add_dummy_prefix
+    model = files.sentencepiece_model
+    if model and not is_ranks_file(model):
+        return read_model_settings(model).add_dummy_prefix
     tokens = files.model.get("vocab") or {}
     return adds_space_prefix(files.tokenizer or {}, tokens, files.folder / "tokenizer.json")
 
