@@ -5,6 +5,7 @@ The Python API; what is heavy is imported when it is first used:
     ggufkit.convert(source, output, outtype=...)   checkpoint folder -> GGUF file
     ggufkit.plan(source)                           what every type of a model would cost, from its headers alone
     ggufkit.quantize(source, "Q4_K_M", output)     GGUF file or checkpoint folder -> smaller GGUF file
+    ggufkit.make_imatrix(output, model=..., ...)   which weights matter, measured on a text
     ggufkit.verify(model, source)                  is it what that checkpoint should become?
     ggufkit.convert_lora(adapter, base, output)    PEFT adapter -> GGUF adapter
     ggufkit.merge_lora(base, adapter, output)      an adapter added to the weights
@@ -27,17 +28,21 @@ if TYPE_CHECKING:
     from ggufkit.inference.templates import ChatTemplate
     from ggufkit.one_pass import quantize
     from ggufkit.planning.plan import ModelPlan, PlanOptions, plan
+    from ggufkit.quantization.make_imatrix import Calibration, ImatrixOptions, ImatrixResult, make_imatrix
     from ggufkit.quantization.plan import QuantizeOptions
     from ggufkit.quantization.quantize import QuantizationResult
 
 __all__ = [
     "AdapterResult",
+    "Calibration",
     "ChatSession",
     "ChatTemplate",
     "ConversionResult",
     "Converter",
     "Engine",
     "EngineOptions",
+    "ImatrixOptions",
+    "ImatrixResult",
     "MergeResult",
     "ModelPlan",
     "OutputType",
@@ -49,6 +54,7 @@ __all__ = [
     "__version__",
     "convert",
     "convert_lora",
+    "make_imatrix",
     "merge_lora",
     "plan",
     "quantize",
@@ -57,12 +63,15 @@ __all__ = [
 
 _HOMES = {
     "AdapterResult": "ggufkit.conversion.adapters",
+    "Calibration": "ggufkit.quantization.make_imatrix",
     "ChatSession": "ggufkit.inference.session",
     "ChatTemplate": "ggufkit.inference.templates",
     "ConversionResult": "ggufkit.conversion",
     "Converter": "ggufkit.conversion",
     "Engine": "ggufkit.inference.engine",
     "EngineOptions": "ggufkit.inference.options",
+    "ImatrixOptions": "ggufkit.quantization.make_imatrix",
+    "ImatrixResult": "ggufkit.quantization.make_imatrix",
     "MergeResult": "ggufkit.conversion.adapters",
     "ModelPlan": "ggufkit.planning.plan",
     "OutputType": "ggufkit.conversion",
@@ -73,6 +82,7 @@ _HOMES = {
     "Verification": "ggufkit.evaluation",
     "convert": "ggufkit.conversion",
     "convert_lora": "ggufkit.conversion.adapters",
+    "make_imatrix": "ggufkit.quantization.make_imatrix",
     "merge_lora": "ggufkit.conversion.adapters",
     "plan": "ggufkit.planning.plan",
     "quantize": "ggufkit.one_pass",
