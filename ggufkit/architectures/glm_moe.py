@@ -42,6 +42,10 @@ ROUTING: MetadataTable = {
     # Written though it be 0, as long as the config says so.
     "nextn_predict_layers": lambda c: c["predicted"] if c.get("num_nextn_predict_layers") is not None else None,
 }
+NO_DENSE: MetadataTable = {
+    "feed_forward_length": maybe("intermediate_size"),
+    "leading_dense_block_count": lambda c: c["first_k_dense_replace"] or None,
+}
 _DEFAULTS = {
     "scoring_func": "sigmoid",
     "rope_theta": 10000.0,
@@ -85,5 +89,26 @@ GLM4_MOE = ArchSpec(
     },
     remarks=remarks,
 )
+# The same without dense blocks and with whole heads rotated.
+SOLAR_OPEN = ArchSpec(
+    name="glm4moe",
+    hf_architectures=("SolarOpenForCausalLM",),
+    metadata=({**DECODER, **NO_DENSE}, EXPERTS, CORRECTED_ROUTER, ROUTING, NO_DENSE),
+    tensors=(EMBEDDINGS, NORMS, ATTENTION, MLP_EXPERTS, SHARED_EXPERTS, CORRECTION_BIAS),
+    biases=OPTIONAL_QKV_BIASES,
+    ropes=("linear", "yarn", "partial"),
+    defaults={
+        "solar_open": {
+            **{key: value for key, value in _DEFAULTS.items() if key != "intermediate_size"},
+            "rope_theta": 1000000.0,
+            "partial_rotary_factor": 1.0,
+            "first_k_dense_replace": 0,
+            "max_position_embeddings": 131072,
+            "head_dim": 128,
+            "moe_intermediate_size": 1280,
+        }
+    },
+    remarks=remarks,
+)
 
-SPECS = (GLM4_MOE,)
+SPECS = (GLM4_MOE, SOLAR_OPEN)

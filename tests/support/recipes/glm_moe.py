@@ -17,6 +17,12 @@ def vision(**text):
     return {"text_config": text, "vision_config": {**sizes, "image_size": 28, "patch_size": 14}}
 
 
+def solar(**changes):
+    config = moe(**changes)
+    return {key: value for key, value in config.items() if key not in ("num_mtp_layers", "intermediate_size")}
+
+
+WHOLE_HEADS = {"glm4moe.rope.dimension_count": "llama.cpp's converter takes half a head where nothing is said"}
 MROPE = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5, "mrope_section": [4, 2, 2]}
 RECIPES = {
     "glm4moe": Recipe("Glm4MoeForCausalLM", moe(use_qk_norm=True)),
@@ -72,5 +78,19 @@ RECIPES = {
         "Glm4MoeForCausalLM",
         moe(num_hidden_layers=2, attention_bias=True),
         extra_config={**OLD_CONFIG, "partial_rotary_factor": 0.5, "n_routed_experts": 4, "num_nextn_predict_layers": 1},
+    ),
+    "solar-open": Recipe(
+        "SolarOpenForCausalLM",
+        solar(rope_parameters={"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 1.0}),
+        extra_config={"partial_rotary_factor": 1.0},
+        explained=WHOLE_HEADS,
+    ),
+    "solar-open-wide": Recipe(
+        "SolarOpenForCausalLM",
+        solar(head_dim=16, n_shared_experts=2, norm_topk_prob=False, routed_scaling_factor=2.5, n_routed_experts=8),
+        explained=WHOLE_HEADS,
+        alter=fuse(),
+        no_golden="llama.cpp's converter does not know fused experts here",
+        dtype="F32",
     ),
 }
