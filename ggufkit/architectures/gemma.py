@@ -57,7 +57,7 @@ GEMMA = ArchSpec(
             "tie_word_embeddings": True,
         }
     },
-    vocabulary=Vocabulary.GEMMA,
+    vocabulary=Vocabulary.GEMMA_1,
     remarks=gemma1_remarks,
 )
 GEMMA2 = ArchSpec(

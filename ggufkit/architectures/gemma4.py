@@ -181,7 +181,7 @@ GEMMA4 = ArchSpec(
         }
     },
     extra_tensors=frequency_divisors,
-    vocabulary=Vocabulary.GEMMA,
+    vocabulary=Vocabulary.GEMMA_4,
     remarks=remarks,
 )
 

@@ -57,7 +57,7 @@ PHI2 = ArchSpec(
             "max_position_embeddings": 2048,
         }
     },
-    vocabulary=Vocabulary.BYTE_LEVEL,
+    vocabulary=Vocabulary.PHI,
     remarks=remarks,
 )
 

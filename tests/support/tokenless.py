@@ -39,10 +39,10 @@ def planned(folder: Path, outtype: str = "f32") -> Iterator[ConversionPlan]:
         yield make_plan(opened, spec, OutputType(outtype), description=no_tokenizer)
 
 
-def convert(folder: Path) -> Path:
-    """Convert a checkpoint to F32, to a file in its folder that is said to have as many tokens as there are rows."""
-    output = folder / "model.gguf"
-    with planned(folder) as plan:
+def convert(folder: Path, outtype: OutputType = OutputType.F32) -> Path:
+    """Convert a checkpoint to a file in its folder that is said to have as many tokens as there are rows."""
+    output = folder / f"model-{outtype}.gguf"
+    with planned(folder, outtype) as plan:
         output.touch()
         execute(plan, output, threads=1, progress=silent)
     return output
