@@ -30,6 +30,7 @@ from ggufkit.errors import GgufkitError
 EXAMPLES = """\
 Examples:
   ggufkit convert ./my-model                   checkpoint folder -> my-model-F16.gguf
+  ggufkit plan ./my-model                      what every type would cost, and which to take
   ggufkit quantize Q4_K_M my-model-F16.gguf    -> my-model-Q4_K_M.gguf
   ggufkit chat my-model-Q4_K_M.gguf            talk to it
   ggufkit doctor                               what is installed, what is missing

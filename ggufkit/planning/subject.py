@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ggufkit.checkpoints import hub, read_config
 from ggufkit.checkpoints.hub import Repository
-from ggufkit.errors import UnsupportedArchitectureError, UsageError
+from ggufkit.errors import HubError, UnsupportedArchitectureError, UsageError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.gguf_file.rewrite import rewrite
 from ggufkit.planning import remote
@@ -126,7 +126,10 @@ def _of_gguf(name: str, path: Path, folder: Path, origin: Origin) -> Subject:
 
 
 def _of_repository(repository: Repository, folder: Path) -> Subject:
-    hollow = remote.fetch(repository, folder)
+    try:
+        hollow = remote.fetch(repository, folder)
+    except HubError as error:
+        raise HubError(f"{error} (nor is there such a file or folder here)", hint=error.hint) from None
     if hollow.checkpoint:
         subject = _of_checkpoint(str(repository), hollow.checkpoint, folder, Origin.REMOTE_CHECKPOINT)
     else:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufkit.errors import GgufFileError, InputError, UsageError
+from ggufkit.errors import InputError, MissingDependencyError, UsageError
 from ggufkit.llamacpp.cpu import usable_cores
 from ggufkit.planning.subject import Subject
 from ggufkit.quantization.plan import QuantizationPlan, QuantizeOptions, Stand, plan
@@ -43,7 +43,9 @@ def survey(subject: Subject, kinds: Sequence[QuantizationType], options: Quantiz
             if assumed and not found.needs_imatrix:  # as where every tensor falls back: then none is asked for
                 assumed = False
                 found = plan(subject.file, kind, options, headers=subject.headers, stand=Stand(subject.bare))
-        except (UsageError, InputError, GgufFileError) as error:
+        except MissingDependencyError:
+            raise
+        except (UsageError, InputError) as error:
             again = subject.is_quantized and not options.allow_requantize
             return Surveyed(kind, None, refusal=_QUANTIZED if again else str(error))
         return Surveyed(kind, found, needs_imatrix=assumed)

@@ -1,6 +1,7 @@
 """`ggufkit plan`: the table, the document, and its mistakes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,12 @@ def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], status: int
     assert ran.returncode == status
     assert message in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_without_llama_cpp_it_says_so(checkpoint: Path, tmp_path: Path) -> None:
+    ran = run(checkpoint, "--no-speed", env={**os.environ, "GGUFKIT_LLAMA_CPP": str(tmp_path)})
+    assert ran.returncode == 3
+    assert "holds no llama.cpp build" in ran.stderr
 
 
 @pytest.mark.parametrize(
