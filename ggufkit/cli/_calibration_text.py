@@ -1,7 +1,7 @@
 """The text that an importance matrix is made with: from files, chats in the model's own template, or by the model."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ggufkit.inference.engine import Engine
     from ggufkit.inference.templates import ChatTemplate, Message
     from ggufkit.progress import Progress
-    from ggufkit.quantization.calibration import Messages, Passages
+    from ggufkit.quantization.calibration import Messages, Passages, Render
     from ggufkit.quantization.make_imatrix import Calibration
 
 OWN_CHUNKS = 20  # that the model writes itself, unless told otherwise
@@ -127,7 +127,7 @@ def _generated(engine: "Engine", start: list[int], seed: int, most: int) -> tupl
 
 
 @contextlib.contextmanager
-def _renderer(model: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a pair whose first half may be None
+def _renderer(model: Path) -> Iterator[tuple["Render | None", list[str]]]:
     """Yield (a function that renders chats, or None for a model without template; the reasons of refusals)."""
     from ggufkit.errors import InputError, MissingDependencyError
     from ggufkit.inference.engine import Engine
