@@ -2,22 +2,13 @@
 
 from collections.abc import Iterable
 
+from ggufkit.architectures import _states as states
 from ggufkit.architectures._blocks import BODY, LAYERS, RMS_NORM, require, require_activation
 from ggufkit.architectures._ops import Reshape
 from ggufkit.architectures._rope import ROPE
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, to
 from ggufkit.architectures._state_ops import Scale, ScaleParts
-from ggufkit.architectures._states import (
-    GROUP,
-    GROUPED_STATE,
-    MAMBA2_MIXER,
-    MAMBA2_SHAPES,
-    STATE_BIASES,
-    inside,
-    no_conv_bias,
-    require_unlimited_steps,
-)
 
 IN_PROJ = ScaleParts(
     "ssm_in_multiplier", "ssm_multipliers", ("inner", "inner", "groups*state", "groups*state", "ssm_heads")
@@ -31,7 +22,7 @@ TENSORS: TensorTable = {
         {
             "input_layernorm": "attn_norm",
             "pre_ff_layernorm.weight": "ffn_norm",  # llama.cpp wants it without a suffix
-            **inside("mamba", MAMBA2_MIXER),
+            **states.inside("mamba", states.MAMBA2_MIXER),
             "mamba.in_proj": to("ssm_in", op=IN_PROJ),
             "mamba.norm": to("ssm_norm?", op=Reshape("groups group")),
             "mamba.out_proj": to("ssm_out", op=Scale("ssm_out_multiplier")),
@@ -63,7 +54,7 @@ def norm_multiplier(config: Config) -> float:
 def remarks(config: Config) -> Iterable[str]:
     """Refuse what llama.cpp does otherwise."""
     require_activation(config, "silu")
-    require_unlimited_steps(config)
+    states.require_unlimited_steps(config)
     require(config, "llama.cpp adds no bias to this model's attention", attention_bias=False)
     if config.get("mamba_rms_norm"):
         require(config, "llama.cpp gates before it norms", mamba_norm_before_gate=False)
@@ -73,11 +64,11 @@ def remarks(config: Config) -> Iterable[str]:
 FALCON_H1 = ArchSpec(
     name="falcon-h1",
     hf_architectures=("FalconH1ForCausalLM",),
-    metadata=(BODY, RMS_NORM, ROPE, GROUPED_STATE, SIZES),
+    metadata=(BODY, RMS_NORM, ROPE, states.GROUPED_STATE, SIZES),
     tensors=(TENSORS,),
-    biases=f"{STATE_BIASES} ffn_gate? ffn_up? ffn_down?",
+    biases=f"{states.STATE_BIASES} ffn_gate? ffn_up? ffn_down?",
     sizes={
-        **GROUP,
+        **states.GROUP,
         "inner": lambda c: c.get("mamba_d_ssm") or int(c["mamba_expand"] * c["hidden_size"]),
         "state": "mamba_d_state",
         "kernel": "mamba_d_conv",
@@ -87,21 +78,15 @@ FALCON_H1 = ArchSpec(
         "gate_multiplier": lambda c: c["mlp_multipliers"][0],
         "down_multiplier": lambda c: c["mlp_multipliers"][1],
     },
-    shapes=MAMBA2_SHAPES,
+    shapes=states.MAMBA2_SHAPES,
     defaults={
         "falcon_h1": {
             "rope_theta": 10000.0,
             "rms_norm_eps": 1e-5,
             "max_position_embeddings": 8192,
             "num_key_value_heads": 8,
-            "mamba_d_ssm": 1024,
-            "mamba_n_heads": 128,
-            "mamba_n_groups": 1,
-            "mamba_d_state": 256,
-            "mamba_d_conv": 4,
-            "mamba_expand": 2,
-            "mamba_conv_bias": True,
-            "mamba_norm_before_gate": True,
+            **{"mamba_d_ssm": 1024, "mamba_n_heads": 128, "mamba_n_groups": 1, "mamba_d_state": 256, "mamba_d_conv": 4},
+            **{"mamba_expand": 2, "mamba_conv_bias": True, "mamba_norm_before_gate": True},
             "mlp_multipliers": [1.0, 1.0],
             "ssm_multipliers": [1.0] * 5,
             **dict.fromkeys(
@@ -110,7 +95,7 @@ FALCON_H1 = ArchSpec(
             **dict.fromkeys(("attention_out_multiplier", "ssm_in_multiplier", "ssm_out_multiplier"), 1.0),
         }
     },
-    extra_tensors=no_conv_bias("mamba_conv_bias", "inner+2*groups*state"),
+    extra_tensors=states.no_conv_bias("mamba_conv_bias", "inner+2*groups*state"),
     drops_tied_output=True,
     vocabulary=Vocabulary.BYTE_LEVEL,
     remarks=remarks,

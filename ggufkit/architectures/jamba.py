@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from ggufkit.architectures import _states as states
 from ggufkit.architectures._blocks import (
     ATTENTION,
     BODY,
@@ -15,19 +16,6 @@ from ggufkit.architectures._blocks import (
 from ggufkit.architectures._expert_ops import SplitGateUp, StackedDown
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, to
-from ggufkit.architectures._states import (
-    MAMBA_MIXER,
-    MAMBA_SHAPES,
-    STATE,
-    STATE_BIASES,
-    every,
-    heads_by_block,
-    inside,
-    kind,
-    no_conv_bias,
-    rank,
-    require_both_kinds,
-)
 
 FEED_FORWARD = {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
 TENSORS: TensorTable = {
@@ -39,7 +27,7 @@ TENSORS: TensorTable = {
         {
             "input_layernorm": "attn_norm",
             "pre_ff_layernorm": "ffn_norm",
-            **inside("mamba", MAMBA_MIXER),
+            **states.inside("mamba", states.MAMBA_MIXER),
             "mamba.dt_layernorm": "ssm_dt_norm",
             "mamba.b_layernorm": "ssm_b_norm",
             "mamba.c_layernorm": "ssm_c_norm",
@@ -51,7 +39,7 @@ TENSORS: TensorTable = {
 }
 EXPERTS = routed_experts("feed_forward", router="router", gate="gate_proj", up="up_proj", down="down_proj")
 SIZES: MetadataTable = {
-    "attention.head_count_kv": heads_by_block,
+    "attention.head_count_kv": states.heads_by_block,
     "expert_count": "experts",
     "expert_used_count": lambda c: min(c["num_experts_per_tok"], c["experts"]),
 }
@@ -59,8 +47,8 @@ SIZES: MetadataTable = {
 
 def block_kinds(config: Config) -> list[str]:
     """Say of each block whether it attends, and whether it has experts: with only one, none has."""
-    attends = every(config, "attn_layer_period", "attn_layer_offset")
-    routes = every(config, "expert_layer_period", "expert_layer_offset")
+    attends = states.every(config, "attn_layer_period", "attn_layer_offset")
+    routes = states.every(config, "expert_layer_period", "expert_layer_offset")
     return [
         f"{'attention' if attention else 'recurrent'} {'sparse' if experts and config['experts'] > 1 else 'dense'}"
         for attention, experts in zip(attends, routes, strict=True)
@@ -71,7 +59,7 @@ def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation, or more experts to choose than there are."""
     require_activation(config, "silu")
     require(config, "llama.cpp loads no Jamba but with 2", mamba_expand=2)
-    require_both_kinds(config)
+    states.require_both_kinds(config)
     if config["experts"] > 1:
         require_experts(config)
     return ()
@@ -80,37 +68,30 @@ def remarks(config: Config) -> Iterable[str]:
 JAMBA = ArchSpec(
     name="jamba",
     hf_architectures=("JambaForCausalLM",),
-    metadata=(BODY, RMS_NORM, STATE, SIZES),
+    metadata=(BODY, RMS_NORM, states.STATE, SIZES),
     tensors=(TENSORS, ATTENTION, EXPERTS),
-    biases=f"{STATE_BIASES} ssm_dt",
-    kinds=kind,
+    biases=f"{states.STATE_BIASES} ssm_dt",
+    kinds=states.kind,
     sizes={
         "inner": lambda c: int(c["mamba_expand"] * c["hidden_size"]),
         "state": "mamba_d_state",
         "kernel": "mamba_d_conv",
-        "dt_rank": rank("mamba_dt_rank"),
+        "dt_rank": states.rank("mamba_dt_rank"),
         "head": lambda c: c["hidden_size"] // c["num_attention_heads"],
         "block_kinds": block_kinds,
     },
-    shapes={**MAMBA_SHAPES, "ssm_dt_norm": "dt_rank", "ssm_b_norm": "state", "ssm_c_norm": "state"},
+    shapes={**states.MAMBA_SHAPES, "ssm_dt_norm": "dt_rank", "ssm_b_norm": "state", "ssm_c_norm": "state"},
     defaults={
         "jamba": {
             "rms_norm_eps": 1e-6,
             "max_position_embeddings": 262144,
             "num_key_value_heads": 8,
-            "num_experts": 16,
-            "num_experts_per_tok": 2,
-            "expert_layer_period": 2,
-            "expert_layer_offset": 1,
-            "attn_layer_period": 8,
-            "attn_layer_offset": 4,
-            "mamba_d_state": 16,
-            "mamba_d_conv": 4,
-            "mamba_expand": 2,
-            "mamba_conv_bias": True,
+            **{"num_experts": 16, "num_experts_per_tok": 2, "expert_layer_period": 2, "expert_layer_offset": 1},
+            **{"attn_layer_period": 8, "attn_layer_offset": 4},
+            **{"mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_conv_bias": True},
         }
     },
-    extra_tensors=no_conv_bias("mamba_conv_bias", "inner"),
+    extra_tensors=states.no_conv_bias("mamba_conv_bias", "inner"),
     vocabulary=Vocabulary.LLAMA,
     remarks=remarks,
 )
