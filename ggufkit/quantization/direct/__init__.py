@@ -20,6 +20,7 @@ from ggufkit.quantization.direct.sink import STORED, Sink
 from ggufkit.quantization.direct.source import stream_of
 from ggufkit.quantization.importance import load_importance
 from ggufkit.quantization.plan import QuantizationPlan
+from ggufkit.quantization.types import COPY
 
 __all__ = ["Sink", "identity_of", "library", "quantize_stream", "refuse_what_only_the_binary_does", "stream_of"]
 
@@ -32,9 +33,14 @@ def refuse_what_only_the_binary_does(plan: QuantizationPlan) -> None:
         MissingDependencyError: libggml is not built.
     """
     library()
-    for asked, option in ((plan.options.keep_split, "--keep-split"), (plan.options.prune_layers, "--prune-layers")):
+    only_the_binary = {
+        "--keep-split": plan.options.keep_split,
+        "--prune-layers": bool(plan.options.prune_layers),
+        COPY.name: plan.type is COPY,
+    }
+    for what, asked in only_the_binary.items():
         if asked:
-            raise UsageError(f"only llama-quantize knows {option}", hint="--engine binary")
+            raise UsageError(f"only llama-quantize knows {what}", hint="--engine binary")
     for tensor in plan.tensors:
         if tensor.was not in STORED and tensor.was is not tensor.to:
             raise UsageError(
