@@ -42,6 +42,8 @@ SIZES: MetadataTable = {
     "attention.key_length": "head",
     "attention.value_length": "head",
 }
+STATE = {"mamba_d_ssm": 1024, "mamba_n_heads": 128, "mamba_n_groups": 1, "mamba_d_state": 256, "mamba_d_conv": 4}
+STATE_DEFAULTS = {**STATE, "mamba_expand": 2, "mamba_conv_bias": True, "mamba_norm_before_gate": True}
 
 
 def norm_multiplier(config: Config) -> float:
@@ -85,8 +87,14 @@ FALCON_H1 = ArchSpec(
             "rms_norm_eps": 1e-5,
             "max_position_embeddings": 8192,
             "num_key_value_heads": 8,
-            **{"mamba_d_ssm": 1024, "mamba_n_heads": 128, "mamba_n_groups": 1, "mamba_d_state": 256, "mamba_d_conv": 4},
-            **{"mamba_expand": 2, "mamba_conv_bias": True, "mamba_norm_before_gate": True},
+            "mamba_d_ssm": 1024,
+            "mamba_n_heads": 128,
+            "mamba_n_groups": 1,
+            "mamba_d_state": 256,
+            "mamba_d_conv": 4,
+            "mamba_expand": 2,
+            "mamba_conv_bias": True,
+            "mamba_norm_before_gate": True,
             "mlp_multipliers": [1.0, 1.0],
             "ssm_multipliers": [1.0] * 5,
             **dict.fromkeys(

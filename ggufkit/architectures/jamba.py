@@ -43,6 +43,8 @@ SIZES: MetadataTable = {
     "expert_count": "experts",
     "expert_used_count": lambda c: min(c["num_experts_per_tok"], c["experts"]),
 }
+EXPERT_DEFAULTS = {"num_experts": 16, "num_experts_per_tok": 2, "expert_layer_period": 2, "expert_layer_offset": 1}
+STATE_DEFAULTS = {"mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_conv_bias": True}
 
 
 def block_kinds(config: Config) -> list[str]:
@@ -86,9 +88,16 @@ JAMBA = ArchSpec(
             "rms_norm_eps": 1e-6,
             "max_position_embeddings": 262144,
             "num_key_value_heads": 8,
-            **{"num_experts": 16, "num_experts_per_tok": 2, "expert_layer_period": 2, "expert_layer_offset": 1},
-            **{"attn_layer_period": 8, "attn_layer_offset": 4},
-            **{"mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_conv_bias": True},
+            "num_experts": 16,
+            "num_experts_per_tok": 2,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "attn_layer_period": 8,
+            "attn_layer_offset": 4,
+            "mamba_d_state": 16,
+            "mamba_d_conv": 4,
+            "mamba_expand": 2,
+            "mamba_conv_bias": True,
         }
     },
     extra_tensors=states.no_conv_bias("mamba_conv_bias", "inner"),
