@@ -1,32 +1,23 @@
-"""DeepSeek V2 and V3, GLM 4.7 Lite: latent attention (MLA) stored for absorption; routed and shared experts. And V1."""
+"""DeepSeek V2 and V3, GLM 4.7 Lite: latent attention (MLA) stored for absorption; routed and shared experts."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ggufkit.architectures._blocks import (
-    ATTENTION,
     COMMON_DEFAULTS,
     DECODER,
     EMBEDDINGS,
     EXPERTS,
     GATED_MLP,
     LAYERS,
-    OPTIONAL_QKV_BIASES,
     PRE_NORMS,
     SHARED_EXPERTS,
     require_activation,
     require_experts,
-    routed_experts,
 )
-from ggufkit.architectures._experts import (
-    MLP_EXPERTS,
-    NEXTN,
-    dense_first,
-    groups_divide,
-    leading_dense,
-    weights_normalized,
-)
-from ggufkit.architectures._head_ops import SplitKvB, UndoRopePermute
-from ggufkit.architectures._rope import rope
+from ggufkit.architectures._experts import MLP_EXPERTS, NEXTN, dense_first, groups_divide, leading_dense
+from ggufkit.architectures._head_ops import SplitKvB
+from ggufkit.architectures._rope import latent_yarn
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary, blocks, maybe, to
 from ggufkit.errors import CheckpointError
@@ -54,9 +45,8 @@ MLA_SIZES: MetadataTable = {
     "attention.key_length_mla": lambda c: c["qk_nope_head_dim"] + c["qk_rope_head_dim"],
     "attention.value_length_mla": "v_head_dim",
     "rope.dimension_count": "qk_rope_head_dim",
-    "rope.scaling.yarn_log_multiplier": lambda c: (
-        0.1 * scale if (scale := rope(c).get("mscale_all_dim")) is not None else None
-    ),
+    "rope.scaling.attn_factor": lambda c: latent_yarn(c)[0],
+    "rope.scaling.yarn_log_multiplier": lambda c: latent_yarn(c)[1],
 }
 
 
@@ -71,25 +61,6 @@ EXPERT_SIZES: MetadataTable = {
 }
 
 
-V1_SIZES: MetadataTable = {
-    "rope.dimension_count": "head",
-    "rope.scaling.type": lambda _: "none",
-    "vocab_size": "vocab_size",
-    "leading_dense_block_count": leading_dense,
-    "expert_feed_forward_length": "moe_intermediate_size",
-    "expert_weights_scale": lambda _: 1.0,
-    "expert_shared_count": "n_shared_experts",
-}
-V1_EXPERTS = routed_experts("mlp", gate="gate_proj", up="up_proj", down="down_proj")
-PERMUTED_QK = blocks(
-    LAYERS,
-    {
-        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
-        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
-    },
-)
-
-
 def remarks(config: Config) -> Iterable[str]:
     """Refuse what llama.cpp does not load: another activation, a sparse pattern, no query LoRA where it wants one."""
     require_activation(config, "silu")
@@ -102,29 +73,17 @@ def remarks(config: Config) -> Iterable[str]:
             f"llama.cpp chooses among the {groups} groups of experts by the two best of each, "
             f"this model by {config['topk_method']}: its answers differ from the original's"
         )
-    settings = rope(config)
-    scales = settings.get("mscale"), settings.get("mscale_all_dim")
-    if settings["rope_type"] == "yarn" and (not all(scales) or scales[0] != scales[1]):
-        yield f"llama.cpp takes yarn's mscale and mscale_all_dim to be equal, not {scales}: its answers differ"
     if config.get("norm_topk_prob") and config.get("topk_method", "noaux_tc") != "noaux_tc":
         yield "llama.cpp both normalizes and scales the weights of the chosen experts, this model only does one of it"
     if not config.get("rope_interleave", True):
         yield "llama.cpp ropes neighbouring rows, this model (rope_interleave) halves: its answers differ"
     layers = config["num_hidden_layers"]
     lite = layers in (26, 27) or (layers, config["vocab_size"]) == (48, 128256)  # llama.cpp: src/models/deepseek2.cpp
-    if config.get("q_lora_rank") is None and not lite:
+    if (config.get("q_lora_rank") is None) != lite:
         raise CheckpointError(
-            f"config.json has no q_lora_rank: llama.cpp loads such a DeepSeek with 26, 27 or 48 layers, not {layers}"
+            f"config.json: q_lora_rank is {config.get('q_lora_rank')} with {layers} layers; "
+            "llama.cpp takes a model of 26, 27 or 48 layers for one without query LoRA"
         )
-
-
-def v1_remarks(config: Config) -> Iterable[str]:
-    """Refuse what llama.cpp's first DeepSeek does not know; warn of normalized weights."""
-    require_activation(config, "silu")
-    require_experts(config)
-    if (frequency := config.get("moe_layer_freq", 1)) != 1:
-        raise CheckpointError(f"config.json: moe_layer_freq is {frequency}; llama.cpp knows only 1")
-    yield from weights_normalized(config, computed=False)
 
 
 _V3 = {
@@ -172,15 +131,10 @@ DEEPSEEK2 = ArchSpec(
     remarks=remarks,
 )
 # llama.cpp keeps its prediction head, unlike DeepSeek's own.
-GLM4_MOE_LITE = ArchSpec(
-    name="deepseek2",
+GLM4_MOE_LITE = replace(
+    DEEPSEEK2,
     hf_architectures=("Glm4MoeLiteForCausalLM",),
-    metadata=(DECODER, EXPERTS, MLA_SIZES, EXPERT_SIZES),
-    tensors=(EMBEDDINGS, PRE_NORMS, MLA, GATED_MLP, SHARED_EXPERTS, MLP_EXPERTS, NEXTN),
-    either=(("attn_q", "attn_q_b"),),
-    kinds=dense_first,
-    shapes=_MLA_SHAPES,
-    ropes=("yarn",),
+    tensors=(*DEEPSEEK2.tensors, NEXTN),
     predicts="num_nextn_predict_layers",
     vocabulary=Vocabulary.GLM,
     defaults={
@@ -201,27 +155,6 @@ GLM4_MOE_LITE = ArchSpec(
             "routed_scaling_factor": 1.8,
         }
     },
-    remarks=remarks,
-)
-# Plain attention, roped as Llama's; the weights of the experts are not normalized.
-DEEPSEEK = ArchSpec(
-    name="deepseek",
-    hf_architectures=("DeepseekForCausalLM",),
-    metadata=(DECODER, EXPERTS, V1_SIZES),
-    tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, PERMUTED_QK, GATED_MLP, SHARED_EXPERTS, V1_EXPERTS),
-    biases=OPTIONAL_QKV_BIASES,
-    kinds=dense_first,
-    needs_output=True,
-    defaults={
-        "deepseek": {
-            **COMMON_DEFAULTS,
-            "max_position_embeddings": 2048,
-            "first_k_dense_replace": 0,
-            "norm_topk_prob": False,
-            "num_key_value_heads": 32,
-        }
-    },
-    remarks=v1_remarks,
 )
 
-SPECS = (DEEPSEEK2, GLM4_MOE_LITE, DEEPSEEK)
+SPECS = (DEEPSEEK2, GLM4_MOE_LITE)

@@ -13,22 +13,14 @@ from ggufkit.architectures._blocks import (
     require_activation,
     require_experts,
 )
-from ggufkit.architectures._decoders import require_sliding
+from ggufkit.architectures._decoders import PERMUTED_QK, require_sliding
 from ggufkit.architectures._expert_ops import SplitGateUp, StackedDown
-from ggufkit.architectures._head_ops import UndoRopePermute
 from ggufkit.architectures._ops import Split
 from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, Vocabulary, blocks, maybe, to
 from ggufkit.errors import CheckpointError
 
-PERMUTED_QK = blocks(
-    LAYERS,
-    {
-        "self_attn.q_proj": to("attn_q", op=UndoRopePermute("heads")),
-        "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
-    },
-)
 # Both names of every tensor: the released ones, and those that transformers 5 has in memory.
 MOE: TensorTable = blocks(
     LAYERS,
