@@ -114,7 +114,8 @@ def read_vocabulary(
     * chat_template.jinja wins over tokenizer_config.json, as in transformers.
     * add_bos_token is also written, as false, where the files add no token and llama.cpp would, by the pre-tokenizer.
     * Tokens that generation_config.json or config.json say to stop at, and at which llama.cpp would not, become
-      eos, eot or eom, whichever is free.
+      eos, eot or eom, whichever is free. Where no file names an end, a control token that says so by its text becomes
+      eos: llama.cpp would take the token of id 11.
     * Special-token ids beyond the vocabulary are left out; llama.cpp ignores them.
     * Names of pre-tokenizers that llama.cpp treats alike are not told apart (pretokenizers.py).
 

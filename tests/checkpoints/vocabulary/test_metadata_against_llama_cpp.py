@@ -302,6 +302,7 @@ OWN_ROLES = {
     for role in ("unknown", "padding")
 }
 
+NO_END = {"tokenizer.ggml.eos_token_id": "no file names it; upstream leaves it to llama.cpp, which takes token 11"}
 STOPS = "config.json stops at one more token than upstream's file, which names one only"
 
 CASES = {
@@ -313,12 +314,14 @@ CASES = {
     "t5": Case(t5, "t5"),
     "glm": Case(glm, "chatglm", "chatglm-bpe", differs={"tokenizer.ggml.eom_token_id": STOPS}),
     "qwen2": Case(qwen2, "auto", "qwen2", differs={"tokenizer.ggml.eot_token_id": STOPS}),
-    "qwen3": Case(byte_level("qwen2", "Qwen3ForCausalLM"), "auto", "qwen2"),
+    "qwen3": Case(byte_level("qwen2", "Qwen3ForCausalLM"), "auto", "qwen2", differs=NO_END),
     "llama-3": Case(llama_3, "llama", "llama-bpe", differs={"tokenizer.ggml.eot_token_id": STOPS}),
     "llama-eot": Case(ends_with_another_token, "llama", "gpt-2"),
     "deepseek-v3": Case(deepseek_v3, "byte-level", "deepseek-v3"),
-    "mistral-nemo": Case(jinja_files, "llama", "tekken"),
-    "granite": Case(byte_level("smollm", "LlamaForCausalLM", spare_rows=49152 - 703), "llama", "smollm"),
+    "mistral-nemo": Case(jinja_files, "llama", "tekken", differs=NO_END),
+    "granite": Case(
+        byte_level("smollm", "LlamaForCausalLM", spare_rows=49152 - 703), "llama", "smollm", differs=NO_END
+    ),
     "gpt-2-files": Case(vocab_json, "llama", "gpt-2"),
     "llama-2": Case(llama_2, "llama"),
     "llama-2-bare": Case(sentencepiece("LlamaForCausalLM"), "llama"),
