@@ -158,6 +158,27 @@ def _own_attention_factor(config: Config) -> float | None:
     return own if abs(own - 1) > _SAME else None
 
 
+def latent_yarn(config: Config) -> tuple[float | None, float | None]:
+    """Give rope.scaling.attn_factor and .yarn_log_multiplier by which llama.cpp's latent attention follows YaRN.
+
+    transformers scales rotated q and k by T, and all of attention by S squared: with y(m) = 0.1 m ln(factor) + 1, T is
+    attention_factor, else y(mscale) / y(mscale_all_dim), else y(1), and S is y(mscale_all_dim) or 1. llama.cpp
+    (src/models/deepseek2.cpp) takes T from the first key, and S = T y(L), L ten times the second; without L, T = S.
+    """
+    values = rope(config)
+    whole = values.get("mscale_all_dim")
+    if values["rope_type"] != "yarn" or values["factor"] <= 1:
+        return None, None if whole is None else 0.1 * whole
+    log = 0.1 * math.log(values["factor"])
+    part = values.get("mscale")
+    usual = (log * part + 1) / (log * whole + 1) if part and whole else log + 1
+    rotated, scale = _attention_factor(config) or usual, log * whole + 1 if whole else 1
+    if abs(rotated - scale) < _SAME:
+        return rotated / (log + 1), None
+    multiplier: float = whole if whole and rotated == 1 else (scale / rotated - 1) / log
+    return rotated if rotated != 1 else None, 0.1 * multiplier
+
+
 ROPE: MetadataTable = {
     "rope.freq_base": lambda config: rope(config)["rope_theta"],
     "rope.scaling.type": lambda config: _GGUF_TYPES.get(rope(config)["rope_type"]),

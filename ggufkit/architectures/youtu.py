@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import DECODER, EMBEDDINGS, GATED_MLP, PRE_NORMS, require, require_activation
-from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary
 from ggufkit.architectures.deepseek import MLA, MLA_SIZES
@@ -21,11 +20,6 @@ def remarks(config: Config) -> Iterable[str]:
     """Refuse what llama.cpp does not load or compute: another activation, another rope, no query LoRA."""
     require_activation(config, "silu")
     require(config, "llama.cpp rotates neighbouring pairs here", rope_interleave=True)
-    values = rope(config)
-    if values["rope_type"] == "yarn" and not (values.get("mscale") == values.get("mscale_all_dim") is not None):
-        raise CheckpointError(
-            "config.json: yarn rope without equal mscale and mscale_all_dim, as llama.cpp computes it"
-        )
     lite = config["layers"] in (26, 27) or (config["layers"], config["vocab"]) == (48, 128256)
     if (config.get("q_lora_rank") is None) != lite:
         raise CheckpointError(
