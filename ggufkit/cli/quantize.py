@@ -128,6 +128,16 @@ def command(
     keep_split: Annotated[
         bool, typer.Option("--keep-split", rich_help_panel=_RARE, help="Write as many files as the source has.")
     ] = False,
+    max_buffer_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB",
+            min=1,
+            show_default=False,
+            rich_help_panel=_RARE,
+            help="Rows of one tensor that llama-quantize holds in memory; the direct engine holds little anyway.",
+        ),
+    ] = None,
     override_kv: Annotated[
         list[str] | None,
         typer.Option(
@@ -202,6 +212,7 @@ def command(
         keep=tuple(word for text in keep or [] for word in parse_keep(text)),
         prune_layers=_quantize_arguments.layers(prune_layers) if prune_layers else (),
         keep_split=keep_split,
+        max_buffer_size=max_buffer_size,
         overrides=tuple(_quantize_arguments.override(text) for text in override_kv or []),
     )
     if imatrix != _auto_imatrix.AUTO:

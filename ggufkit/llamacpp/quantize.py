@@ -37,6 +37,7 @@ class Options:
     tensor_types: tuple[tuple[str, str], ...] = ()
     prune_layers: tuple[int, ...] = ()
     keep_split: bool = False
+    max_buffer_size: int | None = None
     overrides: tuple[tuple[str, str], ...] = ()
 
 
@@ -97,6 +98,7 @@ def argv(tool: Path, options: Options) -> list[str]:
         ("--output-tensor-type", options.output_tensor_type),
         ("--token-embedding-type", options.token_embedding_type),
         *(("--tensor-type", f"{pattern}={name}") for pattern, name in options.tensor_types),
+        ("--max-buffer-size", options.max_buffer_size),
         ("--prune-layers", ",".join(map(str, options.prune_layers)) or None),
         *(("--override-kv", f"{key}={value}") for key, value in options.overrides),
     ]

@@ -146,6 +146,7 @@ def tool_options(
         tensor_types=tuple((pattern, tensor_type.name) for pattern, tensor_type in patterns),
         prune_layers=options.prune_layers,
         keep_split=options.keep_split,
+        max_buffer_size=options.max_buffer_size,
         overrides=overrides,
     )
 

@@ -30,6 +30,7 @@ class QuantizeOptions:
     `keep` are pairs of a name in the words of Hugging Face (`lm_head`, `layers.0-3.mlp.down_proj`) and a type, None
     for the one that the tensor has; nothing else changes because of them. `modules` says which GGUF tensors each
     tensor of a checkpoint went to; without it they are found by the names that are known for the architecture.
+    `max_buffer_size` bounds what llama-quantize holds of one tensor, in mebibytes.
     `overrides` are metadata keys with a value in llama.cpp's notation (`int:32`).
     """
 
@@ -48,6 +49,7 @@ class QuantizeOptions:
     modules: Mapping[str, tuple[str, ...]] | None = None
     prune_layers: tuple[int, ...] = ()
     keep_split: bool = False
+    max_buffer_size: int | None = None
     overrides: tuple[tuple[str, str], ...] = ()
 
 
@@ -61,6 +63,8 @@ def check_options(options: QuantizeOptions) -> None:
         raise UsageError("--include-weights and --exclude-weights cannot be used together")
     if (options.include_weights or options.exclude_weights) and options.imatrix is None:
         raise UsageError("--include-weights and --exclude-weights choose from an importance matrix, and none is given")
+    if options.max_buffer_size is not None and options.max_buffer_size < 1:
+        raise UsageError("--max-buffer-size must be positive")
     for key, value in options.overrides:
         _check_override(key, value)
 

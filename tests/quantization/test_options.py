@@ -46,9 +46,10 @@ def parts(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ({"overrides": (("general.name", "str:Ümlaut"), ("llama.context_length", "int:77"))}, None),
         ({"overrides": (("llama.rope.freq_base", "float:12.5"), ("x.y", "bool:true"))}, None),
         ({"prune_layers": (0,)}, ["--prune-layers", "0"]),
+        ({"max_buffer_size": 1}, ["--max-buffer-size", "1"]),
         ({"prune_layers": (1,)}, ["--prune-layers", "1"]),
     ],
-    ids=["include", "exclude", "text and integer", "float and bool", "first layer", "last layer"],
+    ids=["include", "exclude", "text and integer", "float and bool", "first layer", "small buffer", "last layer"],
 )
 @pytest.mark.parametrize("kind", ["Q4_K_M", "Q2_K"])
 def test_options_do_what_they_do_by_hand(kind: str, options: dict, flags: list[str], models: Path, tmp_path: Path):
