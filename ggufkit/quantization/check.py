@@ -12,7 +12,7 @@ from ggufkit.crew import work_through
 from ggufkit.errors import GgufFileError, VerificationError
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.gguf_file.windowed_file import opened
-from ggufkit.llamacpp import ggml
+from ggufkit.llamacpp import ggml, load_check
 from ggufkit.quantization.plan import QuantizationPlan
 from ggufkit.quantization.planned import stripped
 from ggufkit.quantization.types import COPY
@@ -34,6 +34,7 @@ def check_output_files(plan: QuantizationPlan, written: Sequence[Path], output: 
         _check_extent(header, output)
     _check_metadata(plan, headers[0], output)
     _check_scales(headers, output, threads)
+    _check_loads(plan, written[0], output)
 
 
 def _read(path: Path, output: Path) -> GgufHeader:
@@ -73,6 +74,16 @@ def _check_metadata(plan: QuantizationPlan, header: GgufHeader, output: Path) ->
         raise VerificationError(
             f"llama-quantize ended well, but {output} would say that its general.file_type is {said},"
             f" expected {plan.type.number} ({plan.type.name})"
+        )
+
+
+def _check_loads(plan: QuantizationPlan, written: Path, output: Path) -> None:
+    """See that llama.cpp still loads it, where more than types was changed; the source was seen before."""
+    changed = {"--override-kv": plan.options.overrides, "--prune-layers": plan.options.prune_layers}
+    flags = [flag for flag, given in changed.items() if given]
+    if flags and (reason := load_check.why_not(written)):
+        raise VerificationError(
+            f"llama.cpp could not load {output}: {reason}", hint=f"{' and '.join(flags)} would have made it so"
         )
 
 

@@ -3,13 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ggufkit.errors import GgufFileError, UsageError
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, ValueType, read_header
 from ggufkit.llamacpp import load_check
-from ggufkit.quantization.types import QuantizationType, type_numbered
+from ggufkit.quantization.types import type_numbered
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 _BLOCK = re.compile(r"(?<=blk\.)\d+(?=\.)")
@@ -140,13 +139,3 @@ def _check_pruning(headers: Sequence[GgufHeader], pruned: set[int]) -> None:
                 f"--prune-layers: {key} has a value for each layer, and llama-quantize would keep all of them;"
                 " the result would not load"
             )
-
-
-def renamed(info: TensorInfo, name: str) -> TensorInfo:
-    """Return the tensor under the name that it has in the output."""
-    return info if info.name == name else replace(info, name=name)
-
-
-def describe(kind: QuantizationType) -> str:
-    """Name a type for people, with its number in the file."""
-    return f"{kind.name} ({kind.number})"

@@ -85,6 +85,16 @@ def _contents(path: Path) -> list[tuple[str, bytes]]:
     return [(tensor.name, content[tensor.offset : tensor.offset + tensor.size]) for tensor in header.tensors]
 
 
+def test_a_key_that_would_make_the_model_useless_is_noticed(deep: Path, tmp_path: Path):
+    options = QuantizeOptions(overrides=(("llama.embedding_length", "int:512"),))
+    with pytest.raises(
+        VerificationError, match=r"llama\.cpp could not load .*out\.gguf: tensor .* wrong shape"
+    ) as caught:
+        quantize(deep, Q4, tmp_path / "out.gguf", options)
+    assert "--override-kv would have made it so" in str(caught.value.hint)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.oracle
 def test_a_split_model_may_stay_split(parts: list[Path], tmp_path: Path):
     options = QuantizeOptions(keep_split=True)
