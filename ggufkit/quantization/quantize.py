@@ -147,7 +147,8 @@ def carry_out(
     done: dict[Path, QuantizationResult] = {}
     if resume and not again:
         for job in jobs:
-            finish_dead_runs(job.outputs) if len(job.outputs) > 1 else None
+            if len(job.outputs) > 1:
+                finish_dead_runs(job.outputs)
             if (seconds := finished.recall(job.plan, job.outputs, content)) is not None:
                 done[job.output] = _result(job, seconds, was_there=True)
     todo = [job for job in jobs if job.output not in done]
