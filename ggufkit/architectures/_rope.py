@@ -146,15 +146,19 @@ def _attention_factor(config: Config) -> float | None:
     return values.get("attention_factor", values.get("attn_factor")) if values["rope_type"] == "yarn" else None
 
 
-def _own_attention_factor(config: Config) -> float | None:
+def own_attention_factor(config: Config) -> float | None:
     """Give by how much the model's scale of rotated q and k differs from YaRN's usual 0.1 ln(factor) + 1.
 
+    That is attention_factor, or with mscale and mscale_all_dim the quotient of what they make of the usual one.
     llama.cpp takes the usual one (src/llama-context.cpp) times this key; yarn_attn_factor it only stores.
     """
-    given = _attention_factor(config)
-    if given is None:
+    values = rope(config)
+    if values["rope_type"] != "yarn":
         return None
-    own = given / (0.1 * math.log(max(rope(config)["factor"], 1)) + 1)
+    log = 0.1 * math.log(max(values["factor"], 1))
+    part, whole = values.get("mscale"), values.get("mscale_all_dim")
+    scaled = (log * part + 1) / (log * whole + 1) if part and whole else log + 1
+    own = (_attention_factor(config) or scaled) / (log + 1)
     return own if abs(own - 1) > _SAME else None
 
 
@@ -184,7 +188,7 @@ ROPE: MetadataTable = {
     "rope.scaling.type": lambda config: _GGUF_TYPES.get(rope(config)["rope_type"]),
     "rope.scaling.factor": _scaling("factor", "linear", "yarn"),
     "rope.scaling.original_context_length": _original_context,
-    "rope.scaling.attn_factor": _own_attention_factor,
+    "rope.scaling.attn_factor": own_attention_factor,
     "rope.scaling.yarn_ext_factor": _scaling("extrapolation_factor", "yarn"),
     "rope.scaling.yarn_attn_factor": _attention_factor,
     "rope.scaling.yarn_beta_fast": _scaling("beta_fast", "yarn"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import ATTENTION, DECODER, EMBEDDINGS, GATED_MLP, PRE_NORMS
-from ggufkit.architectures._rope import rope
+from ggufkit.architectures._rope import own_attention_factor, rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary
 from ggufkit.architectures.llama import BIASES, MISTRAL, PERMUTED_QK, SIZES
@@ -12,6 +12,8 @@ from ggufkit.errors import CheckpointError
 
 YARN: MetadataTable = {
     "rope.scaling.yarn_log_multiplier": lambda c: rope(c).get("mscale_all_dim") if is_ministral(c) else None,
+    # there llama.cpp works out the rest from the multiplier
+    "rope.scaling.attn_factor": lambda c: None if is_ministral(c) else own_attention_factor(c),
     "attention.temperature_scale": lambda c: rope(c).get("llama_4_scaling_beta") if is_ministral(c) else None,
 }
 
