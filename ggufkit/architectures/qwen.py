@@ -1,7 +1,4 @@
-"""Qwen 2, 2.5 and 3, dense, also those that see: Llama's tensors, roped NEOX-style, so nothing to permute.
-
-Qwen 3 norms q and k. The text models of Qwen-VL rope by time, height and width, which for text are one.
-"""
+"""Qwen 2, 2.5 and 3, dense: Llama's tensors, roped NEOX-style, so nothing to permute. Qwen 3 norms q and k."""
 
 from collections.abc import Iterable
 
@@ -19,12 +16,10 @@ from ggufkit.architectures._blocks import (
 )
 from ggufkit.architectures._encoders import POOLING
 from ggufkit.architectures._sizes import Config
-from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks
+from ggufkit.architectures._spec import ArchSpec, blocks
 
 DEFAULTS = {**COMMON_DEFAULTS, "max_position_embeddings": 32768, "num_key_value_heads": 32}
 KORMO_NORMS = blocks(LAYERS, {"pre_attention_layernorm": "attn_norm", "pre_mlp_layernorm": "ffn_norm"})
-VL_DEFAULTS = {**DEFAULTS, "rope_theta": 1e6, "rms_norm_eps": 1e-5, "num_key_value_heads": 8}
-VL3_DEFAULTS = {**DEFAULTS, "rope_theta": 5e5, "max_position_embeddings": 128000, "head_dim": 128}
 # llama.cpp's qwen2 knows no head size but hidden_size / heads
 SQUARE = {"attn_q": "hidden hidden", "attn_output": "hidden hidden"}
 
@@ -40,14 +35,6 @@ def remarks(config: Config) -> Iterable[str]:
         )
 
 
-def deepstack_layers(config: Config) -> int:
-    """Count the blocks to which the vision tower adds features of its own."""
-    vision = config.get("vision_config") or (config.get("thinker_config") or {}).get("vision_config") or {}
-    return len(vision.get("deepstack_visual_indexes", []))
-
-
-DEEPSTACK: MetadataTable = {"n_deepstack_layers": deepstack_layers}
-
 QWEN2 = ArchSpec(
     name="qwen2",
     hf_architectures=("Qwen2ForCausalLM", "Qwen2Model", "KORMoForCausalLM"),
@@ -56,17 +43,6 @@ QWEN2 = ArchSpec(
     biases=QKV_BIASES,
     shapes=SQUARE,
     defaults={"qwen2": DEFAULTS},
-    remarks=remarks,
-)
-
-QWEN2VL = ArchSpec(
-    name="qwen2vl",
-    hf_architectures=("Qwen2VLForConditionalGeneration", "Qwen2VLModel", "Qwen2_5_VLForConditionalGeneration"),
-    metadata=(DECODER,),
-    tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, GATED_MLP),
-    biases=QKV_BIASES,
-    shapes=SQUARE,
-    defaults={"qwen2_vl_text": VL_DEFAULTS, "qwen2_5_vl_text": VL_DEFAULTS},
     remarks=remarks,
 )
 
@@ -79,13 +55,4 @@ QWEN3 = ArchSpec(
     remarks=remarks,
 )
 
-QWEN3VL = ArchSpec(
-    name="qwen3vl",
-    hf_architectures=("Qwen3VLForConditionalGeneration",),
-    metadata=(DECODER, DEEPSTACK),
-    tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, HEAD_NORMS, GATED_MLP),
-    defaults={"qwen3_vl_text": VL3_DEFAULTS},
-    remarks=remarks,
-)
-
-SPECS = (QWEN2, QWEN2VL, QWEN3, QWEN3VL)
+SPECS = (QWEN2, QWEN3)
