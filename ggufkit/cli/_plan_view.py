@@ -161,9 +161,9 @@ def _legend(plan: ModelPlan) -> list[str]:
         caches, kinds = plan.caches[0], f"{plan.caches[0].setting.cache_type_k}/{plan.caches[0].setting.cache_type_v}"
         state = f", states {size(caches.state)}" if caches.state else ""
         lines.append(
-            f"memory: keys and values {size(caches.cache)} ({kinds})"
-            f"{state}, buffers {size(caches.compute + caches.output)}, the rest is weights; at other contexts: "
-            + ", ".join(f"{other.setting.context_size}: {size(other.cache)}" for other in plan.caches[1:])
+            f"memory: keys and values {size(caches.cache)} ({kinds}"
+            + "".join(f"; at {each.setting.context_size} tokens {size(each.cache)}" for each in plan.caches[1:])
+            + f"){state}, buffers {size(caches.compute + caches.output)}, the rest is weights"
         )
     if any(row.memory and row.memory.repacked for row in plan.rows):
         lines.append("memory counts weights twice of which this CPU keeps a rearranged copy; one can be let go of")

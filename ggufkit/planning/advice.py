@@ -103,7 +103,7 @@ def _quoted(name: str) -> str:
 def _imatrix(row: Row, given: Path | None) -> str:
     if given:
         return f" --imatrix {shlex.quote(str(given))}"
-    return " --imatrix imatrix.gguf" if row.needs_imatrix else ""
+    return " --imatrix auto" if row.needs_imatrix else ""
 
 
 def _other(purpose: str, row: Row | None, reason: str) -> Choice | None:
@@ -138,7 +138,8 @@ def _by_memory(subject: Subject, rows: dict[str, Row]) -> Choice | None:
         start, reason = "Q5_K_M", "there is room for more than Q4_K_M, and it is fast enough"
     else:
         start, reason = "Q4_K_M", "on a CPU the usual balance of size, speed and loss"
-    candidates = ladder[next((i for i, row in enumerate(ladder) if row.name == start), 0) :]
+    allowed = _LADDER[_LADDER.index(start) :]
+    candidates = [row for row in ladder if row.name in allowed] or ladder[-1:]
     first = candidates[0]
     if first.fits_somewhere in {None, Fit.YES}:
         return Choice("recommended", first, reason)
