@@ -18,6 +18,7 @@ from ggufkit.llamacpp.find import find
 pytestmark = [pytest.mark.engine, pytest.mark.fault]
 
 KINDS = ("Q8_0", "Q5_K_M", "Q4_K_M", "Q2_K")
+DEMO = Path(__file__).parents[2] / "ggufkit" / "demo_model"
 COMMAND = [sys.executable, "-c", "from ggufkit.cli import main; main()", "quantize"]
 
 
@@ -79,6 +80,28 @@ def test_killed_at_any_moment_the_next_run_completes(
         assert visible(folder) == files
         assert not [path for path in folder.iterdir() if "part" in path.name or "lock" in path.name]
     figure("killed runs of four types", f"{kills}, {kept} of {kills * len(KINDS)} files kept by the next run")
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_checkpoint_that_is_quantized_in_one_pass_may_be_interrupted_too(kills: int, tmp_path: Path):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    started = time.monotonic()
+    finished(quantize(DEMO, whole))
+    seconds = time.monotonic() - started
+    chance = random.Random(kills)
+    for number in range(kills):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        process = quantize(DEMO, folder)
+        time.sleep(chance.uniform(seconds / 4, seconds))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert all(visible(whole)[name] == content for name, content in visible(folder).items())
+        finished(quantize(DEMO, folder))
+        assert visible(folder) == visible(whole)
+        left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
+        assert all(name.endswith(".ggufkit-made") for name in left), left
 
 
 def test_what_is_kept_must_be_the_very_same(source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path):
