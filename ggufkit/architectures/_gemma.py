@@ -5,6 +5,7 @@ from typing import Any
 
 from ggufkit.architectures._blocks import COMMON_DEFAULTS, LAYERS, require_activation
 from ggufkit.architectures._ops import AddOne
+from ggufkit.architectures._rope import rope
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import TensorTable, blocks, to
 from ggufkit.errors import CheckpointError
@@ -68,6 +69,12 @@ def unusual_pattern(period: int) -> Callable[[Config], list[bool] | None]:
         return found if found != usual and any(found) else None
 
     return pattern
+
+
+def check_sliding_rope(config: Config) -> None:
+    """Refuse a scaled rope of sliding attention: llama.cpp scales that of full attention only."""
+    if rope(config, "sliding_attention")["rope_type"] != "default":
+        raise CheckpointError("config.json: the rope of sliding attention is scaled; llama.cpp scales the other only")
 
 
 def check_gemma(config: Config, name: str) -> None:

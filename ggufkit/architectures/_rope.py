@@ -63,8 +63,10 @@ def is_per_layer(settings: Mapping[str, Any]) -> bool:
     return any(isinstance(settings.get(name), Mapping) for name in _LAYER_TYPES)
 
 
-def check_rope(config: Config, follows: tuple[str, ...]) -> None:
+def check_rope(config: Config, follows: tuple[str, ...]) -> list[str]:
     """Refuse a rope that llama.cpp does not follow for an architecture; `follows` is `ArchSpec.ropes`.
+
+    Returns warnings: of dynamic scaling, which changes nothing up to the context that the model was trained with.
 
     Raises:
         CheckpointError: the type of scaling, a partial rotation, or settings for each type of layer are not followed.
@@ -77,7 +79,14 @@ def check_rope(config: Config, follows: tuple[str, ...]) -> None:
             hint=_HINT,
         )
     name = values["rope_type"]
-    if not isinstance(name, str) or name not in ("default", *follows):
+    warnings = []
+    if name == "dynamic" and name not in follows:
+        context = config.get("original_max_position_embeddings") or config.get("max_position_embeddings")
+        warnings.append(
+            f"llama.cpp does not apply this model's dynamic rope scaling: "
+            f"beyond {context} tokens its answers differ from the original's"
+        )
+    elif not isinstance(name, str) or name not in ("default", *follows):
         raise CheckpointError(
             f"config.json: rope type {name!r} is not supported for this architecture",
             hint=_HINT,
@@ -89,6 +98,7 @@ def check_rope(config: Config, follows: tuple[str, ...]) -> None:
             raise CheckpointError(f"config.json: {key} of yarn rope is {values[key]}; llama.cpp computes with {beta}")
     if (values["partial_rotary_factor"] or 1) != 1 and "partial" not in follows:
         raise CheckpointError("config.json: partial_rotary_factor is not supported for this architecture")
+    return warnings
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from ggufkit.architectures._gemma import (
     PLUS_ONE,
     TWO_NORMS,
     check_gemma,
+    check_sliding_rope,
     slides,
     unusual_pattern,
 )
@@ -34,6 +35,7 @@ EMBEDDING_WINDOWS: MetadataTable = {"attention.sliding_window": "sliding_window"
 def gemma3_remarks(config: Config) -> Iterable[str]:
     """Refuse also what only EmbeddingGemma does, and softcaps of attention, which Gemma 3 gave up."""
     check_gemma(config, "gemma3")
+    check_sliding_rope(config)
     require(config, "llama.cpp's Gemma 3 looks back only", use_bidirectional_attention=False)
     require(config, "llama.cpp's Gemma 3 has none", attn_logit_softcapping=0)
     return ()

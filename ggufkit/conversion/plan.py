@@ -104,12 +104,12 @@ def make_plan(
     check_values(checkpoint.config.given)
     config = complete(checkpoint.config, spec)
     try:
-        check_rope(config, spec.ropes)
+        rope_remarks = check_rope(config, spec.ropes)
         prediction = find_prediction(spec, config, checkpoint.tensors, wanted=mtp)
         shapes = {name: tensor.shape for name, tensor in prediction.tensors.items()}
         turned = experts_with_inputs_first(config, shapes)
         config = complete(checkpoint.config, spec, predicted=prediction.count, inputs_first=turned)
-        remarks = [*spec.remarks(config), *prediction.remarks]
+        remarks = [*rope_remarks, *spec.remarks(config), *prediction.remarks]
         numbers, own = read_numbers(spec, config, prediction.tensors)
         drafts, dropped = match_tensors(spec, config, own)
         extra = spec.extra_tensors(config)

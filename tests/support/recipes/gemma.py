@@ -16,6 +16,10 @@ PATTERN2 = {
 }
 
 
+RELEASED = {"rope_theta": 1e6, "rope_local_base_freq": 10000.0, "sliding_window_pattern": 6}
+RELEASED |= dict.fromkeys(("rope_parameters", "layer_types", "_sliding_window_pattern"))  # transformers 5 writes these
+
+
 def gemma(**changes):
     return decoder(**{"head_dim": 32, "query_pre_attn_scalar": changes.get("head_dim", 32), **changes})
 
@@ -58,6 +62,11 @@ RECIPES = {
     ),
     "gemma3-capped": Recipe(
         "Gemma3ForCausalLM", gemma(**layers("sssssfs"), final_logit_softcapping=15.0, sliding_window=64, head_dim=16)
+    ),
+    "gemma3-released": Recipe(
+        "Gemma3ForCausalLM",
+        gemma(**layers("sssssfs"), rope_parameters=LINEAR, sliding_window=8),
+        extra_config={**RELEASED, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}},
     ),
     "gemma3-untied": Recipe(
         "Gemma3ForCausalLM", gemma(num_hidden_layers=6, tie_word_embeddings=False, sliding_window=8)

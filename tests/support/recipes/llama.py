@@ -33,6 +33,11 @@ RECIPES = {
         decoder(rope_parameters={**LLAMA3_ROPE, "factor": 32.0}, hidden_size=96, num_attention_heads=6, head_dim=32),
     ),
     "llama-old-config": Recipe("LlamaForCausalLM", decoder(), extra_config=OLD_CONFIG, raw_config=True),
+    "llama-dynamic": Recipe(
+        "LlamaForCausalLM",
+        decoder(rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}),
+        warns=("dynamic rope scaling",),
+    ),
     "llama-first": Recipe(
         "LlamaForCausalLM",
         decoder(num_key_value_heads=4),

@@ -35,6 +35,20 @@ RECIPES = {
         "Phi3ForCausalLM",
         decoder(rope_parameters=longrope(8), original_max_position_embeddings=512, max_position_embeddings=4096),
     ),
+    "phi3-released": Recipe(
+        "Phi3ForCausalLM",
+        decoder(rope_parameters=longrope(8), original_max_position_embeddings=512, max_position_embeddings=4096),
+        extra_config={
+            "rope_parameters": None,
+            "rope_theta": 10000.0,
+            "rope_scaling": {
+                "type": "su",
+                "short_factor": longrope(8)["short_factor"],
+                "long_factor": longrope(8)["long_factor"],
+            },
+        },
+        no_logits="transformers wants original_max_position_embeddings among the rope's settings",
+    ),
     "phi4-partial": Recipe(
         "Phi3ForCausalLM",
         decoder(

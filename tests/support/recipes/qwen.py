@@ -59,6 +59,23 @@ RECIPES = {
         {"text_config": decoder(rope_parameters=MROPE), "vision_config": VISION2},
         warns=LEFT_OUT,
     ),
+    "qwen2-vl-released": Recipe(
+        "Qwen2VLForConditionalGeneration",
+        {"text_config": decoder(rope_parameters=MROPE), "vision_config": VISION2},
+        extra_config={
+            **decoder(),
+            "text_config": None,
+            "model_type": "qwen2_vl",
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1e6,
+            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+            "use_sliding_window": False,
+            "sliding_window": 32768,
+            "tie_word_embeddings": False,
+        },
+        alter=old_names,
+        warns=LEFT_OUT,
+    ),
     "qwen2-vl-old-names": Recipe(
         "Qwen2VLForConditionalGeneration",
         {"text_config": decoder(rope_parameters=MROPE), "vision_config": VISION2},
