@@ -234,11 +234,17 @@ def trimmed(content: Content) -> Content:
     return content
 
 
+def together(content: Content) -> Content:
+    """All changes that leave the vocabulary proper alone."""
+    return shuffled(renamed(with_50_more(content)))
+
+
 VARIANTS: dict[str, Callable[[Content], Content]] = {
     "as it is": as_it_is,
     "50 more": with_50_more,
     "renamed": renamed,
     "shuffled": shuffled,
+    "50 more, renamed, shuffled": together,
     "trimmed": trimmed,
 }
 
