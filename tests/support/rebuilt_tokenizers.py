@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
-
 from ggufkit.checkpoints.vocabulary.pretokenizers import TABLE
+from ggufkit.gguf_file.reader import read_header
 from ggufkit.llamacpp.find import find_source
 
 Content = dict[str, Any]
@@ -47,12 +46,9 @@ def vocabulary_path(name: str) -> Path:
 
 
 def fields_of(name: str) -> Content:
-    reader = gguf.GGUFReader(vocabulary_path(name))
-    return {
-        key.removeprefix("tokenizer.ggml."): field.contents()
-        for key, field in reader.fields.items()
-        if key.startswith("tokenizer.ggml.")
-    }
+    metadata = read_header(vocabulary_path(name)).metadata
+    prefix = "tokenizer.ggml."
+    return {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
 
 
 def recorded(name: str) -> list[tuple[str, list[int]]]:
