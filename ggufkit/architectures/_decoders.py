@@ -26,6 +26,13 @@ ROPE_UNLESS_USUAL: MetadataTable = {
 }
 ROTARY: MetadataTable = {"rope.dimension_count": rotary_dimensions}
 VOCABULARY_SIZE: MetadataTable = {"vocab_size": "vocab"}
+CHATGLM_SIZES: MetadataTable = {
+    **OUTLINE,
+    "attention.head_count_kv": "kv_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "rope.freq_base": lambda c: rope(c)["rope_theta"],
+    **ROTARY,
+}
 LLAMA_SIZES: MetadataTable = {**VOCABULARY_SIZE, "rope.dimension_count": "head"}
 
 # q and k as ggml's NORM rope wants them.

@@ -248,3 +248,21 @@ def longrope_factors(config: Config) -> Mapping[str, Array]:
             raise CheckpointError(f"config.json: {length}_factor of the rope settings is not a list of {pairs} numbers")
         tensors[f"rope_factors_{length}.weight"] = np.array(factors, np.float32)
     return tensors
+
+
+def longrope_attention(config: Config) -> float | None:
+    """Scale rotated q and k, as LongRoPE does: sqrt(1 + ln(s) / ln(L)), s the stretch, L the context stretched."""
+    values, usual = rope(config), ROPE["rope.scaling.attn_factor"]
+    if values["rope_type"] != "longrope":
+        return usual(config) if callable(usual) else None
+    original = values.get("original_max_position_embeddings") or config["max_position_embeddings"]
+    stretch = config["max_position_embeddings"] / original
+    given = values.get("attention_factor")
+    return given or (math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else None)
+
+
+def stretched_context(config: Config) -> int | None:
+    """Give the context before stretching, where it is another: from there on the long factors count."""
+    values = rope(config)
+    original = values.get("original_max_position_embeddings")
+    return original if values["rope_type"] == "yarn" or original != config["max_position_embeddings"] else None
