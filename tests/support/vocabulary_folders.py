@@ -51,8 +51,6 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-
-
 def write_byte_level(
     folder: Path,
     pre_tokenizer: Mapping[str, Any],
