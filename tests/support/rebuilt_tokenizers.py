@@ -189,7 +189,7 @@ def renamed(content: Content) -> Content:
         entry["content"] = f"<|renamed_{number}|>"
         if isinstance(vocab, dict) and text in vocab:
             vocab[entry["content"]] = vocab.pop(text)
-        elif isinstance(vocab, list):
+        elif isinstance(vocab, list) and entry["id"] < len(vocab):
             vocab[entry["id"]][0] = entry["content"]
     return content
 
