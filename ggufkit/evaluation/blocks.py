@@ -21,7 +21,6 @@ Array = NDArray[Any]
 # ggml chooses codes by a scale that it then rounds to 16 or 6 bits, so a weight half-way between may go either way.
 _TOLERATED = 0.1
 # With an importance matrix, the oldest types fit the scale to the codes afterwards: only their order can be relied on.
-_REFITTED = 0.6
 _REFITTED = {TensorType.Q4_0, TensorType.Q4_1, TensorType.Q5_0, TensorType.Q5_1, TensorType.Q8_0}
 # The weights before quantization were floats of 32, or were stored with 16 bits on the way.
 ROUTES = ("F32", "F16", "BF16")

@@ -45,6 +45,8 @@ def check_metadata(plan: ConversionPlan, parts: Sequence[GgufHeader]) -> Check:
         if described:
             if key.startswith("general.") and key not in {"general.file_type", "general.quantization_version"}:
                 remarks.append(difference(key, in_file, wanted))
+        elif wanted is None and key == f"{architecture}.vocab_size" and in_file == vocabulary_rows(parts[0]):
+            remarks.append(f"{key} repeats the number of tokens")
         elif in_file is None and _is_assumed(str(architecture), key, wanted, found):
             remarks.append(f"{key} is left to llama.cpp, which assumes {_short(wanted)}, as it should be")
         else:
@@ -60,6 +62,12 @@ def check_metadata(plan: ConversionPlan, parts: Sequence[GgufHeader]) -> Check:
     if remarks:
         return Check(NAME, Grade.CLOSE, f"{summary}, {len(remarks)} others differ", tuple(shown), figures)
     return Check(NAME, Grade.EXACT, summary, (), figures)
+
+
+def vocabulary_rows(header: GgufHeader) -> int | None:
+    """Count the tokens that the embedding has rows for; None where the file does not tell."""
+    embedding = next((tensor for tensor in header.tensors if tensor.name == "token_embd.weight"), None)
+    return embedding.shape[1] if embedding and len(embedding.shape) == 2 else None
 
 
 def planned_metadata(plan: ConversionPlan) -> Mapping[str, Value]:
