@@ -31,6 +31,8 @@ from ggufkit.conversion.vocabulary import TokenizerOptions, vocabulary_metadata
 from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import FileLayout, TensorLayout, lay_out
 
+_MOST = 100_000
+
 
 class OutputType(StrEnum):
     """The type of a converted model's matrices; vectors, norms and routers always stay F32."""
@@ -104,6 +106,7 @@ def make_plan(
     check_values(checkpoint.config.given)
     config = complete(checkpoint.config, spec)
     try:
+        _check_counts(config)
         rope_remarks = check_rope(config, spec.ropes)
         prediction = find_prediction(spec, config, checkpoint.tensors, wanted=mtp)
         shapes = {name: tensor.shape for name, tensor in prediction.tensors.items()}
@@ -116,6 +119,11 @@ def make_plan(
         model = model_metadata(spec, config)
     except KeyError as error:
         raise CheckpointError(f"{checkpoint.folder / 'config.json'} has no {error.args[0]!r}") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as error:
+        # specs compute with what strangers wrote: a size may be a text, a list too short
+        raise CheckpointError(
+            f"{checkpoint.folder / 'config.json'} holds a value of the wrong kind: {error}"
+        ) from error
     if output_type is OutputType.AUTO:
         output_type = own_type(checkpoint)
     targets = [
@@ -148,6 +156,14 @@ def make_plan(
     steps = tuple(Step(draft.sources, draft.op, tuple(places[name] for name, _ in draft.targets)) for draft in drafts)
     warnings = (*remarks, *dropped, *_unread(config))
     return ConversionPlan(checkpoint, spec, config, output_type, layout, steps, extra, warnings)
+
+
+def _check_counts(config: Config) -> None:
+    """Refuse counts that no model has: plans have an entry for each block and each expert."""
+    for name in ("layers", "experts"):
+        count = config.get(name)
+        if count is not None and (not isinstance(count, int) or count > _MOST):
+            raise CheckpointError(f"config.json: {count!r} {name}, expected at most {_MOST}")
 
 
 def complete(config: Config, spec: ArchSpec, *, predicted: int = 0, inputs_first: bool = False) -> Config:
