@@ -148,7 +148,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_an_unknown_architecture_is_named_even_where_llama_cpp_is_not_set_up(tmp_path: Path) -> None:
-    handmade_checkpoint.write(tmp_path / "model", architectures=["GPT2LMHeadModel"])
+    handmade_checkpoint.write(tmp_path / "model", architectures=["MellumForCausalLM"])
     program = "from ggufkit.llamacpp import find; find._homes = list; from ggufkit.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "convert", "model"],
@@ -158,7 +158,7 @@ def test_an_unknown_architecture_is_named_even_where_llama_cpp_is_not_set_up(tmp
         env={key: value for key, value in os.environ.items() if key != "GGUFKIT_LLAMA_CPP"},
     )
     assert done.returncode == 3
-    assert "'GPT2LMHeadModel'" in done.stderr
+    assert "'MellumForCausalLM'" in done.stderr
     assert "hint: ggufkit setup" in done.stderr
 
 

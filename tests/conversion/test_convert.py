@@ -119,7 +119,7 @@ def test_code_in_a_model_folder_is_never_run(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     source = handmade_checkpoint.write(
         tmp_path / "model",
-        architectures=["GPT2LMHeadModel"],
+        architectures=["MellumForCausalLM"],
         auto_map={"AutoConfig": "evil.Config", "AutoTokenizer": "evil.Tokenizer"},
     )
     (source / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
