@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from ggufkit.checkpoints import Checkpoint
 from ggufkit.errors import CheckpointError, GgufkitError, MissingDependencyError
-from ggufkit.evaluation import adapters, engine_child, texts
+from ggufkit.evaluation import adapters, engine_child
 from ggufkit.evaluation.distances import Distance, distance
 from ggufkit.evaluation.engine_child import Output
 from ggufkit.evaluation.error_bounds import BOUNDS
-from ggufkit.evaluation.original_tokenizer import open_tokenizer
+from ggufkit.evaluation.prompts import make_prompts
 from ggufkit.evaluation.reference import memory_needed, reference_logits
 from ggufkit.evaluation.results import Check, Grade
 from ggufkit.gguf_file.reader import GgufHeader
@@ -25,7 +23,8 @@ from ggufkit.progress import Progress
 
 NAME = "logits"
 DEFAULT_TOKENS = 160
-_LENGTHS = (0.1, 0.3, 0.6, 1.0)  # of the prompts, as shares of the longest
+# Architectures that llama.cpp runs as encoders without a key that says so (src/models: causal_attn = false, no head).
+_ENCODERS = {"t5encoder", "gemma-embedding"}
 
 # NMSE that arithmetic alone may cause, by the coarsest type of a matrix, and how many times the NMSE of transformers'
 # own bfloat16, in which chaos shows (routers that choose other experts, say): ggml multiplies 16-bit and 8-bit matrices
@@ -121,40 +120,8 @@ def output_of(header: GgufHeader) -> Output:
     architecture = header.metadata.get("general.architecture")
     if architecture == "t5":
         return Output.DECODED
-    is_encoder = architecture == "t5encoder" or header.metadata.get(f"{architecture}.attention.causal") is False
+    is_encoder = architecture in _ENCODERS or header.metadata.get(f"{architecture}.attention.causal") is False
     return Output.HIDDEN if is_encoder else Output.LOGITS
-
-
-def make_prompts(checkpoint: Checkpoint, header: GgufHeader, tokens: int) -> list[list[int]]:
-    """Make token ids of texts, of several lengths up to `tokens`; random ones where no library cuts the texts."""
-    architecture = header.metadata.get("general.architecture")
-    context = header.metadata.get(f"{architecture}.context_length")
-    longest = max(2, min(tokens, context if isinstance(context, int) else tokens))
-    lengths = [max(2, int(longest * share)) for share in _LENGTHS]
-    bos = header.metadata.get("tokenizer.ggml.bos_token_id")
-    front = [bos] if header.metadata.get("tokenizer.ggml.add_bos_token") is True and isinstance(bos, int) else []
-    try:
-        tokenizer = open_tokenizer(checkpoint.folder)
-        cut = [tokenizer.encode(text) for text in texts.PROMPTS]
-    except (MissingDependencyError, CheckpointError):
-        cut = []
-    rows = vocabulary_rows(header)
-    if not all(cut) or not cut or any(token >= rows for ids in cut for token in ids):
-        random = np.random.default_rng(0)
-        return [[*front, *random.integers(0, rows, length - len(front)).tolist()] for length in lengths]
-    return [
-        ([*front, *ids] * -(-length // (len(ids) + len(front))))[:length]
-        for ids, length in zip(cut, lengths, strict=True)
-    ]
-
-
-def vocabulary_rows(header: GgufHeader) -> int:
-    """Count the tokens that the embedding has rows for; 1 where the file does not tell."""
-    embedding = next((tensor for tensor in header.tensors if tensor.name == "token_embd.weight"), None)
-    if embedding and len(embedding.shape) == 2:
-        return embedding.shape[1]
-    tokens = header.metadata.entries.get("tokenizer.ggml.tokens")
-    return tokens.count if tokens else 1
 
 
 def coarsest_type(parts: Sequence[GgufHeader]) -> TensorType:

@@ -4,7 +4,7 @@ Never with `trust_remote_code`: nothing found in the folder is run.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from ggufkit.errors import CheckpointError, MissingDependencyError
 @dataclass(frozen=True, slots=True)
 class OriginalTokenizer:
     """`encode` gives a text's ids, without anything put in front or behind; `judge` is the library that does it.
+
+    It raises CheckpointError where the library cannot cut a text.
 
     `parses_special`: the spelling of a control token in a text becomes that token.
     """
@@ -33,14 +35,28 @@ def open_tokenizer(folder: Path) -> OriginalTokenizer:
     """
     try:
         if (folder / "tokenizer.json").is_file():
-            return _by_tokenizers(folder / "tokenizer.json")
-        if (folder / "tokenizer.model").is_file():
-            return _by_sentencepiece(folder / "tokenizer.model")
-        return _by_transformers(folder)
+            opened = _by_tokenizers(folder / "tokenizer.json")
+        elif (folder / "tokenizer.model").is_file():
+            opened = _by_sentencepiece(folder / "tokenizer.model")
+        else:
+            opened = _by_transformers(folder)
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is not installed", hint="pip install 'ggufkit[hf]'") from None
     except Exception as error:  # each library raises its own kinds, some of them plain Exception
         raise CheckpointError(f"{folder}: its own library does not take the tokenizer: {error}") from error
+    return replace(opened, encode=_saying_why(opened.encode, folder))
+
+
+def _saying_why(encode: Callable[[str], list[int]], folder: Path) -> Callable[[str], list[int]]:
+    """Have a library's own exceptions become ours: some vocabularies cannot cut every text."""
+
+    def cut(text: str) -> list[int]:
+        try:
+            return encode(text)
+        except Exception as error:  # each library raises its own kinds, some of them plain Exception
+            raise CheckpointError(f"{folder}: its own library cannot cut {text[:20]!r}: {error}") from error
+
+    return cut
 
 
 def _by_tokenizers(path: Path) -> OriginalTokenizer:

@@ -6,7 +6,7 @@ else one layer at a time, while it runs. Never with `trust_remote_code`.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,17 +108,32 @@ def _loaded(classes: Sequence[Any], checkpoint: Checkpoint, dtype: Any) -> Any:
     problem: BaseException | None = None
     for loader in filter(None, classes):
         try:
-            return loader.from_pretrained(
+            model, told = loader.from_pretrained(
                 str(checkpoint.folder),
                 dtype=dtype,
                 attn_implementation="eager",
                 trust_remote_code=False,
                 local_files_only=True,
-            ).eval()
+                output_loading_info=True,
+            )
+            _refuse_random_weights(told)
+            return model.eval()
         except Exception as error:  # noqa: BLE001 - transformers raises whatever went wrong inside it
             problem = problem or error
     reason = (str(problem) or type(problem).__name__).strip().splitlines()[0]
     raise CheckpointError(f"transformers cannot load {name} from {checkpoint.folder}: {reason[:200]}")
+
+
+def _refuse_random_weights(told: Mapping[str, Iterable[str]]) -> None:
+    """Raise CheckpointError if transformers found no tensor for some of its weights: it makes those up at random."""
+    # A pooler is made whether or not the checkpoint has one, and comes after all that is compared.
+    missing = sorted(name for name in told.get("missing_keys", ()) if not name.split(".")[0].endswith("pooler"))
+    if missing:
+        made_up = f"would make up {len(missing)} weights of its own ({missing[0]}, …)"
+        left = sorted(told.get("unexpected_keys", ()))
+        if not left:
+            raise CheckpointError(f"the checkpoint lacks what transformers looks for, which {made_up}")
+        raise CheckpointError(f"transformers does not load {len(left)} tensors of it ({left[0]}, …), and {made_up}")
 
 
 @contextlib.contextmanager
