@@ -12,6 +12,7 @@ import tokenless
 from recipes import RECIPES, checkpoint, golden
 
 from ggufkit.architectures import CATALOGUE, spec_for
+from ggufkit.checkpoints import Config
 from ggufkit.conversion.execute import execute
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.llamacpp.find import find
@@ -32,8 +33,8 @@ def one_recipe_of_each() -> dict[str, str]:
     """Name each native architecture's first recipe, by the architecture's name in GGUF."""
     found: dict[str, str] = {}
     for name in RECIPES:
-        config = golden(name)["config"]
-        found.setdefault(spec_for(config["architectures"][0], config.get("model_type")).name, name)
+        config = Config(golden(name)["config"])
+        found.setdefault(spec_for(config.architecture, config.model_type).name, name)
     return found
 
 

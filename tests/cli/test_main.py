@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import ggufkit
 
 
@@ -41,6 +43,7 @@ def test_an_unknown_option_is_a_usage_error() -> None:
     assert "--nonsense" in done.stderr
 
 
-def test_completion_knows_the_commands() -> None:
+def test_completion_knows_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # the tests may run without a shell above
     script = run("--show-completion", "bash")
     assert script.returncode == 0
