@@ -130,6 +130,11 @@ def quantize_checkpoint(
     Raises:
         As `ggufkit.conversion.convert` and `ggufkit.quantization.quantize_all`.
     """
+    if intermediate is not None and engine is Engine.DIRECT:
+        raise UsageError(
+            f"the direct engine has no file in between, and {intermediate} is wanted",
+            hint="leave out --engine direct, or --keep-f16 (and convert for it)",
+        )
     content = sorted(path for path in checkpoint.iterdir() if path.is_file() and not path.name.startswith("."))
     outputs = [output for _, output in jobs]
     for output in [*outputs, *([intermediate] if intermediate else [])]:

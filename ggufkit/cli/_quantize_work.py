@@ -22,7 +22,7 @@ class How:
     """What decides how the work is done, apart from the types and what llama-quantize knows."""
 
     engine: "Engine"
-    between: "OutputType"
+    between: "OutputType | None"
     keep_converted: bool
     strict: bool
     again: bool
@@ -39,11 +39,25 @@ def engine_named(name: str) -> "Engine":
         raise UsageError(f"unknown engine {name!r}", hint=f"one of {', '.join(Engine)}") from None
 
 
-def type_between(name: str) -> "OutputType":
-    """Read the type that a checkpoint is converted to on the way. Raises UsageError."""
-    from ggufkit.conversion import OutputType
+def type_between(source: Path, name: str | None, *, keep_converted: bool) -> "OutputType | None":
+    """Read the type that a checkpoint is converted to on the way; None for a GGUF file, which is converted already.
+
+    Raises:
+        UsageError: it is no such type, or an option about the conversion is given where there is none.
+    """
     from ggufkit.errors import UsageError
 
+    if not source.is_dir():
+        flags = [flag for flag, given in (("--outtype", name), ("--keep-f16", keep_converted)) if given]
+        if flags:
+            raise UsageError(
+                f"{' and '.join(flags)} is for checkpoint folders, and {source} is a file, which is not converted",
+                hint="leave it out",
+            )
+        return None
+    from ggufkit.conversion import OutputType
+
+    name = name or "f16"
     if name.lower() not in {"f16", "bf16", "f32"}:
         raise UsageError(
             f"--outtype {name!r} is none of f16, bf16 and f32", hint="Q8_0 and others are types, not outtypes"
@@ -61,9 +75,10 @@ def plans_of(
 
     kinds = [kind for kind, _ in jobs]
     if source.is_dir():
+        from ggufkit.conversion import OutputType
         from ggufkit.one_pass import open_skeleton
 
-        with open_skeleton(source, how.between) as skeleton:
+        with open_skeleton(source, how.between or OutputType.F16) as skeleton:
             check_loads(skeleton.path, called=source)
             plans = [skeleton.plan(kind, options) for kind in kinds]
     else:
@@ -99,9 +114,7 @@ def _do(
     how: How,
     progress: "Progress",
 ) -> tuple["QuantizationResult", ...]:
-    from ggufkit.quantization.names import output_path
     from ggufkit.quantization.quantize import quantize_all
-    from ggufkit.quantization.types import quantization_type
 
     resume = len(jobs) > 1
     if not source.is_dir():
@@ -115,15 +128,19 @@ def _do(
             again=how.again,
             progress=progress,
         )
+    from ggufkit.conversion import OutputType
     from ggufkit.one_pass import quantize_checkpoint
+    from ggufkit.quantization.names import output_path
+    from ggufkit.quantization.types import quantization_type
 
-    converted = output_path(source, quantization_type(how.between.name)).name
+    between = how.between or OutputType.F16
+    converted = output_path(source, quantization_type(between.name)).name
     return quantize_checkpoint(
         source,
         jobs,
         options,
         engine=how.engine,
-        outtype=how.between,
+        outtype=between,
         intermediate=jobs[0][1].with_name(converted) if how.keep_converted else None,
         strict=how.strict,
         resume=resume,

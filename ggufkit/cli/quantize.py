@@ -163,13 +163,13 @@ def command(
         ),
     ] = "auto",
     outtype: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="f16|bf16|f32",
             rich_help_panel=_ENGINE,
-            help="The type of a checkpoint's weights between conversion and quantization.",
+            help="The type of a checkpoint's weights between conversion and quantization. [f16]",
         ),
-    ] = "f16",
+    ] = None,
     keep_f16: Annotated[
         bool,
         typer.Option("--keep-f16", rich_help_panel=_ENGINE, help="Write the converted checkpoint too, as a GGUF file."),
@@ -225,6 +225,7 @@ def command(
             _output.note(f"quantizing {source}, the only unquantized model in this folder")
     if not source.exists():
         raise InputError(f"no such file or folder: {source}", hint=_quantize_arguments.EXAMPLE)
+    between = _quantize_work.type_between(source, outtype, keep_converted=keep_f16)
     jobs = _quantize_arguments.output_paths(source, kinds, output)
     silent = quiet or as_json
     if imatrix == _auto_imatrix.AUTO:
@@ -234,9 +235,7 @@ def command(
             )
         options = dataclasses.replace(options, imatrix=matrix)
         check_options(options)
-    how = _quantize_work.How(
-        _quantize_work.engine_named(engine), _quantize_work.type_between(outtype), keep_f16, strict, again
-    )
+    how = _quantize_work.How(_quantize_work.engine_named(engine), between, keep_f16, strict, again)
     if dry_run:
         plans = _quantize_work.plans_of(source, jobs, options, how)
         _quantize_report.show_plans(source, jobs, plans, as_json=as_json, quiet=quiet)

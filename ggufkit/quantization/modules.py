@@ -8,8 +8,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from ggufkit.architectures import CATALOGUE, Rule
-
 ANY = "*"  # stands for the number of an expert, all of which are in one tensor
 _BLOCK = re.compile(r"(?<=blk\.)\d+(?=\.)")
 _ENDINGS = (".weight", ".bias")
@@ -35,6 +33,8 @@ def known_modules(names: Iterable[str], architecture: str) -> Mapping[str, tuple
 
 def _from_catalogue(architecture: str) -> Mapping[str, list[str]]:
     """Turn our tables round: from `blk.{b}.ffn_down` to the Hugging Face names that become it."""
+    from ggufkit.architectures import CATALOGUE, Rule
+
     table: dict[str, list[str]] = defaultdict(list)
     for spec in CATALOGUE:
         if spec.name != architecture:

@@ -385,3 +385,38 @@ def _wait_for(path: Path) -> Path:
             return path
         time.sleep(0.05)
     raise AssertionError(f"{path} never came")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("option", [["--keep-f16"], ["--outtype", "bf16"]])
+def test_options_about_the_conversion_are_refused_where_nothing_is_converted(
+    here: Path, ggufkit: Callable[..., Ran], option: list[str]
+) -> None:
+    ran = ggufkit("Q8_0", "model-F16.gguf", *option)
+    assert ran.code == 2
+    assert option[0] in ran.err
+    assert "checkpoint" in ran.err
+    assert [path.name for path in here.iterdir()] == ["model-F16.gguf"]
+
+
+@pytest.mark.engine
+def test_the_direct_engine_does_not_take_two_steps_in_silence(here: Path, ggufkit: Callable[..., Ran]) -> None:
+    from ggufkit import demo_model
+
+    folder = Path(next(iter(demo_model.__path__)))
+    ran = ggufkit("Q8_0", folder, "--engine", "direct", "--keep-f16")
+    assert ran.code == 2
+    assert "--keep-f16" in ran.err
+    assert [path.name for path in here.iterdir()] == ["model-F16.gguf"]
+
+
+@pytest.mark.engine
+def test_a_gguf_file_is_quantized_without_what_only_checkpoints_need(here: Path) -> None:
+    imports = (
+        "import sys; from ggufkit.cli import main\ntry: main()\nfinally: print(sorted(sys.modules), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", imports, "quantize", "Q8_0", "model-F16.gguf", "--dry-run"]
+    loaded = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stderr
+    assert "'ggufkit.quantization.plan'" in loaded
+    assert "'ggufkit.conversion'" not in loaded
+    assert "'ggufkit.architectures'" not in loaded
