@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ggufkit.checkpoints import Checkpoint
-from ggufkit.errors import CheckpointError, GgufkitError, MissingDependencyError
+from ggufkit.errors import CheckpointError, GgufkitError, MissingDependencyError, VerificationError
 from ggufkit.evaluation import adapters, engine_child
 from ggufkit.evaluation.distances import Distance, distance
 from ggufkit.evaluation.engine_child import Output
@@ -85,6 +85,8 @@ def check_logits(
         )
     except (MissingDependencyError, CheckpointError) as error:
         return Check(NAME, Grade.SKIPPED, f"{error}")
+    except VerificationError as error:
+        return Check(NAME, Grade.FAILED, f"{error}")
     ours = distance(wanted["float32"], found)
     yardstick = distance(wanted["float32"], wanted["bfloat16"])
     in_bfloat16 = distance(wanted["bfloat16"], found)

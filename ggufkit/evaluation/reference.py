@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.checkpoints import Checkpoint
-from ggufkit.errors import CheckpointError, MissingDependencyError
+from ggufkit.errors import CheckpointError, MissingDependencyError, VerificationError
 from ggufkit.llamacpp.cpu import available_memory
 
 PRECISIONS = ("float32", "bfloat16")
@@ -45,6 +45,7 @@ def reference_logits(
     Raises:
         MissingDependencyError: torch or transformers is not installed.
         CheckpointError: transformers does not know or take this checkpoint, or memory does not suffice.
+        VerificationError: the prompts hold tokens that the checkpoint does not have.
     """
     try:
         import torch
@@ -66,10 +67,15 @@ def reference_logits(
         tokens = {"input_ids": torch.tensor([list(prompt)])}
         if start is not None:
             tokens["decoder_input_ids"] = torch.tensor([[start, *prompt[:-1]]])
-        output = model(**tokens) if hidden else model(**tokens, use_cache=False)
+        try:
+            output = model(**tokens) if hidden else model(**tokens, use_cache=False)
+        except Exception as error:  # transformers and torch raise whatever went wrong inside them
+            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+            raise CheckpointError(f"transformers cannot run {checkpoint.folder}: {reason[:200]}") from error
         result: NDArray[np.float32] = (output.last_hidden_state if hidden else output.logits)[0].float().numpy()
         return result
 
+    _check_rows(model, prompts)
     if adjust:
         adjust(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -122,6 +128,14 @@ def _loaded(classes: Sequence[Any], checkpoint: Checkpoint, dtype: Any) -> Any:
             problem = problem or error
     reason = (str(problem) or type(problem).__name__).strip().splitlines()[0]
     raise CheckpointError(f"transformers cannot load {name} from {checkpoint.folder}: {reason[:200]}")
+
+
+def _check_rows(model: Any, prompts: Sequence[Sequence[int]]) -> None:
+    """Raise VerificationError if prompts hold tokens, which the file has, that the checkpoint has no embedding of."""
+    embedding = getattr(model.get_input_embeddings(), "weight", None)
+    largest = max((token for prompt in prompts for token in prompt), default=0)
+    if embedding is not None and largest >= len(embedding):
+        raise VerificationError(f"the file has a token {largest}, the checkpoint embeds only {len(embedding)}")
 
 
 def _refuse_random_weights(told: Mapping[str, Iterable[str]]) -> None:

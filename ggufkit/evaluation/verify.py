@@ -57,9 +57,12 @@ def verify(
     with open_checkpoint(checkpoint) as opened:
         predicts = any(".nextn." in tensor.name for part in parts for tensor in part.tensors)
         plan, reason = _plan(opened, mtp=predicts, tokenizer=tokenizer, edits=edits)
+        mismatch = None if plan else _other_architecture(opened, architecture)
         where = tokenizer.folder if tokenizer and tokenizer.folder else checkpoint
 
         def planned(name: str, check: Callable[[ConversionPlan], Check]) -> Check:
+            if mismatch:
+                return Check(name, Grade.FAILED, mismatch, (reason,))
             return check(plan) if plan else Check(name, Grade.SKIPPED, reason)
 
         doings: dict[str, Callable[[], Check]] = {
@@ -84,6 +87,17 @@ def verify(
             progress(f"Checking {name.replace('-', ' ')}", 0, 0, "steps")
             checks.append(do())
     return Verification(model, checkpoint, architecture, tuple(checks), time.monotonic() - started)
+
+
+def _other_architecture(checkpoint: Checkpoint, architecture: str) -> str | None:
+    """Say that a checkpoint, of which there is no plan, is of another architecture than the file, if it is known."""
+    try:
+        spec = spec_for(checkpoint.config.architecture, checkpoint.config.model_type)
+    except CheckpointError:
+        return None
+    if spec.name == architecture:
+        return None
+    return f"the file is of the architecture {architecture!r}, the checkpoint of {spec.name!r}"
 
 
 def _plan(

@@ -1,10 +1,13 @@
 """What `verify` must notice: each damage is made in a copy, and every check that can see it must fail by itself."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import recipes
 from damaged_gguf import with_byte, with_metadata, with_tensor
 
 from ggufkit.evaluation import CHECKS, Grade, verify
@@ -125,3 +128,23 @@ def test_tensors_missing_added_and_misshapen(converted: Converted, tmp_path: Pat
         "blk.0.surprise.weight is not a tensor of this model",
         "output_norm.weight has shape (2, 128), expected (256,)",
     }
+
+
+def test_the_checkpoint_of_another_architecture(converted: Converted, tmp_path: Path) -> None:
+    model, checkpoint = converted("demo")
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(
+        json.dumps({**config, "model_type": "gemma", "architectures": ["GemmaForCausalLM"]})
+    )
+    result = verify(model, other, skip=("logits", "tokens", "chat-template"))
+    assert {check.grade for check in result.checks if check.summary != "as asked"} == {Grade.FAILED}
+    assert "'gemma'" in result.checks[0].summary
+
+
+def test_a_checkpoint_with_fewer_tokens(converted: Converted, tmp_path: Path) -> None:
+    model, _ = converted("demo")
+    other = recipes.checkpoint("qwen2", tmp_path / "other")
+    result = verify(model, other, skip=("tokens", "chat-template"), prompt_tokens=20)
+    assert {check.name for check in result.checks if check.grade is Grade.FAILED} == {"metadata", "tensors", "logits"}
+    assert "the checkpoint embeds only 384" in result.checks[-1].summary
