@@ -13,6 +13,7 @@ from ggufkit.errors import InputError
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.gguf_file.windowed_file import opened
 from ggufkit.quantization.imatrix import coverage
+from ggufkit.quantization.legacy_imatrix import read_legacy
 
 Array = NDArray[Any]
 
@@ -107,15 +108,10 @@ def _floats(header: GgufHeader, tensor: TensorInfo) -> Array:
 
 
 def _from_legacy(path: Path) -> Mapping[str, Entry]:
-    entries = {}
-    with opened(path) as file:
-        for _ in range(file.integer("i", "the number of entries")):
-            name = file.take(file.integer("i", "the length of a name"), "a name").decode("utf-8", "replace")
-            calls = file.integer("i", "the number of calls")
-            count = file.integer("i", "the number of values")
-            sums = np.frombuffer(file.take(4 * count, f"the values of {name!r}"), "<f4")
-            entries[name] = Entry(sums.reshape(1, -1), np.array([max(0, calls)], np.int64))
-    return entries
+    raw, _, _ = read_legacy(path)
+    return {
+        name: Entry(sums.reshape(1, -1), np.array([max(0, calls)], np.int64)) for name, (calls, sums) in raw.items()
+    }
 
 
 def measurable(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ggufkit.errors import InputError
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.gguf_file.tensor_types import TensorType
-from ggufkit.gguf_file.windowed_file import WindowedFile, opened
+from ggufkit.gguf_file.windowed_file import opened
 from ggufkit.quantization.imatrix import coverage
+from ggufkit.quantization.legacy_imatrix import read_legacy
 
 Values = NDArray[np.float32]
 
@@ -94,24 +95,6 @@ def _floats(header: GgufHeader, tensor: TensorInfo) -> Values:
 
 
 def _from_legacy(path: Path) -> ImportanceMatrix:
-    values: dict[str, Any] = {}
-    with opened(path) as file:
-        for _ in range(file.integer("i", "the number of entries")):
-            name = file.take(file.integer("i", "the length of a name"), "a name").decode("utf-8", "replace")
-            calls = file.integer("i", "the number of calls")
-            count = file.integer("i", "the number of values")
-            sums = np.frombuffer(file.take(4 * count, f"the values of {name!r}"), "<f4")
-            values[name] = sums / np.float32(calls) if calls > 0 else sums
-        chunks, datasets = _legacy_origin(file)
+    raw, chunks, datasets = read_legacy(path)
+    values = {name: sums / np.float32(calls) if calls > 0 else sums for name, (calls, sums) in raw.items()}
     return ImportanceMatrix(path, values, datasets, chunks)
-
-
-def _legacy_origin(file: WindowedFile) -> tuple[int, tuple[str, ...]]:
-    """Read the number of chunks and the name of the text, which the oldest files lack."""
-    if file.size - file.position < 8:
-        return 0, ()
-    chunks = file.integer("i", "the number of chunks")
-    length = file.integer("i", "the length of the text's name")
-    if not 0 < length <= file.size - file.position:
-        return chunks, ()
-    return chunks, (file.take(length, "the text's name").decode("utf-8", "replace").split("\0")[0],)
