@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from ggufkit.errors import OutputError, UsageError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
 _PARTIAL_KINDS = ("ggufkit-partial", "ggufkit-journal")
+_LOCK = "ggufkit-lock"
+_PATIENCE = 0.5  # seconds
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.ggufkit-part")
 
 
@@ -180,19 +183,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
     """Hold the one right to write `target`; the lock file goes away with the last holder."""
-    lock = target.parent / f".{target.name}.ggufkit-lock"
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = target.parent / f".{target.name}.{_LOCK}"
+    descriptor = _take_lock(lock, target)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise OutputError(
-                f"{target} is being written by process {holder}", hint="wait for it, or name another output with -o"
-            ) from None
-        if not lock.exists() or not os.path.samestat(os.fstat(descriptor), lock.stat()):
-            # The former holder removed the file between our open and our lock: what we hold is no longer the lock.
-            raise OutputError(f"{target} was being written by another process", hint="try again")
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         try:
@@ -200,6 +193,30 @@ def _locked(target: Path) -> Iterator[None]:
         finally:
             lock.unlink(missing_ok=True)
     finally:
+        os.close(descriptor)
+
+
+def _take_lock(lock: Path, target: Path) -> int:
+    """Open and lock the file; wait a moment for those who only look whether a lock is a dead run's."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The former holder may have removed the file between our open and our lock: then it is no lock any more.
+            if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+                os.close(descriptor)
+                raise OutputError(
+                    f"{target} is being written by process {holder}",
+                    hint="wait for it, or name another output with -o",
+                ) from None
+            time.sleep(_PATIENCE / 20)
+        except FileNotFoundError:  # removed between our two looks at it
+            pass
         os.close(descriptor)
 
 
@@ -213,11 +230,33 @@ def _remove_leftovers(target: Path, *, partial: bool = True) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs left in a folder: temporary files and locks that nobody holds any more."""
+    """Remove what killed runs left in a folder: temporary files, and the locks and journals of files that are whole.
+
+    What the next run may go on with stays: a partial file and its journal.
+    """
     for file in folder.glob(".*.ggufkit-part"):
         if (found := _TEMPORARY.fullmatch(file.name)) and not is_alive(int(found["pid"])):
             with contextlib.suppress(OutputError, OSError), _locked(folder / found["name"]):
                 file.unlink(missing_ok=True)
+    partial, journal = _PARTIAL_KINDS
+    for file in folder.glob(f".*.{journal}"):
+        name = file.name.removeprefix(".").removesuffix(f".{journal}")
+        with contextlib.suppress(OutputError, OSError), _locked(folder / name):
+            if not file.with_name(f".{name}.{partial}").exists():
+                file.unlink(missing_ok=True)
+    for lock in folder.glob(f".*.{_LOCK}"):
+        if not _is_held(lock):
+            name = lock.name.removeprefix(".").removesuffix(f".{_LOCK}")
+            with contextlib.suppress(OutputError, OSError), _locked(folder / name):
+                pass  # whoever gets a lock removes it
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether the process that is written into a lock lives, so that it need not be waited for."""
+    try:
+        return is_alive(int(lock.read_text()))
+    except (OSError, ValueError):
+        return False
 
 
 def is_alive(process: int) -> bool:
