@@ -7,23 +7,40 @@ from pathlib import Path
 
 from ggufkit.checkpoints import safetensors, torch_bin
 from ggufkit.checkpoints.config import Config, check_values, read_config, read_json_object
+from ggufkit.checkpoints.source_quantization import DequantizedTensor, SourceQuantization, undo_quantization
 from ggufkit.checkpoints.tensors import StoredTensor
 
-__all__ = ["Checkpoint", "Config", "StoredTensor", "check_values", "open_checkpoint", "read_config", "read_json_object"]
+__all__ = [
+    "Checkpoint",
+    "Config",
+    "DequantizedTensor",
+    "SourceQuantization",
+    "StoredTensor",
+    "check_values",
+    "open_checkpoint",
+    "read_config",
+    "read_json_object",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model folder: its config, and its tensors by name. The data of the tensors is read when asked for."""
+    """A model folder: its config, and its tensors by name. The data of the tensors is read when asked for.
+
+    Where others quantized the weights, `tensors` are plain ones, made while read; `stored` are those in the files, and
+    `quantization` says what was found.
+    """
 
     folder: Path
     config: Config
     tensors: Mapping[str, StoredTensor]
+    stored: Mapping[str, StoredTensor]
+    quantization: SourceQuantization | None = None
 
     @property
     def size(self) -> int:
-        """The bytes of all tensors together."""
-        return sum(tensor.size for tensor in self.tensors.values())
+        """The bytes of all stored tensors together."""
+        return sum(tensor.size for tensor in self.stored.values())
 
 
 @contextlib.contextmanager
@@ -31,16 +48,21 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
     """Open a model folder: safetensors where there are some, else `.bin` files (which need torch).
 
     Raises:
-        CheckpointError: no config.json, no weights, a shard missing or malformed.
+        CheckpointError: no config.json, no weights, a shard missing or malformed, quantized in a way that is not known.
         MissingDependencyError: the weights are `.bin` and torch is not installed.
         UnsafeError: an index names files outside of the folder, or a `.bin` holds code.
     """
     config = read_config(folder)
     if not any(folder.glob("*.safetensors")) and torch_bin.has_bin(folder):
-        yield Checkpoint(folder, config, torch_bin.open_bin(folder))
+        yield _checkpoint(folder, config, torch_bin.open_bin(folder))
         return
     files = safetensors.open_safetensors(folder)
     try:
-        yield Checkpoint(folder, config, {name: tensor for file in files for name, tensor in file.tensors.items()})
+        yield _checkpoint(folder, config, {name: tensor for file in files for name, tensor in file.tensors.items()})
     finally:
         safetensors.close_all(files)
+
+
+def _checkpoint(folder: Path, config: Config, stored: Mapping[str, StoredTensor]) -> Checkpoint:
+    tensors, quantization = undo_quantization(config.outer, stored)
+    return Checkpoint(folder, config, tensors, stored, quantization)

@@ -15,7 +15,6 @@ from ggufkit.conversion.metadata_edits import MetadataEdits
 from ggufkit.conversion.plan import ConversionPlan, OutputType, make_plan, own_type
 from ggufkit.conversion.vocabulary import TokenizerOptions
 from ggufkit.errors import (
-    CheckpointError,
     GgufFileError,
     MissingDependencyError,
     UnsupportedArchitectureError,
@@ -141,7 +140,6 @@ def who_converts(config: Config, wanted: Converter) -> Converter:
 
     Raises:
         UnsupportedArchitectureError: neither we nor llama.cpp know the architecture.
-        CheckpointError: `wanted` is NATIVE and the checkpoint's weights are quantized.
     """
     if wanted is Converter.LLAMA_CPP:
         return wanted
@@ -165,17 +163,7 @@ def who_converts(config: Config, wanted: Converter) -> Converter:
             f"{', '.join(nearest(config.architecture, also=known))}",
             hint="if it is one of these under another name, ggufkit convert --converter llama.cpp may convert it",
         ) from None
-    quantization = config.get("quantization_config")
-    if not quantization:
-        return Converter.NATIVE
-    if not isinstance(quantization, dict):
-        raise CheckpointError(f"config.json: quantization_config is {quantization!r}, expected an object")
-    if wanted is Converter.NATIVE:
-        method = quantization.get("quant_method", "unknown")
-        raise CheckpointError(
-            f"the checkpoint's weights are already quantized ({method})", hint="ggufkit convert --converter llama.cpp"
-        )
-    return Converter.LLAMA_CPP
+    return Converter.NATIVE
 
 
 def _by_llama_cpp(

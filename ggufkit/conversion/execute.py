@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ggufkit.architectures import Shape
-from ggufkit.checkpoints import Config, StoredTensor
+from ggufkit.checkpoints import Config, DequantizedTensor, StoredTensor
 from ggufkit.conversion.elements import STORED, Array, encode, first_misfit, to_float32
 from ggufkit.conversion.plan import ConversionPlan, Step
 from ggufkit.crew import work_through
@@ -111,6 +111,7 @@ def _pieces(plan: ConversionPlan) -> Iterator[_Piece]:
         all_rows, before = sum(source.shape[0] for source in step.sources), 0
         for source in step.sources:
             source_rows = source.shape[0]
+            together = math.lcm(together, source.rows_at_once if isinstance(source, DequantizedTensor) else 1)
             count = max(together, _PIECE_BYTES // max(1, source.size // source_rows) // together * together)
             for start in range(0, source_rows, count):
                 rows = range(start, min(start + count, source_rows))
@@ -123,13 +124,14 @@ def _pieces(plan: ConversionPlan) -> Iterator[_Piece]:
 def _done(piece: _Piece, config: Config) -> Iterator[tuple[TensorLayout, int, Array]]:
     """Read and change a piece; yield what is to be written, and where."""
     step = piece.step
-    if piece.rows is not None:
-        arrays = [_read(piece.source, piece.rows)]
-    else:
-        arrays = [_read(source, None) for source in step.sources]
+    sources = (piece.source,) if piece.rows is not None else step.sources
+    arrays = [_read(source, piece.rows) for source in sources]
     dtype = piece.source.dtype
-    if not step.op.moves_only:
-        arrays = [to_float32(array.reshape(-1), dtype).reshape(array.shape) for array in arrays]
+    if not step.op.moves_only or any(source.dtype != dtype for source in sources):
+        arrays = [
+            to_float32(array.reshape(-1), source.dtype).reshape(array.shape)
+            for array, source in zip(arrays, sources, strict=True)
+        ]
         dtype = "F32"
     results = arrays if piece.rows is not None and len(step.sources) > 1 else step.op.apply(arrays, config)
     for result, target, place in zip(results, step.targets, piece.places, strict=True):

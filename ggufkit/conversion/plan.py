@@ -20,7 +20,7 @@ from ggufkit.architectures import (
     derived_sizes,
     experts_with_inputs_first,
 )
-from ggufkit.checkpoints import Checkpoint, Config, StoredTensor, check_values
+from ggufkit.checkpoints import Checkpoint, Config, DequantizedTensor, StoredTensor, check_values
 from ggufkit.conversion.description import general_metadata, provenance
 from ggufkit.conversion.metadata import model_metadata
 from ggufkit.conversion.metadata_edits import MetadataEdits
@@ -187,10 +187,13 @@ def _defaults(config: Config, spec: ArchSpec) -> Mapping[str, object]:
 
 
 def own_type(checkpoint: Checkpoint) -> OutputType:
-    """Tell what AUTO means, by the first matrix on disk: `torch_dtype` in the config is often wrong."""
-    for tensor in checkpoint.tensors.values():
-        if len(tensor.shape) >= 2:
-            return OutputType.BF16 if tensor.dtype == "BF16" else OutputType.F16
+    """Tell what AUTO means, by the first matrix on disk: `torch_dtype` in the config is often wrong.
+
+    Of weights that others quantized, the embeddings are mostly left as they were; else a plain vector tells.
+    """
+    plain = [tensor for tensor in checkpoint.tensors.values() if not isinstance(tensor, DequantizedTensor)]
+    for tensor in sorted(plain, key=lambda tensor: len(tensor.shape) < 2):
+        return OutputType.BF16 if tensor.dtype == "BF16" else OutputType.F16
     return OutputType.F16
 
 

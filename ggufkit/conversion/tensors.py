@@ -147,8 +147,6 @@ def _draft(rule: Rule, group: _Group, members: Mapping[int, StoredTensor], confi
             )
         if not source.size:
             raise CheckpointError(f"tensor {source.name!r} is empty: shape {source.shape}")
-    if len({source.dtype for source in sources}) > 1 and rule.op.rows_together(sources[0].shape, config) is None:
-        raise CheckpointError(f"{group}: the tensors are of different types")
     try:
         shapes = rule.op.shapes([source.shape for source in sources], config)
     except CheckpointError as error:
