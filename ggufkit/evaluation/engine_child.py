@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ggufkit.errors import GgufkitError, LlamaCppError, MissingDependencyError
 from ggufkit.inference.engine import Engine
-from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
+from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, LoraAdapter
 from ggufkit.llamacpp.cpu import usable_cores
 from ggufkit.llamacpp.encoder import Encoder
 from ggufkit.llamacpp.run import run
@@ -119,7 +119,7 @@ def _answer(path: Path) -> None:
         context_size=max(64, *(len(prompt) for prompt in prompts)) if prompts else None,
         gpu_layers=0,
         threads=request["threads"],
-        adapters=(Path(request["adapter"]),) if request["adapter"] else (),
+        adapters=(LoraAdapter(Path(request["adapter"])),) if request["adapter"] else (),
         flash_attention=FlashAttention.OFF,
         cache_type_k=CacheType.F32,
         cache_type_v=CacheType.F32,

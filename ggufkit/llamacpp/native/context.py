@@ -1,0 +1,227 @@
+"""The memory of sequences of tokens (their keys and values), and the buffers to compute with."""
+
+import contextlib
+import ctypes
+import threading
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ggufkit.errors import LlamaCppError
+from ggufkit.llamacpp import binding
+from ggufkit.llamacpp.native.library import log_excerpt
+from ggufkit.llamacpp.native.model import Adapter, Model
+from ggufkit.llamacpp.native.signals import signals_held
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_DECODE_NO_ROOM, _DECODE_ABORTED = 1, 2  # llama.h, return values of llama_decode
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama.h, enum llama_flash_attn_type
+CACHE_TYPES = {  # ggml.h, enum ggml_type: those that a key or value cache may have
+    "f32": 0,
+    "f16": 1,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 6,
+    "q5_1": 7,
+    "q8_0": 8,
+    "iq4_nl": 20,
+    "bf16": 30,
+}
+
+
+class AbortedError(Exception):
+    """The computation was stopped because the caller asked for it; the context stays usable."""
+
+
+class Context:
+    """The memory of one sequence of tokens, or of several side by side, and the buffers to compute with."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        size: int,
+        threads: int,
+        threads_batch: int,
+        batch_size: int,
+        micro_batch_size: int,
+        flash_attention: str,
+        cache_type_k: str,
+        cache_type_v: str,
+        most_outputs: int,
+        sequences: int = 1,
+        shared_memory: bool = False,
+        full_window_cache: bool = False,
+        offload_cache: bool = True,
+        offload_operations: bool = True,
+        adapters: Sequence[Adapter] = (),
+    ) -> None:
+        """Allocate for `size` tokens; `most_outputs` is the largest number of logit rows that one call will ask for.
+
+        `flash_attention` is auto, on or off; the cache types are ggml's names in lower case. What the `adapters`
+        change is added, times their scales. Each of the `sequences` gets an equal part of `size`, or all of them
+        take from one `shared_memory`. With `full_window_cache` layers that see a window only keep everything.
+
+        Raises:
+            LlamaCppError: out of memory, or options that do not go together; the message quotes llama.cpp's log.
+        """
+        self.lib = model.lib
+        self.vocabulary_size = model.vocabulary_size
+        self.batch_size = batch_size
+        self.handle: Any = None
+        parameters = self.lib.llama_context_default_params()
+        parameters.n_ctx = size
+        parameters.n_batch = batch_size
+        parameters.n_ubatch = micro_batch_size
+        parameters.n_seq_max = sequences
+        parameters.n_outputs_max = most_outputs
+        parameters.n_outputs_max_per_seq = most_outputs
+        parameters.n_threads = threads
+        parameters.n_threads_batch = threads_batch
+        parameters.flash_attn_type = FLASH_ATTENTION[flash_attention]
+        parameters.type_k = CACHE_TYPES[cache_type_k]
+        parameters.type_v = CACHE_TYPES[cache_type_v]
+        parameters.offload_kqv = offload_cache
+        parameters.op_offload = offload_operations
+        parameters.swa_full = full_window_cache
+        parameters.kv_unified = shared_memory
+        parameters.no_perf = True
+        logged = binding.log_position()
+        self.handle = self.lib.llama_init_from_model(model.handle, parameters)
+        if not self.handle:
+            raise LlamaCppError(
+                f"llama.cpp cannot prepare a context of {size} tokens: {log_excerpt(logged)}",
+                hint="a smaller -c needs less memory",
+            )
+        if adapters:
+            handles = (self.lib.llama_adapter_lora_p_ctypes * len(adapters))(
+                *(ctypes.cast(adapter.handle, self.lib.llama_adapter_lora_p_ctypes) for adapter in adapters)
+            )
+            scales = (ctypes.c_float * len(adapters))(*(adapter.scale for adapter in adapters))
+            if self.lib.llama_set_adapters_lora(self.handle, handles, len(adapters), scales):
+                self.close()
+                raise LlamaCppError(f"llama.cpp cannot use the adapter: {log_excerpt(logged)}")
+        self._memory: Any = self.lib.llama_get_memory(self.handle)
+        self._stop = threading.Event()
+        self._abort = self.lib.ggml_abort_callback(lambda _: self._stop.is_set())
+        self._no_abort = self.lib.ggml_abort_callback()
+        self._one = (self.lib.llama_token * 1)()
+        self._one_batch = self.lib.llama_batch_get_one(self._one, 1)
+
+    def close(self) -> None:
+        """Free the memory."""
+        if self.handle:
+            self.lib.llama_free(self.handle)
+            self.handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # ---- what is held
+
+    @property
+    def size(self) -> int:
+        """Return how many tokens fit; llama.cpp may round what was asked for upwards."""
+        return int(self.lib.llama_n_ctx(self.handle))
+
+    def first_position(self, sequence: int = 0) -> int:
+        """Return the smallest position held; above 0 when an attention window has let the oldest ones go."""
+        return int(self.lib.llama_memory_seq_pos_min(self._memory, sequence))
+
+    def used(self, sequence: int = 0) -> int:
+        """Return the number of tokens that a sequence holds."""
+        return int(self.lib.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def cut(self, position: int, sequence: int = 0) -> bool:
+        """Forget the tokens from a position on; False when this kind of memory cannot do that (recurrent models)."""
+        return bool(self.lib.llama_memory_seq_rm(self._memory, sequence, position, -1))
+
+    def copy(self, source: int, target: int) -> None:
+        """Let a sequence, which holds nothing, begin with all that another one holds."""
+        self.lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.lib.llama_memory_clear(self._memory, True)
+
+    # ---- computing
+
+    def interrupt(self) -> None:
+        """Stop `decode` as soon as possible, until `resume`; may be called from a thread or a signal handler."""
+        self._stop.set()
+
+    def resume(self) -> None:
+        """Let `decode` run again."""
+        self._stop.clear()
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """Append tokens to the sequence and compute the logits after the last one.
+
+        Raises:
+            AbortedError: `interrupt` was called meanwhile.
+            LlamaCppError: llama.cpp failed.
+        """
+        with self._interruptible():
+            for start in range(0, len(tokens), self.batch_size):
+                part = tokens[start : start + self.batch_size]
+                array = (self.lib.llama_token * len(part))(*part)
+                self._run(self.lib.llama_batch_get_one(array, len(part)))
+
+    def decode_one(self, token: int) -> None:
+        """Append one token: the fast path, stopped only between calls. Raises LlamaCppError."""
+        self._one[0] = token
+        self._run(self._one_batch)
+
+    def logits(self, tokens: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """Append at most `batch_size` tokens and return the logits after each, float32 [n_tokens, n_vocab]."""
+        import numpy as np
+
+        count = len(tokens)
+        array = (self.lib.llama_token * count)(*tokens)
+        wanted = (ctypes.c_int8 * count)(*[1] * count)
+        batch = self.lib.llama_batch_get_one(array, count)
+        batch.logits = ctypes.cast(wanted, type(batch.logits))
+        with self._interruptible():
+            self._run(batch)
+        rows = self.lib.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(rows, (count, self.vocabulary_size)).copy()
+
+    def last_logits(self, row: int = -1) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """Return the logits at one place of the last batch (-1: its last), float32 [n_vocab]; valid until the next."""
+        import numpy as np
+
+        return np.ctypeslib.as_array(self.lib.llama_get_logits_ith(self.handle, row), (self.vocabulary_size,))
+
+    def has_finite_logits(self, row: int = -1) -> bool:
+        """Tell whether logits are numbers: a sampler makes nonsense of NaN, or ends the process."""
+        import numpy as np
+
+        return bool(np.isfinite(self.last_logits(row).sum(dtype=np.float64)))
+
+    def _run(self, batch: Any) -> None:
+        status: int = self.lib.llama_decode(self.handle, batch)
+        if status == _DECODE_ABORTED:
+            raise AbortedError
+        if status == _DECODE_NO_ROOM:
+            raise LlamaCppError("llama.cpp found no room left in the context", hint="a larger -c gives more room")
+        if status != 0:
+            raise LlamaCppError(f"llama.cpp failed to compute (llama_decode returned {status}): {log_excerpt(0)}")
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let `interrupt` and signals stop a long batch.
+
+        Only here, not for single tokens: C asks Python after every node of the graph, which costs about a
+        millisecond per call of llama_decode.
+        """
+        self.lib.llama_set_abort_callback(self.handle, self._abort, None)
+        try:
+            with signals_held(self._stop.set):
+                yield
+        finally:
+            self.lib.llama_set_abort_callback(self.handle, self._no_abort, None)
