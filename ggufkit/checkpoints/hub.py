@@ -6,7 +6,8 @@ talking. It adds the token to requests to the endpoint; a redirect to another ho
 
 import contextlib
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +15,15 @@ from typing import Any
 from ggufkit.errors import HubError, UnsafeError
 
 _SECONDS = 30.0
-_ID = re.compile(r"(?:hf://)?(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+_ATTEMPTS = 5
+_LONGEST_WAIT = 300.0  # the hub counts requests by windows of five minutes
+# One slash is enough behind the scheme: a Path makes one of two.
+_NAME = re.compile(
+    r"(?P<scheme>hf:/{1,2}|hf\.co/|https:/{1,2}huggingface\.co/)?"
+    r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<quant>[\w./-]+))?(?:@(?P<revision>[\w./-]+))?"
+)
+_COMMIT = re.compile(r"[0-9A-Za-z]{1,64}")
+_BUSY = {408, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +43,33 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelName:
+    """What a person writes for a model on the hub: a repository, and perhaps which quantization (or file) of it.
+
+    `explicit` says that it can mean nothing else: it began with `hf://`, `hf.co/` or the hub's address.
+    """
+
+    repository: Repository
+    quantization: str | None = None
+    explicit: bool = False
+
+    def __str__(self) -> str:
+        quantization = f":{self.quantization}" if self.quantization else ""
+        revision = f"@{self.repository.revision}" if self.repository.revision else ""
+        return f"{self.repository.id}{quantization}{revision}"
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a repository: its path there, and its bytes."""
+    """A file of a repository: its path there, its bytes, and what they hash to.
+
+    `sha256` is that of a large file's content; `git_id` git's name for a small one. The hub has one of the two.
+    """
 
     path: str
     size: int
+    sha256: str | None = None
+    git_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +91,16 @@ class Listing:
 
 def repository(text: str) -> Repository | None:
     """Read `owner/repo`, `owner/repo@revision` or the same behind `hf://`; None for anything else."""
-    found = _ID.fullmatch(text)
-    return Repository(found["id"], found["revision"]) if found and not text.endswith(".gguf") else None
+    name = model_name(text)
+    return name.repository if name and name.quantization is None else None
+
+
+def model_name(text: str) -> ModelName | None:
+    """Read `owner/repo[:QUANT][@revision]`, also behind `hf://` or the hub's address; None for anything else."""
+    found = _NAME.fullmatch(text)
+    if not found or (found["id"].endswith(".gguf") and not found["scheme"]):
+        return None
+    return ModelName(Repository(found["id"], found["revision"]), found["quant"], bool(found["scheme"]))
 
 
 def list_files(repository: Repository) -> Listing:
@@ -71,18 +110,65 @@ def list_files(repository: Repository) -> Listing:
         HubError: there is no such repository, it is gated, or the hub cannot be reached.
         UnsafeError: it names a file outside of itself.
     """
-    from huggingface_hub import HfApi
-
-    with _told_apart(repository):
-        info = HfApi(library_name="ggufkit").model_info(
-            repository.id, revision=repository.revision, files_metadata=True, timeout=_SECONDS
-        )
-    files = [RemoteFile(sibling.rfilename, sibling.size or 0) for sibling in info.siblings or ()]
+    info = _model_info(repository)
+    files = [_remote_file(sibling) for sibling in info.siblings or ()]
     for file in files:
         path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts or "\\" in file.path or not file.path.isprintable():
+        outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:|.*\\", file.path)
+        if outside or not file.path.isprintable() or not path.name:
             raise UnsafeError(f"{repository} names a file outside of itself: {file.path!r}")
-    return Listing(repository, info.sha or repository.revision or "main", tuple(files))
+    commit = info.sha or repository.revision or "main"
+    if not _COMMIT.fullmatch(commit):
+        raise UnsafeError(f"{repository} is at a commit that is none: {commit!r}")
+    return Listing(repository, commit, tuple(files))
+
+
+def _model_info(repository: Repository) -> Any:
+    """Ask, and ask again when the hub is busy."""
+    from huggingface_hub import HfApi, errors
+
+    for attempt in range(1, _ATTEMPTS + 1):
+        with told_apart(repository):
+            try:
+                return HfApi(library_name="ggufkit").model_info(
+                    repository.id, revision=repository.revision, files_metadata=True, timeout=_SECONDS
+                )
+            except errors.HfHubHTTPError as error:
+                response = getattr(error, "response", None)
+                if attempt == _ATTEMPTS or response is None or response.status_code not in _BUSY:
+                    raise
+                wait = seconds_to_wait(response.headers, attempt)
+                if wait > _LONGEST_WAIT:
+                    raise
+            except errors.HFValidationError:
+                raise
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise HubError(
+                    f"the answer about {repository} is not one that a hub gives", hint="check HF_ENDPOINT"
+                ) from None
+        time.sleep(wait)
+    raise AssertionError
+
+
+def seconds_to_wait(headers: Mapping[str, str], attempt: int) -> float:
+    """How long to wait before asking again: what the server says, else longer from time to time."""
+    said = headers.get("Retry-After", "")
+    if said.strip().isdigit():
+        return float(said)
+    if window := re.search(r"\bt=(\d+)", headers.get("RateLimit", "")):
+        return float(window[1])
+    return min(30.0, 0.5 * 2.0**attempt)
+
+
+def _remote_file(sibling: Any) -> RemoteFile:
+    large = sibling.lfs
+    sha256 = getattr(large, "sha256", None) if large else None
+    return RemoteFile(
+        str(sibling.rfilename),
+        sibling.size if isinstance(sibling.size, int) and sibling.size >= 0 else 0,
+        sha256.lower() if isinstance(sha256, str) and re.fullmatch(r"[0-9a-fA-F]{64}", sha256) else None,
+        sibling.blob_id if not large and re.fullmatch(r"[0-9a-f]{40}", sibling.blob_id or "") else None,
+    )
 
 
 def read_range(listing: Listing, file: RemoteFile, start: int, count: int) -> bytes:
@@ -100,7 +186,7 @@ def read_range(listing: Listing, file: RemoteFile, start: int, count: int) -> by
     url = hf_hub_url(listing.repository.id, file.path, revision=listing.commit)
     headers = {**build_hf_headers(library_name="ggufkit"), "Range": f"bytes={start}-{end - 1}"}
     with (
-        _told_apart(listing.repository),
+        told_apart(listing.repository),
         get_session().stream("GET", url, headers=headers, timeout=_SECONDS) as response,
     ):
         hf_raise_for_status(response)
@@ -126,7 +212,7 @@ def download(listing: Listing, file: RemoteFile) -> Path:
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
-    with _told_apart(listing.repository):
+    with told_apart(listing.repository):
         return Path(
             hf_hub_download(
                 listing.repository.id,
@@ -154,7 +240,7 @@ def is_offline() -> bool:
 
 
 @contextlib.contextmanager
-def _told_apart(repository: Repository) -> Iterator[None]:
+def told_apart(repository: Repository) -> Iterator[None]:
     """Turn what can go wrong with a hub into errors that say what to do next. No message repeats request headers."""
     from huggingface_hub import constants, errors
 

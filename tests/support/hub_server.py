@@ -126,8 +126,7 @@ class _Api(_Handler):
     def listing(self, repository: str) -> dict[str, object]:
         folder = self.hub.root / repository
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        siblings = [{"rfilename": str(path.relative_to(folder)), "size": path.stat().st_size} for path in files]
-        return {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings}
+        return {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": [sibling(folder, f) for f in files]}
 
     def resolve(self, repository: str, name: str, *, body: bool) -> None:
         path = self.hub.root / repository / name
@@ -135,7 +134,7 @@ class _Api(_Handler):
             self.send(404, b"", {"X-Error-Code": "EntryNotFound"}, body=body)
             return
         size = path.stat().st_size
-        etag = hashlib.sha256(f"{path} {size}".encode()).hexdigest()
+        etag = content_name(path)
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}
         if size < _LARGE:
             self.send_file(path, headers, body=body)
@@ -143,6 +142,25 @@ class _Api(_Handler):
         location = f"http://localhost:{self.hub.content.server_port}/{repository}/{name}"
         linked = {"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(size), "Location": location}
         self.send(302, b"", {**headers, **linked}, body=body)
+
+
+def content_name(path: Path) -> str:
+    """Name a content as the hub does: a large one by its SHA-256, a small one as git does."""
+    size = path.stat().st_size
+    digest = hashlib.sha256() if size >= _LARGE else hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def sibling(folder: Path, path: Path) -> dict[str, object]:
+    """Describe a file as the API does with `?blobs=true`."""
+    size = path.stat().st_size
+    found: dict[str, object] = {"rfilename": str(path.relative_to(folder)), "size": size}
+    if size >= _LARGE:
+        return found | {"blobId": "0" * 40, "lfs": {"size": size, "sha256": content_name(path), "pointerSize": 134}}
+    return found | {"blobId": content_name(path)}
 
 
 class _Content(_Handler):

@@ -1,0 +1,60 @@
+"""What people write for a model, made a path: a file or folder here, or `owner/repo[:QUANT]`, fetched when needed.
+
+    path = resolve(text, kind="gguf", quiet=quiet)
+
+The first line of a command that takes MODEL. `kind` says what the command can open: "gguf", "checkpoint" or "any".
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ggufkit.cli import _output
+
+if TYPE_CHECKING:
+    from ggufkit.checkpoints.hub import ModelName
+    from ggufkit.checkpoints.hub_pull import Kind
+
+HELP = "A GGUF file, or owner/repo[:QUANT] on the hub."
+
+
+def resolve(text: str | Path, *, kind: Literal["any", "checkpoint", "gguf"] = "any", quiet: bool = False) -> Path:
+    """Return the path of a model: `text` itself when it exists, else what is in the cache, else what is fetched to it.
+
+    Raises:
+        InputError: there is neither such a path, nor such a model on the hub.
+        HubError: what the repository holds is not what is needed, or ambiguous; the hub cannot be reached.
+        OutputError: the disk is too small.
+    """
+    path = Path(text)
+    if path.exists() or path.is_symlink():
+        return path
+    from ggufkit.checkpoints.hub import model_name
+    from ggufkit.errors import InputError
+
+    name = model_name(str(text))
+    if name is None:
+        raise InputError(
+            f"no such file or folder: {text}", hint="name a path, or a model on the hub as owner/repo:QUANT"
+        )
+    from ggufkit.checkpoints.hub_pull import Kind, find_cached
+
+    return find_cached(name, Kind(kind)) or _fetch(name, Kind(kind), quiet=quiet)
+
+
+def _fetch(name: "ModelName", kind: "Kind", *, quiet: bool) -> Path:
+    from ggufkit.checkpoints.hub_pull import PullOptions, plan_pull, pull
+    from ggufkit.errors import HubError
+
+    options = PullOptions(kind)
+    try:
+        plan = plan_pull(name, options)
+    except HubError as error:
+        if name.explicit:
+            raise
+        raise HubError(
+            f"there is no path {name.repository.id} here, and on the hub: {error}", hint=error.hint
+        ) from None
+    if not quiet:
+        _output.note(f"fetching {plan.model or 'the checkpoint'} of {name.repository} ({_output.size(plan.size)})")
+    with _output.progress_bar(quiet=quiet) as progress:
+        return pull(plan, options, progress=progress).path
