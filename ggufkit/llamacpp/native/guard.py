@@ -9,8 +9,9 @@ What llama.cpp held is lost: it must not be called again.
 import contextlib
 import ctypes
 import queue
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ggufkit.errors import LlamaCppError
@@ -29,6 +30,10 @@ class Guard:
         self._calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], _Answer]] = queue.SimpleQueue()
         self._wrapped: dict[str, Any] = {}
         threading.Thread(target=self._work, name="llama.cpp", daemon=True).start()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of ours that calls llama.cpp, in the guard's thread. Raises LlamaCppError, and what it does."""
+        return self._function("", function)(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         """Return a function that calls llama.cpp's from the guard's thread; types and constants as they are."""
@@ -61,6 +66,7 @@ class Guard:
         return call
 
     def _work(self) -> None:
+        _aborted.guards.add(threading.get_ident())
         while True:
             function, arguments, answer = self._calls.get()
             try:
@@ -98,10 +104,12 @@ class _Aborted:
 
     def __init__(self) -> None:
         self.message: str | None = None
+        self.guards: set[int] = set()
         self._waiting: set[_Answer] = set()
 
     @contextlib.contextmanager
-    def told(self, answer: _Answer) -> Any:
+    def told(self, answer: _Answer) -> Iterator[None]:
+        """Have `answer` marked as done when none will come."""
         self._waiting.add(answer)
         if self.message is not None:
             answer.done.set()
@@ -111,8 +119,12 @@ class _Aborted:
             self._waiting.discard(answer)
 
     def hold(self, message: bytes | None) -> None:
-        """Called by ggml instead of an abort: tell those who wait, and never return."""
-        self.message = (message or b"").decode("utf-8", "replace").strip()
+        """Tell those who wait, and never return: called by ggml before it aborts, which it does when this returns."""
+        text = (message or b"").decode("utf-8", "replace").strip()
+        if _REMOTE not in text and threading.get_ident() not in self.guards:
+            print(text, file=sys.stderr)  # noqa: T201 - what ggml would have done; the process ends now
+            return
+        self.message = text
         for answer in tuple(self._waiting):
             answer.done.set()
         threading.Event().wait()

@@ -1,8 +1,12 @@
 """The loaded libraries: started once, their log quoted in errors, libggml's functions for devices declared."""
 
+import contextlib
 import ctypes
 import functools
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from ggufkit.llamacpp import binding
@@ -67,3 +71,23 @@ def log_excerpt(start: int, count: int = 3) -> str:
     lines = [line.strip() for line in binding.log_lines(start) if line.strip(" .\n")]
     telling = [line for line in lines if any(word in line.lower() for word in ("error", "fail", "assert", "unable"))]
     return "; ".join((telling or lines)[-count:]) or "it gave no reason"
+
+
+@contextlib.contextmanager
+def stderr_caught() -> Iterator[list[str]]:
+    """Keep what C prints on descriptor 2 meanwhile; the yielded list holds its lines afterwards."""
+    lines: list[str] = []
+    if sys.stderr:
+        sys.stderr.flush()
+    ours = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield lines
+            finally:
+                os.dup2(ours, 2)
+                file.seek(0)
+                lines += file.read().decode("utf-8", "replace").splitlines()
+    finally:
+        os.close(ours)

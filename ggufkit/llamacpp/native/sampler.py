@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ggufkit.errors import InputError, LlamaCppError
-from ggufkit.llamacpp import binding
 from ggufkit.llamacpp.native.context import Context
-from ggufkit.llamacpp.native.library import log_excerpt
+from ggufkit.llamacpp.native.library import stderr_caught
 from ggufkit.llamacpp.native.model import Model
 
 _NEVER = float("-inf")
@@ -114,10 +113,11 @@ class Sampler:
         self.lib.llama_sampler_chain_add(self.handle, sampler)
 
     def _new_grammar(self, text: str) -> Any:
-        logged = binding.log_position()
-        grammar = self.lib.llama_sampler_init_grammar(self._model.vocabulary.handle, text.encode(), b"root")
+        with stderr_caught() as told:  # the parser prints its complaint instead of logging it
+            grammar = self.lib.llama_sampler_init_grammar(self._model.vocabulary.handle, text.encode(), b"root")
         if not grammar:
-            raise InputError(f"the grammar is not valid GBNF: {log_excerpt(logged)}")
+            reason = next((line.strip() for line in told if line.strip()), "it has no rule named root")
+            raise InputError(f"the grammar is not valid GBNF: {reason.removeprefix('parse: error parsing grammar: ')}")
         return grammar
 
     def accept(self, tokens: Sequence[int]) -> None:
