@@ -63,6 +63,14 @@ def cache_root() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def repository_of(path: Path) -> str | None:
+    """The `owner/repo` whose snapshot in the cache a path lies in, by its name alone; None for any other path."""
+    for folder in (path.absolute(), *path.absolute().parents):
+        if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
+            return folder.parents[1].name.removeprefix("models--").replace("--", "/", 1)
+    return None
+
+
 def cached_listing(repository: Repository) -> Listing | None:
     """List what the cache holds of a repository at its revision, as if the hub had been asked; None if nothing.
 

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 HELP = "A GGUF file, or owner/repo[:QUANT] on the hub."
 
 
+_WORDS = {
+    "checkpoint": ("folder", "the folder that holds config.json, or owner/repo on the hub"),
+    "gguf": ("file", "a GGUF file, or a model on the hub as owner/repo:QUANT"),
+    "any": ("file or folder", "a GGUF file, a checkpoint folder, or a model on the hub as owner/repo[:QUANT]"),
+}
+
+
 def resolve(text: str | Path, *, kind: Literal["any", "checkpoint", "gguf"] = "any", quiet: bool = False) -> Path:
     """Return the path of a model: `text` itself when it exists, else what is in the cache, else what is fetched to it.
 
@@ -33,9 +40,7 @@ def resolve(text: str | Path, *, kind: Literal["any", "checkpoint", "gguf"] = "a
 
     name = model_name(str(text))
     if name is None:
-        raise InputError(
-            f"no such file or folder: {text}", hint="name a path, or a model on the hub as owner/repo:QUANT"
-        )
+        raise InputError(f"no such {_WORDS[kind][0]}: {text}", hint=f"give {_WORDS[kind][1]}")
     from ggufkit.checkpoints.hub_pull import Kind, find_cached
 
     return find_cached(name, Kind(kind)) or _fetch(name, Kind(kind), quiet=quiet)
@@ -58,3 +63,18 @@ def _fetch(name: "ModelName", kind: "Kind", *, quiet: bool) -> Path:
         _output.note(f"fetching {plan.model or 'the checkpoint'} of {name.repository} ({_output.size(plan.size)})")
     with _output.progress_bar(quiet=quiet) as progress:
         return pull(plan, options, progress=progress).path
+
+
+def beside(model: Path, name: str) -> Path:
+    """Where an output goes that belongs to a model: beside it, but for one in the hub's cache to the current folder."""
+    from ggufkit.checkpoints.hub_cache import repository_of
+
+    return Path(name) if repository_of(model) else model.with_name(name)
+
+
+def name_of(folder: Path) -> str:
+    """Name a model after its folder, or after its repository when the folder is a snapshot in the hub's cache."""
+    from ggufkit.checkpoints.hub_cache import repository_of
+
+    repository = repository_of(folder)
+    return repository.rpartition("/")[2] if repository else folder.resolve().name

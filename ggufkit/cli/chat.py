@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ggufkit.cli import _options
+from ggufkit.cli import _model, _options
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, SamplingOptions
 
 _ENGINE = "How the model runs"
@@ -23,7 +23,12 @@ def _layers(text: str) -> int | Literal["auto", "all"]:
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A GGUF file; of a split model, the first one.", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A GGUF file (of a split model, the first), or owner/repo[:QUANT] on the hub.", show_default=False
+        ),
+    ],
     prompt: Annotated[
         str | None, typer.Argument(help="Ask this and leave. Piped text is put in front of it.", show_default=False)
     ] = None,
@@ -110,7 +115,7 @@ def command(
     chosen = {name: value for name, value in given.items() if value is not None}
     SamplingOptions(**chosen)  # refuse nonsense before the model is loaded
     _chat.run(
-        model,
+        _model.resolve(model, kind="gguf", quiet=json),
         prompt,
         _chat.Wishes(
             engine=EngineOptions(

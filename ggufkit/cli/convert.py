@@ -1,18 +1,20 @@
 """`ggufkit convert`: a checkpoint folder to a GGUF file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ggufkit.cli import _options, _output
+from ggufkit.cli import _model, _options, _output
 from ggufkit.cli import verify as _verify
 
 if TYPE_CHECKING:
+    from ggufkit.checkpoints import SourceQuantization
     from ggufkit.conversion import ConversionPlan, ConversionResult
     from ggufkit.evaluation import Verification
 
-OUTTYPES = ("f16", "bf16", "f32", "q8_0", "auto")
+OUTTYPES = ("f16", "bf16", "f32", "q8_0", "auto", "source")
 CONVERTERS = ("auto", "native", "llama.cpp")
 
 
@@ -33,7 +35,7 @@ def _complete(names: tuple[str, ...]) -> Any:
 
 def command(
     source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="The checkpoint folder: config.json, weights, tokenizer.")
+        Path, typer.Argument(metavar="SRC", help="A checkpoint folder: config.json, weights, tokenizer; or owner/repo.")
     ],
     output: _options.Output = None,
     outtype: Annotated[
@@ -42,7 +44,8 @@ def command(
             metavar="TYPE",
             callback=_one_of(OUTTYPES),
             autocompletion=_complete(OUTTYPES),
-            help="f16, bf16, f32, q8_0, or auto: the 16-bit type of the checkpoint.",
+            help="f16, bf16, f32, q8_0; auto: the 16-bit type of the checkpoint; or source: the same, but weights that"
+            " others quantized keep their integers wherever a GGUF type holds them.",
         ),
     ] = "f16",
     converter: Annotated[
@@ -138,6 +141,7 @@ def command(
     from ggufkit.errors import UsageError
     from ggufkit.files import check_output
 
+    source = _model.resolve(source, kind="checkpoint", quiet=quiet or as_json)
     tokenizer = TokenizerOptions(tokenizer_from, pre) if tokenizer_from or pre else None
     if vocab_only:
         if dry_run:
@@ -151,14 +155,13 @@ def command(
     if dry_run:
         if who is Converter.LLAMA_CPP:
             raise UsageError("--dry-run needs a native conversion, and no spec of ours converts this checkpoint")
-        with open_plan(source, wanted, mtp=mtp, tokenizer=tokenizer, edits=edits) as plan:
+        with open_plan(source, wanted, mtp=mtp, tokenizer=tokenizer, edits=edits, keep=wanted.keeps) as plan:
             target = _target(output, source, plan.output_type)
             check_output(target, inputs=[source, *source.iterdir()])
             _show_plan(plan, target, as_json=as_json, quiet=quiet)
         return
     if who is Converter.LLAMA_CPP and not quiet:
-        why = "its weights are quantized" if config.get("quantization_config") else "no spec of ours fits it"
-        reason = "as asked" if converter == Converter.LLAMA_CPP else f"{config.architecture}: {why}"
+        reason = "as asked" if converter == Converter.LLAMA_CPP else f"{config.architecture}: no spec of ours fits it"
         _output.note(f"using llama.cpp's converter: {reason}")
     if wanted is OutputType.AUTO:
         wanted = type_of(source)
@@ -220,6 +223,7 @@ def _show_plan(plan: "ConversionPlan", output: Path, *, as_json: bool, quiet: bo
                 "architecture": plan.spec.name,
                 "outtype": plan.output_type.value,
                 "bytes": plan.layout.size,
+                "quantization": _quantization(plan.checkpoint.quantization, plan.kept),
                 "warnings": plan.warnings,
                 "tensors": [
                     {"name": t.name, "shape": t.shape, "type": t.type.name, "offset": t.offset, "bytes": t.size}
@@ -235,6 +239,7 @@ def _show_plan(plan: "ConversionPlan", output: Path, *, as_json: bool, quiet: bo
             print(f"{tensor.name:<40} {tensor.type.name:<5} {' x '.join(map(str, tensor.shape))}")
         for warning in plan.warnings:
             _output.warn(warning)
+        _show_quantization(plan.checkpoint.quantization, plan.kept)
         print(
             f"{output}: {len(plan.layout.tensors)} tensors, {_output.size(plan.layout.size)} "
             f"({plan.layout.size:,} bytes), architecture {plan.spec.name}; nothing was written"
@@ -244,12 +249,32 @@ def _show_plan(plan: "ConversionPlan", output: Path, *, as_json: bool, quiet: bo
 def _show_result(result: "ConversionResult") -> None:
     for warning in result.warnings:
         _output.warn(warning)
+    _show_quantization(result.quantization, result.kept)
     types = ", ".join(f"{count} {name}" for name, count in sorted(result.tensor_types.items()))
     print(
         f"{result.output}: {result.architecture}, {result.tensors} tensors ({types}), "
         f"{_output.size(result.size_before)} -> {_output.size(result.size_after)} "
         f"in {result.seconds:.2f} s ({result.bytes_per_second / 1e6:,.0f} MB/s)"
     )
+
+
+def _show_quantization(found: "SourceQuantization | None", kept: Mapping[str, int]) -> None:
+    """Say in one line what others had done to the weights, and what became of it."""
+    if found:
+        types = ", ".join(f"{count} as {name}" for name, count in kept.items())
+        print(f"{found}; {f'kept exactly: {types}' if kept else 'all dequantized'}")
+
+
+def _quantization(found: "SourceQuantization | None", kept: Mapping[str, int]) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "scheme": found.scheme,
+        "format": found.format,
+        "quantized_tensors": found.weights,
+        "dropped": {reason: list(names) for reason, names in found.dropped.items()},
+        "kept": dict(kept),
+    }
 
 
 def _document(result: "ConversionResult") -> dict[str, Any]:
@@ -264,5 +289,6 @@ def _document(result: "ConversionResult") -> dict[str, Any]:
         "bytes_before": result.size_before,
         "bytes_after": result.size_after,
         "seconds": result.seconds,
+        "quantization": _quantization(result.quantization, result.kept),
         "warnings": result.warnings,
     }

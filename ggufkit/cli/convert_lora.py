@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ggufkit.cli import _options, _output
+from ggufkit.cli import _model, _options, _output
 
 
 def command(
@@ -33,11 +33,13 @@ def command(
     from ggufkit.conversion.adapters import convert_lora
     from ggufkit.errors import UsageError
 
+    adapter = _model.resolve(adapter, kind="checkpoint", quiet=quiet or as_json)
+    base = _model.resolve(base, kind="checkpoint", quiet=quiet or as_json)
     if outtype.lower() not in list(OutputType):
         raise UsageError(f"{outtype!r} is not one of {', '.join(OutputType)}")
     target = output
     if target is None or target.is_dir():
-        target = (target or Path()) / f"{adapter.resolve().name}-lora-{outtype.upper()}.gguf"
+        target = (target or Path()) / f"{_model.name_of(adapter)}-lora-{outtype.upper()}.gguf"
     with _output.progress_bar(quiet=quiet or as_json) as progress:
         result = convert_lora(adapter, base, target, outtype=OutputType(outtype.lower()), progress=progress)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ggufkit.cli import _calibration_text, _options, _output
+from ggufkit.cli import _calibration_text, _model, _options, _output
 
 if TYPE_CHECKING:
     from ggufkit.progress import Progress
@@ -95,13 +95,12 @@ def command(
         return
     if model is None and not merge:
         raise UsageError("no model is given", hint=_EXAMPLE)
-    if model is not None and not model.is_file():
-        what = "a checkpoint folder" if model.is_dir() else "no such file"
-        raise InputError(f"{model}: {what}", hint=f"ggufkit convert {model}" if model.is_dir() else _EXAMPLE)
+    if model is not None and not (model := _model.resolve(model, kind="gguf", quiet=quiet or as_json)).is_file():
+        raise InputError(f"{model}: a checkpoint folder", hint=f"ggufkit convert {model}")
     if model is not None and not files and not write_own and not merge:
         raise UsageError("no text is given to read", hint=f"{_EXAMPLE}; or --self, and the model writes its own")
     if output is None:
-        output = model.with_name(f"{model.stem}-imatrix.gguf") if model else Path("imatrix.gguf")
+        output = _model.beside(model, f"{model.stem}-imatrix.gguf") if model else Path("imatrix.gguf")
     options = ImatrixOptions(
         ctx_size=ctx_size,
         chunks=chunks,

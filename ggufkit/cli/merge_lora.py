@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ggufkit.cli import _options, _output
+from ggufkit.cli import _model, _options, _output
 
 
 def command(
@@ -30,6 +30,8 @@ def command(
     """
     from ggufkit.conversion.adapters import merge_lora
 
+    base = _model.resolve(base, quiet=quiet or as_json)
+    adapter = _model.resolve(adapter, quiet=quiet or as_json)
     with _output.progress_bar(quiet=quiet or as_json) as progress:
         result = merge_lora(base, adapter, output, other_base=other_base, progress=progress)
     if as_json:

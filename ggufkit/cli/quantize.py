@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufkit.cli import _auto_imatrix, _options, _output, _quantize_arguments, _quantize_report, _quantize_work
+from ggufkit.cli import _auto_imatrix, _model, _options, _output, _quantize_arguments, _quantize_report, _quantize_work
 
 if TYPE_CHECKING:
     from ggufkit.quantization.types import QuantizationType
@@ -26,7 +26,8 @@ def command(
             metavar="TYPE[,TYPE...] SRC",
             show_default=False,
             autocompletion=_quantize_arguments.complete,
-            help="The types to make, such as Q4_K_M, and a GGUF file or a checkpoint folder; in either order.",
+            help="The types to make, such as Q4_K_M, and a GGUF file, a checkpoint folder or owner/repo[:QUANT];"
+            " in either order.",
         ),
     ] = None,
     output: Annotated[
@@ -186,7 +187,7 @@ def command(
     model-F16.gguf becomes model-Q4_K_M.gguf beside it, and a checkpoint a file in the current folder. Of several
     types, those that an interrupted run had finished are verified and kept.
     """
-    from ggufkit.errors import InputError, UsageError
+    from ggufkit.errors import UsageError
     from ggufkit.quantization.keep import parse_keep
     from ggufkit.quantization.offered import offered_types
     from ggufkit.quantization.options import QuantizeOptions, check_options
@@ -223,8 +224,7 @@ def command(
         source = _quantize_arguments.only_source()
         if not quiet:
             _output.note(f"quantizing {source}, the only unquantized model in this folder")
-    if not source.exists():
-        raise InputError(f"no such file or folder: {source}", hint=_quantize_arguments.EXAMPLE)
+    source = _model.resolve(source, quiet=quiet or as_json)
     between = _quantize_work.type_between(source, outtype, keep_converted=keep_f16)
     jobs = _quantize_arguments.output_paths(source, kinds, output)
     silent = quiet or as_json

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ggufkit.cli import _options, _output
+from ggufkit.cli import _model, _options, _output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,6 +54,8 @@ def command(
     """
     from ggufkit.evaluation import verify
 
+    model = _model.resolve(model, kind="gguf", quiet=quiet or as_json)
+    checkpoint = _model.resolve(checkpoint, kind="checkpoint", quiet=quiet or as_json)
     with _output.progress_bar(quiet=quiet or as_json) as progress:
         result = verify(
             model,

@@ -20,7 +20,19 @@ def output_name(source: str, kind: QuantizationType) -> str:
 
 
 def output_path(source: Path, kind: QuantizationType) -> Path:
-    """Return the output's path: beside a GGUF file; in the current folder for a checkpoint, as `convert` does."""
+    """Return the output's path: beside a GGUF file; in the current folder for a checkpoint, as `convert` does.
+
+    What lies in the hub's cache is called after its repository, and nothing is written beside it.
+    """
+    cached = _repository_of(source)
     if source.is_dir():
-        return Path(output_name(source.resolve().name, kind))
-    return source.with_name(output_name(source.name, kind))
+        return Path(output_name(cached.rpartition("/")[2] if cached else source.resolve().name, kind))
+    return Path(output_name(source.name, kind)) if cached else source.with_name(output_name(source.name, kind))
+
+
+def _repository_of(source: Path) -> str | None:
+    if not any(part.startswith("models--") for part in source.absolute().parts):
+        return None  # and what reads checkpoints need not be loaded
+    from ggufkit.checkpoints.hub_cache import repository_of
+
+    return repository_of(source)
