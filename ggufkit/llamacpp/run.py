@@ -68,7 +68,7 @@ def run(
             process_group=0,
             pass_fds=tuple(pass_fds),
             # One prepared libc call that takes no Python lock: safe between fork and exec.
-            preexec_fn=_die_with_parent(death_signal) if death_signal else None,
+            preexec_fn=die_with_parent(death_signal) if death_signal else None,
         )
     except FileNotFoundError as error:
         raise MissingDependencyError(f"no such program: {error.filename}", hint="ggufkit doctor") from None
@@ -158,7 +158,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
     """Prepare what the child does between fork and exec: on Linux, ask for a signal at its parent's death."""
     if not sys.platform.startswith("linux"):
         return None

@@ -1,8 +1,8 @@
 """Surviving llama.cpp's `abort`: with other machines involved, one that leaves would end our process.
 
-ggml calls a function of ours just before it aborts, in whatever thread it is. That thread is then held for ever, so the
-abort never comes. For our own thread not to be held with it, every call into llama.cpp is made by a thread of the guard,
-which costs some 50 microseconds a call; the caller waits for its answer, or for the news that none will come.
+ggml calls a function of ours just before it aborts, in whatever thread it is. That thread is then held for ever, so
+the abort never comes. For our own thread not to be held with it, every call into llama.cpp is made by a thread of the
+guard, which costs some 50 microseconds a call; the caller waits for its answer, or for the news that none will come.
 What llama.cpp held is lost: it must not be called again.
 """
 
@@ -29,10 +29,11 @@ class Guard:
         self._workers = tuple(workers)
         self._calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], _Answer]] = queue.SimpleQueue()
         self._wrapped: dict[str, Any] = {}
+        self._lost: str | None = None
         threading.Thread(target=self._work, name="llama.cpp", daemon=True).start()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function of ours that calls llama.cpp, in the guard's thread. Raises LlamaCppError, and what it does."""
+        """Call a function of ours that calls llama.cpp. Raises LlamaCppError, and what the function raises."""
         return self._function("", function)(*arguments)
 
     def __getattr__(self, name: str) -> Any:
@@ -77,14 +78,22 @@ class Guard:
             answer.done.set()
             del function, arguments, answer
 
+    def notice_silence(self) -> None:
+        """Have connections fail when a worker's machine is cut off, not only when it ends them."""
+        for worker in self._workers:
+            rpc.keep_alive(worker)
+
     def _failure(self) -> LlamaCppError:
         message = _aborted.message or ""
-        if _REMOTE in message:
-            return LlamaCppError(
-                f"{rpc.blame(self._workers)}, and with it what it held of the model and of the conversation",
-                hint="ggufkit worker --list HOST:PORT,... shows which workers are there",
-            )
-        return LlamaCppError(f"llama.cpp gave up: {message}")
+        if _REMOTE not in message:
+            return LlamaCppError(f"llama.cpp gave up: {message}")
+        if self._lost is None:
+            lost = [worker for worker in self._workers if not rpc.is_connected(worker)]
+            self._lost = rpc.blame(lost or self._workers)
+        return LlamaCppError(
+            f"{self._lost}, and with it what it held of the model and of the conversation",
+            hint=f"ggufkit worker --list {','.join(map(str, self._workers))} shows which workers are there",
+        )
 
 
 class _Answer:
@@ -135,12 +144,15 @@ _installed: list[Any] = []
 
 
 def guarded(module: Any, workers: Sequence[str]) -> Any:
-    """Return a stand-in for `module` whose calls survive the loss of `workers` (`host:port`)."""
+    """Return a stand-in for `module` whose calls survive the loss of `workers` (`host:port`).
+
+    Raises:
+        WorkerError: one of them cannot be used now.
+    """
     if not _installed:
         callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_aborted.hold)
-        functions = ggml()
-        functions.ggml_set_abort_callback.argtypes = [ctypes.c_void_p]
-        functions.ggml_set_abort_callback.restype = ctypes.c_void_p
-        functions.ggml_set_abort_callback(ctypes.cast(callback, ctypes.c_void_p))
+        ggml().ggml_set_abort_callback(ctypes.cast(callback, ctypes.c_void_p))
         _installed.append(callback)
-    return Guard(module, rpc.endpoints(workers))
+    endpoints = rpc.endpoints(workers)
+    rpc.check([endpoint for endpoint in endpoints if not rpc.is_connected(endpoint)])
+    return Guard(module, endpoints)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ggufkit.llamacpp import binding
 
-_DEVICE_IS_GPU = {1, 2}  # ggml-backend.h, enum ggml_backend_dev_type: GPU and integrated GPU
+DEVICE_GPU, DEVICE_INTEGRATED_GPU = 1, 2  # ggml-backend.h, enum ggml_backend_dev_type
 
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # ggml-backend.h; the binding declares none of these
@@ -24,6 +24,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # ggml-backend.h; the binding
     "ggml_backend_reg_by_name": (_POINTER, [_TEXT]),
     "ggml_backend_reg_get_proc_address": (_POINTER, [_POINTER, _TEXT]),
     "ggml_backend_register": (None, [_POINTER]),
+    "ggml_set_abort_callback": (_POINTER, [_POINTER]),
 }
 
 
@@ -63,7 +64,9 @@ def has_gpu() -> bool:
     """Tell whether the build sees a GPU (also one behind RPC) that can hold layers."""
     if not library().llama_supports_gpu_offload():
         return False
-    return any(ggml().ggml_backend_dev_type(device) in _DEVICE_IS_GPU for device in devices().values())
+    return any(
+        ggml().ggml_backend_dev_type(device) in {DEVICE_GPU, DEVICE_INTEGRATED_GPU} for device in devices().values()
+    )
 
 
 def log_excerpt(start: int, count: int = 3) -> str:

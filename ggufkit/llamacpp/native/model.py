@@ -10,6 +10,7 @@ from typing import Any
 from ggufkit.errors import GgufFileError
 from ggufkit.llamacpp import binding
 from ggufkit.llamacpp.native import placement as placing
+from ggufkit.llamacpp.native.guard import guarded
 from ggufkit.llamacpp.native.library import library, log_excerpt
 from ggufkit.llamacpp.native.placement import LOAD_MODES, Placement
 from ggufkit.llamacpp.native.signals import signals_held
@@ -37,12 +38,19 @@ class Model:
         Raises:
             GgufFileError: llama.cpp cannot load it; the message quotes its log.
             UsageError: the placement names what is not there.
+            WorkerError: another machine cannot be used.
+            LlamaCppError: another machine left while the weights were sent.
             MissingDependencyError: there is no llama.cpp to load it with.
         """
+        placement = placement or Placement(gpu_layers=gpu_layers)
         self.lib: Any = library()
         self.handle: Any = None
         parameters = self.lib.llama_model_default_params()
-        kept = placing.write(placement or Placement(gpu_layers=gpu_layers), parameters)
+        if placement.rpc_servers:
+            self.lib = guarded(self.lib, placement.rpc_servers)
+            kept = self.lib.run(placing.write, placement, parameters)
+        else:
+            kept = placing.write(placement, parameters)
         parameters.load_mode = LOAD_MODES[load_mode]
         parameters.check_tensors = check_tensors
         parameters.vocab_only = vocabulary_only
@@ -66,6 +74,8 @@ class Model:
             kept.clear()
         if not self.handle:
             raise GgufFileError(f"llama.cpp cannot load {path}: {log_excerpt(logged)}")
+        if placement.rpc_servers:
+            self.lib.notice_silence()
         self.vocabulary = Vocabulary(self.lib, self.handle)
         self.vocabulary_size = self.vocabulary.size
 

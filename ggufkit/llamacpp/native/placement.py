@@ -1,14 +1,20 @@
 """Where weights go: devices, splits and buffer types, written into llama.cpp's parameters, which the binding lacks."""
 
 import ctypes
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ggufkit.errors import InputError, LlamaCppError, UsageError
 from ggufkit.llamacpp import binding
-from ggufkit.llamacpp.native.library import devices, ggml, library, log_excerpt
+from ggufkit.llamacpp.native.library import (
+    DEVICE_GPU,
+    DEVICE_INTEGRATED_GPU,
+    devices,
+    ggml,
+    library,
+    log_excerpt,
+)
 
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}  # llama.h, enum llama_split_mode
 LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}  # llama.h, enum llama_load_mode
@@ -53,6 +59,9 @@ def write(placement: Placement, parameters: Any) -> list[Any]:
     """
     for server in placement.rpc_servers:
         add_rpc_server(server)
+    chosen = placement.devices
+    if chosen is None and any(name not in _rpc_devices(placement.rpc_servers) for name in _rpc_devices(_added)):
+        chosen = _without_strangers(placement.rpc_servers)
     parameters.n_gpu_layers = placement.gpu_layers
     parameters.split_mode = SPLIT_MODES[placement.split_mode]
     parameters.main_gpu = placement.main_gpu
@@ -64,8 +73,8 @@ def write(placement: Placement, parameters: Any) -> list[Any]:
         shares = (ctypes.c_float * most)(*placement.tensor_split)
         parameters.tensor_split = shares
         kept.append(shares)
-    if placement.devices is not None:
-        handles = (ctypes.c_void_p * (len(placement.devices) + 1))(*_devices(placement.devices), None)
+    if chosen is not None:
+        handles = (ctypes.c_void_p * (len(chosen) + 1))(*_devices(chosen), None)
         parameters.devices = ctypes.addressof(handles)
         kept.append(handles)
     if placement.tensor_overrides:
@@ -75,7 +84,9 @@ def write(placement: Placement, parameters: Any) -> list[Any]:
     return kept
 
 
-@functools.cache
+_added: dict[str, tuple[str, ...]] = {}  # the names of the devices of each RPC server that this process knows
+
+
 def add_rpc_server(server: str) -> None:
     """Make the devices of another machine known to this process. llama.cpp ends the process when it is unreachable.
 
@@ -83,7 +94,10 @@ def add_rpc_server(server: str) -> None:
         InputError: the server offers no device.
         LlamaCppError: the build has no RPC.
     """
+    if server in _added:
+        return
     functions, logged = ggml(), binding.log_position()
+    before = set(devices())
     backend = functions.ggml_backend_reg_by_name(b"RPC")
     address = backend and functions.ggml_backend_reg_get_proc_address(backend, b"ggml_backend_rpc_add_server")
     if not address:
@@ -92,6 +106,20 @@ def add_rpc_server(server: str) -> None:
     if not added:
         raise InputError(f"the RPC server {server} offers no device: {log_excerpt(logged)}")
     functions.ggml_backend_register(added)
+    _added[server] = tuple(name for name in devices() if name not in before)
+
+
+def _rpc_devices(servers: Iterable[str]) -> list[str]:
+    return [name for server in servers for name in _added[server]]
+
+
+def _without_strangers(servers: Sequence[str]) -> tuple[str, ...]:
+    """Name the devices that llama.cpp would choose, had the process never heard of other RPC servers than these."""
+    functions, known = ggml(), devices()
+    local = [name for name in known if name not in _rpc_devices(_added)]
+    gpus = [name for name in local if functions.ggml_backend_dev_type(known[name]) == DEVICE_GPU]
+    others = [name for name in local if functions.ggml_backend_dev_type(known[name]) == DEVICE_INTEGRATED_GPU]
+    return (*_rpc_devices(servers), *(gpus or others))
 
 
 def buffer_types() -> dict[str, Any]:
