@@ -12,10 +12,11 @@ from typing import Any
 
 from ggufkit.cli import _output
 from ggufkit.errors import InputError, UsageError
+from ggufkit.inference.conversation import Conversation
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.generation import FinishReason, GenerationResult
 from ggufkit.inference.options import EngineOptions
-from ggufkit.inference.session import ChatSession, Conversation, Reply
+from ggufkit.inference.session import ChatSession, Reply
 from ggufkit.inference.templates import ChatTemplate
 from ggufkit.llamacpp import binding, native
 

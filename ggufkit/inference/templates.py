@@ -12,15 +12,22 @@ from ggufkit.inference.engine import Engine
 Role = Literal["system", "user", "assistant"]
 
 _ZERO_WIDTH_SPACE = "\u200b"
+_REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
 _MARKERS = "\ufdd0\ufdd1\ufdd2\ufdd3\ufdd4\ufdd5"  # noncharacters: no text holds them, and no template knows them
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation; `reasoning` is what the model thought before it said the content."""
 
     role: Role
     content: str
+    reasoning: str = ""
+
+    def as_template_value(self) -> dict[str, str]:
+        """Return what a template sees; templates look for reasoning under one of three names."""
+        thoughts = dict.fromkeys(_REASONING_NAMES, self.reasoning) if self.reasoning else {}
+        return {"role": self.role, "content": self.content, **thoughts}
 
 
 class RoleRefusedError(InputError):
@@ -68,6 +75,26 @@ class ChatTemplate:
             eos_text="" if eos is None else engine.token_text(eos),
         )
 
+    def variables(self) -> set[str]:
+        """Return the names that the template may read from outside, whether it sets them itself first or not."""
+        from jinja2 import meta
+
+        return meta.find_undeclared_variables(self._environment.parse(self.source))
+
+    def compared_with(self, variable: str) -> list[str]:
+        """Return the texts that the template compares a variable with, in their order: its possible values."""
+        from jinja2 import nodes
+
+        tree = self._environment.parse(self.source)
+        compared = [
+            comparison
+            for comparison in tree.find_all(nodes.Compare)
+            if any(name.name == variable for name in comparison.expr.find_all(nodes.Name))
+            or (isinstance(comparison.expr, nodes.Name) and comparison.expr.name == variable)
+        ]
+        found = (text.value for comparison in compared for text in comparison.find_all(nodes.Const))
+        return list(dict.fromkeys(text for text in found if isinstance(text, str)))
+
     def render(
         self,
         messages: Sequence[Message],
@@ -89,7 +116,7 @@ class ChatTemplate:
         values = {
             **tokens,
             **(variables or {}),
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "messages": [message.as_template_value() for message in messages],
             "tools": None,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
@@ -114,9 +141,14 @@ class ChatTemplate:
             raise InputError(f"the chat template fails: {_reason(error)}", hint=_OTHER_TEMPLATE) from error
 
     def tokenize(
-        self, engine: Engine, messages: Sequence[Message], *, variables: Mapping[str, Any] | None = None
+        self,
+        engine: Engine,
+        messages: Sequence[Message],
+        *,
+        variables: Mapping[str, Any] | None = None,
+        prefill: str = "",
     ) -> list[int]:
-        """Return the prompt for the next reply, as token ids.
+        """Return the prompt for the next reply, as token ids; `prefill` is the beginning of the reply, as if written.
 
         The template's special tokens are parsed; text in a message that is spelled like a control token stays text. A
         beginning-of-sequence token is put in front when the model wants one and the template wrote none.
@@ -126,11 +158,13 @@ class ChatTemplate:
             UnsafeError: text of a message would become a control token, whatever is tried.
             InputError: the template fails.
         """
-        spellings = {text for message in messages for text in _control_spellings(engine, message.content)}
+        written = [text for message in messages for text in (message.content, message.reasoning) if text]
+        spellings = {spelling for text in written for spelling in _control_spellings(engine, text)}
         if spellings:
             tokens = self._tokenize_guarded(engine, messages, spellings, variables)
+            tokens += engine.tokenize(prefill, parse_special=True) if prefill else []
         else:
-            tokens = engine.tokenize(self.render(messages, variables=variables), parse_special=True)
+            tokens = engine.tokenize(self.render(messages, variables=variables) + prefill, parse_special=True)
         if engine.wants_bos and engine.bos is not None and tokens[:1] != [engine.bos]:
             tokens.insert(0, engine.bos)
         return tokens
@@ -150,7 +184,7 @@ class ChatTemplate:
         pattern = _alternatives(spellings)
         harmless = self.render(_changed(messages, pattern, lambda text: "x" * len(text)), variables=variables)
         wanted = _controls(engine, engine.tokenize(harmless, parse_special=True))
-        taken = self.source + "".join(message.content for message in messages)
+        taken = self.source + "".join(message.content + message.reasoning for message in messages)
         free = [marker for marker in _MARKERS if marker not in taken]
         if len(free) >= 2:
             left, right = free[:2]
@@ -192,8 +226,11 @@ def _alternatives(spellings: set[str]) -> re.Pattern[str]:
 
 
 def _changed(messages: Sequence[Message], pattern: re.Pattern[str], change: Any) -> list[Message]:
+    def changed(text: str) -> str:
+        return pattern.sub(lambda found: str(change(found[0])), text)
+
     return [
-        replace(message, content=pattern.sub(lambda found: change(found[0]), message.content)) for message in messages
+        replace(message, content=changed(message.content), reasoning=changed(message.reasoning)) for message in messages
     ]
 
 
