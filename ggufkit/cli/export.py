@@ -1,0 +1,13 @@
+"""`ggufkit export`: a finished model to where other programs look for it. One file per destination."""
+
+import typer
+
+from ggufkit.cli import export_ollama
+
+app = typer.Typer(
+    help="Bring a model to Ollama or another program.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("ollama", cls=export_ollama.PairedOptions)(export_ollama.command)

@@ -1,0 +1,341 @@
+"""`ggufkit export ollama`: a model into Ollama's store, or into a Modelfile; the store's models listed and removed."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from ggufkit.cli import _model, _options, _output
+
+if TYPE_CHECKING:
+    from ggufkit.exports.ollama import Exported, ExportOptions, ModelName, Plan, Store, StoredModel
+
+_PAIRS = {"--parameter": None, "--message": ("system", "user", "assistant")}
+
+
+class PairedOptions(TyperCommand):
+    """Takes `--parameter KEY VALUE` and `--message ROLE TEXT`, repeated; Typer's lists hold one word each.
+
+    `--parameter KEY=VALUE` and `--message "ROLE: TEXT"` are taken as well.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the two words of a pair before Typer sees them."""
+        joined: list[str] = []
+        rest = list(args)
+        while rest:
+            word = rest.pop(0)
+            joined.append(word)
+            if word == "--":
+                joined += rest
+                break
+            if word not in _PAIRS or not rest:
+                continue
+            known, first = _PAIRS[word], rest.pop(0)
+            is_pair = first in known if known else "=" not in first
+            separator = ": " if known else "="
+            joined.append(f"{first}{separator}{rest.pop(0)}" if is_pair and rest else first)
+        return super().parse_args(ctx, joined)
+
+
+def command(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=_model.HELP, show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME[:TAG]", help="What Ollama shall call it.", show_default=False)
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store",
+            metavar="DIR",
+            help="The model store; default: $OLLAMA_MODELS, else ~/.ollama/models.",
+            show_default=False,
+        ),
+    ] = None,
+    modelfile: Annotated[
+        Path | None,
+        typer.Option("--modelfile", metavar="OUT", help="Write a Modelfile instead (`ollama create` reads it)."),
+    ] = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar="jinja|go|FILE",
+            help="jinja: Ollama uses the model's own; go: convert it, for Ollama before May 2026; or a Go template.",
+        ),
+    ] = "jinja",
+    system: Annotated[str, typer.Option("--system", metavar="TEXT", help="A system message.", show_default=False)] = "",
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            metavar="KEY VALUE",
+            help="A parameter, such as num_ctx 8192; it takes the place of the model's own. Repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
+    licenses: Annotated[
+        list[str] | None,
+        typer.Option("--license", metavar="FILE|TEXT", help="A license; repeat it for more.", show_default=False),
+    ] = None,
+    messages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--message",
+            metavar="ROLE TEXT",
+            help="A turn that conversations begin with (system, user or assistant); repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", metavar="FILE", help="A LoRA adapter as GGUF.", show_default=False)
+    ] = None,
+    mmproj: Annotated[
+        Path | None,
+        typer.Option("--mmproj", metavar="FILE", help="A projector for images as GGUF.", show_default=False),
+    ] = None,
+    generation_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--generation-config",
+            metavar="FILE",
+            help="Sampling defaults; default: generation_config.json beside the model.",
+            show_default=False,
+        ),
+    ] = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy the model, where a link to it would do and take no disk.")
+    ] = False,
+    show_list: Annotated[
+        bool, typer.Option("--list", help="List the models of the store, and do nothing else.")
+    ] = False,
+    remove: Annotated[
+        str | None,
+        typer.Option("--remove", metavar="NAME", help="Remove a model from the store.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
+    as_json: _options.Json = False,
+    quiet: _options.Quiet = False,
+) -> None:
+    """Write a model straight into Ollama's model store. Neither a running server nor `ollama` itself is needed.
+
+    The file keeps its hash; it is linked, not copied, where the file system allows that. Stop texts, context size and
+    sampling defaults come from the model. A server that runs shows the model at its next list.
+    """
+    from ggufkit.errors import UsageError
+    from ggufkit.exports.ollama import Store, default_store, parse_name, plan_export
+
+    place = Store(store or default_store())
+    if show_list or remove:
+        if model or modelfile or (show_list and remove):
+            raise UsageError("--list and --remove stand alone", hint="ggufkit export ollama --list")
+        if remove:
+            _remove(place, parse_name(remove), dry_run=dry_run, as_json=as_json, quiet=quiet)
+        else:
+            _list(place, as_json=as_json, quiet=quiet)
+        return
+    if model is None:
+        raise UsageError("name a model, and what Ollama shall call it", hint="ggufkit export ollama MODEL NAME[:TAG]")
+    if name is None and modelfile is None:
+        raise UsageError(
+            "what shall Ollama call the model?", hint=f"ggufkit export ollama {shlex.quote(model)} NAME[:TAG]"
+        )
+    wanted = parse_name(name) if name else None
+    options = _export_options(system, parameters, licenses, messages, adapter, mmproj, generation_config)
+    if modelfile is None and not dry_run:
+        place.check_writable(_again(model, name, place))
+    path = _model.resolve(model, kind="gguf", quiet=quiet or as_json)
+    options = _with_template(options, template, path)
+    plan = plan_export(path, options)
+    for warning in plan.warnings:
+        _output.warn(warning)
+    if modelfile is not None:
+        _write_modelfile(plan, options, modelfile, wanted, as_json=as_json, quiet=quiet, dry_run=dry_run)
+    elif wanted is not None:
+        _export(plan, wanted, place, copy=copy, dry_run=dry_run, as_json=as_json, quiet=quiet)
+
+
+def _export_options(
+    system: str,
+    parameters: list[str] | None,
+    licenses: list[str] | None,
+    messages: list[str] | None,
+    adapter: Path | None,
+    projector: Path | None,
+    generation_config: Path | None,
+) -> "ExportOptions":
+    from ggufkit.errors import UsageError
+    from ggufkit.exports.ollama import ExportOptions
+    from ggufkit.exports.ollama.messages import checked
+    from ggufkit.exports.ollama.parameters import read_parameters
+
+    pairs = []
+    for text in parameters or ():
+        key, found, value = text.partition("=")
+        if not found:
+            raise UsageError(f"--parameter {text} has no value", hint="--parameter KEY VALUE")
+        pairs.append((key, value))
+    turns = []
+    for text in messages or ():
+        role, found, content = text.partition(": ")
+        if not found:
+            raise UsageError(f"--message {text} has no text", hint="--message user TEXT")
+        turns.append(checked(role, content))
+    return ExportOptions(
+        system,
+        read_parameters(pairs),
+        tuple(_license(text) for text in licenses or ()),
+        tuple(turns),
+        adapter=adapter,
+        projector=projector,
+        generation_config=generation_config,
+    )
+
+
+def _license(text: str) -> str:
+    """Read a license from a file, when the text names one."""
+    from ggufkit.errors import InputError
+
+    try:
+        return Path(text).read_text(encoding="utf-8") if len(text) < 4096 and Path(text).is_file() else text
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the license {text}: {error}") from error
+
+
+def _with_template(options: "ExportOptions", template: str, model: Path) -> "ExportOptions":
+    return options
+
+
+def _write_modelfile(
+    plan: "Plan",
+    options: "ExportOptions",
+    output: Path,
+    name: "ModelName | None",
+    *,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool,
+) -> None:
+    raise NotImplementedError
+
+
+def _export(
+    plan: "Plan", name: "ModelName", store: "Store", *, copy: bool, dry_run: bool, as_json: bool, quiet: bool
+) -> None:
+    import os
+
+    from ggufkit.exports.ollama import export
+
+    keep_old = bool(os.environ.get("OLLAMA_NOPRUNE", "").strip("\"' "))
+    with _output.progress_bar(quiet=quiet or as_json) as progress:
+        done = export(plan, name, store, copy=copy, keep_old=keep_old, dry_run=dry_run, progress=progress)
+    if as_json:
+        _output.print_json(_document(done, plan, dry_run=dry_run))
+    elif quiet:
+        print(done.name.short)
+    else:
+        for layer in done.layers:
+            way = done.how.get(layer.digest, "")
+            kind = layer.media_type.rpartition(".")[2]
+            print(f"{kind:<10} {layer.digest[:19]}  {_output.size(layer.size)}{f'  {way}' if way else ''}")
+        what = "would be in" if dry_run else "is in"
+        print(
+            f"{done.name.short} {what} {done.store}: {'nothing was written' if dry_run else f'ollama run {done.name.short}'}"
+        )
+        if not dry_run:
+            _mention_service(store)
+
+
+def _mention_service(store: "Store") -> None:
+    """Say so when another store is the one that a service on this machine uses."""
+    from ggufkit.exports.ollama.store import SERVICE_STORE
+
+    if SERVICE_STORE.is_dir() and not SERVICE_STORE.samefile(store.path):
+        _output.note(f"an Ollama that runs as a service keeps its models in {SERVICE_STORE}: --store {SERVICE_STORE}")
+
+
+def _document(done: "Exported", plan: "Plan", *, dry_run: bool) -> dict[str, Any]:
+    import hashlib
+
+    from ggufkit.exports.ollama.go_json import Float32
+
+    values = {
+        key: float(value.value) if isinstance(value, Float32) else value for key, value in plan.parameters.items()
+    }
+    return {
+        "name": done.name.short,
+        "store": str(done.store),
+        "manifest": str(done.store / "manifests" / done.name.path),
+        "manifest_digest": f"sha256:{hashlib.sha256(done.manifest).hexdigest()}",
+        "config": done.config.json(),
+        "layers": [
+            {**layer.json(), **({"how": done.how[layer.digest]} if layer.digest in done.how else {})}
+            for layer in done.layers
+        ],
+        "parameters": values,
+        "written": not dry_run,
+        "warnings": list(plan.warnings),
+    }
+
+
+def _list(store: "Store", *, as_json: bool, quiet: bool) -> None:
+    models = store.models()
+    if as_json:
+        _output.print_json({"store": str(store.path), "models": [_listed(model) for model in models]})
+        return
+    width = max((len(model.name.short) for model in models), default=0)
+    for model in models:
+        if quiet:
+            print(model.name.short)
+            continue
+        date = time.strftime("%Y-%m-%d %H:%M", time.localtime(model.modified))
+        kind = f"{model.family} {model.parameters} {model.quantization}"
+        print(f"{model.name.short:<{width}}  {model.digest[:12]:<12}  {_output.size(model.size):>10}  {date}  {kind}")
+        if model.problem:
+            _output.warn(f"{model.name.short}: {model.problem}")
+    if not models and not quiet:
+        _output.note(f"there are no models in {store.path}")
+
+
+def _listed(model: "StoredModel") -> dict[str, Any]:
+    return {
+        "name": model.name.short,
+        "digest": model.digest,
+        "bytes": model.size,
+        "modified": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(model.modified)),
+        "family": model.family,
+        "parameters": model.parameters,
+        "quantization": model.quantization,
+        "model": str(model.model) if model.model else None,
+        "problem": model.problem or None,
+    }
+
+
+def _remove(store: "Store", name: "ModelName", *, dry_run: bool, as_json: bool, quiet: bool) -> None:
+    from ggufkit.errors import UsageError
+
+    if dry_run:
+        raise UsageError("--remove has no --dry-run", hint="ggufkit export ollama --list shows what is there")
+    store.check_writable(f"export ollama --remove {shlex.quote(name.short)} --store {shlex.quote(str(store.path))}")
+    removed = store.remove(name)
+    if as_json:
+        _output.print_json(
+            {
+                "name": removed.name.short,
+                "store": str(store.path),
+                "removed_blobs": list(removed.blobs),
+                "freed_bytes": removed.freed,
+            }
+        )
+    elif not quiet:
+        count = f"{len(removed.blobs)} blob{'s' if len(removed.blobs) != 1 else ''}"
+        print(f"removed {removed.name.short} and {count}, {_output.size(removed.freed)} freed")
+
+
+def _again(model: str, name: str | None, store: "Store") -> str:
+    """Spell the command for another user, who may have another home and another current folder."""
+    path = str(Path(model).absolute()) if Path(model).exists() else model
+    return shlex.join(["export", "ollama", path, name or "NAME", "--store", str(store.path)])

@@ -1,0 +1,24 @@
+"""Ollama's model store and Modelfiles, written without Ollama.
+
+What is written follows the source of Ollama (github.com/ollama/ollama) as it was in August 2026, when the model's
+config still ended in `architecture` and `os`, and had lost its `rootfs` (pull request 17619). Each module names the
+files that it was read from. Newer servers read what is written here; they ignore the two keys.
+"""
+
+from ggufkit.exports.ollama.export import Exported, ExportOptions, Plan, export, plan_export
+from ggufkit.exports.ollama.names import ModelName, parse_name
+from ggufkit.exports.ollama.store import Removed, Store, StoredModel, default_store
+
+__all__ = [
+    "ExportOptions",
+    "Exported",
+    "ModelName",
+    "Plan",
+    "Removed",
+    "Store",
+    "StoredModel",
+    "default_store",
+    "export",
+    "parse_name",
+    "plan_export",
+]

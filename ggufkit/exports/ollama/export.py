@@ -1,0 +1,192 @@
+"""A model, and what goes with it, into Ollama's store: what is written is known before anything is.
+
+The layers, in their order: the files (model and projector by the names of their files, then the adapter), template,
+system, licenses, params, messages (server/create.go: convertModelFromFiles, createModel).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ggufkit.errors import GgufFileError, InputError, UsageError
+from ggufkit.exports import placing
+from ggufkit.exports.ollama import messages as turns
+from ggufkit.exports.ollama import parameters as settings
+from ggufkit.exports.ollama.description import Config, Kind, architecture_of, config_of, kind_of
+from ggufkit.exports.ollama.names import ModelName
+from ggufkit.exports.ollama.store import CONFIG_TYPE, LAYER_TYPE, Layer, Store, layer_of, manifest_bytes
+from ggufkit.gguf_file.parts import read_parts
+from ggufkit.gguf_file.reader import GgufHeader, read_header
+from ggufkit.progress import Progress, silent
+
+_LFS_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What a model is exported with. `parameters` take the place of what the model says of itself."""
+
+    system: str = ""
+    parameters: Mapping[str, settings.Parameter] = field(default_factory=dict)
+    licenses: tuple[str, ...] = ()
+    messages: tuple[turns.Message, ...] = ()
+    template: str = ""  # a Go template; empty: none is written, and Ollama uses the model's own
+    adapter: Path | None = None
+    projector: Path | None = None
+    generation_config: Path | None = None  # None: the file of that name beside the model, when there is one
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that an export writes, but for the bytes of the files, which are not read yet."""
+
+    files: tuple[tuple[Kind, Path], ...]
+    config: Config
+    parameters: Mapping[str, settings.Parameter]
+    texts: tuple[tuple[str, bytes], ...]  # last word of the media type, content
+    architecture: str
+    has_template: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A model in the store, or one that would be there: `how` tells for each file how it came there."""
+
+    name: ModelName
+    store: Path
+    manifest: bytes
+    config: Layer
+    layers: tuple[Layer, ...]
+    how: Mapping[str, str]  # by digest
+
+
+def plan_export(model: Path, options: ExportOptions) -> Plan:
+    """Read what is to be exported and decide on every layer. Reads headers only.
+
+    Raises:
+        GgufFileError: a file is missing, malformed, of the wrong kind, or a part of a split model.
+        InputError: generation_config.json cannot be read.
+        UsageError: model, adapter and projector do not go together.
+    """
+    header = _header(model, Kind.MODEL)
+    architecture = architecture_of(header)
+    files = [(Kind.MODEL, model)]
+    warnings = []
+    if options.projector:
+        _header(options.projector, Kind.PROJECTOR)
+        files.append((Kind.PROJECTOR, options.projector))
+    files.sort(key=lambda item: item[1].name.encode())
+    if options.adapter:
+        adapted = architecture_of(_header(options.adapter, Kind.ADAPTER))
+        if adapted != architecture:
+            raise UsageError(
+                f"{options.adapter} is an adapter for architecture {adapted}, and {model} is of {architecture}"
+            )
+        files.append((Kind.ADAPTER, options.adapter))
+        warnings.append("newer versions of Ollama refuse adapters; `ggufkit merge-lora` makes one model of both")
+    path = options.generation_config or model.resolve().parent / "generation_config.json"
+    generation_config = settings.read_generation_config(path)
+    if generation_config is None and options.generation_config:
+        raise InputError(f"there is no file {path}")
+    parameters = {**settings.parameters_of_model(header, generation_config), **options.parameters}
+    has_template = bool(header.metadata.get("tokenizer.chat_template"))
+    if not has_template and not options.template:
+        warnings.append("the model has no chat template: Ollama will pass prompts to it as they are")
+    texts = [
+        *([("template", options.template.encode())] if options.template else []),
+        *([("system", options.system.encode())] if options.system else []),
+        *(("license", text.encode()) for text in options.licenses),
+        *([("params", settings.encode(parameters))] if parameters else []),
+        *([("messages", turns.encode(options.messages))] if options.messages else []),
+    ]
+    return Plan(tuple(files), config_of(header), parameters, tuple(texts), architecture, has_template, tuple(warnings))
+
+
+def export(
+    plan: Plan,
+    name: ModelName,
+    store: Store,
+    *,
+    copy: bool = False,
+    keep_old: bool = False,
+    dry_run: bool = False,
+    progress: Progress = silent,
+) -> Exported:
+    """Write a model into a store: blobs first, the manifest last, by a rename.
+
+    A model that had the name is replaced; blobs that only it used are removed, unless `keep_old`. `dry_run` reads the
+    files for their hashes and writes nothing.
+
+    Raises:
+        InputError: a file cannot be read or changes meanwhile.
+        OutputError: the store cannot be written, or is full.
+    """
+    name = store.existing(name)
+    config = layer_of(CONFIG_TYPE, plan.config.encode())
+    small = [layer_of(f"{LAYER_TYPE}{kind}", content) for kind, content in plan.texts]
+    how: dict[str, str] = {}
+    if dry_run:
+        large = [
+            Layer(f"{LAYER_TYPE}{kind.value}", f"sha256:{placing.sha256_of(path, progress)}", path.stat().st_size)
+            for kind, path in plan.files
+        ]
+        return Exported(name, store.path, manifest_bytes(config, [*large, *small]), config, (*large, *small), how)
+    with store.writing():
+        old = store.digests_of(name)
+        large = []
+        for kind, path in plan.files:
+            layer, way = store.put_file(f"{LAYER_TYPE}{kind.value}", path, copy=copy, progress=progress)
+            large.append(layer)
+            how[layer.digest] = way
+        for layer, (_, content) in zip(small, plan.texts, strict=True):
+            store.put(layer.media_type, content)
+        store.put(CONFIG_TYPE, plan.config.encode())
+        layers = (*large, *small)
+        content = store.write_manifest(name, config, layers)
+        if not keep_old:
+            kept = {layer.digest for layer in (config, *layers)}
+            store.drop_unused(digest for digest in old if digest not in kept)
+    return Exported(name, store.path, content, config, layers, how)
+
+
+def _header(path: Path, wanted: Kind) -> GgufHeader:
+    """Read a header, and see that the file is what it is given for."""
+    if path.is_dir():
+        raise _folder(path, wanted)
+    if not path.exists():
+        raise GgufFileError(f"there is no file {path}")
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise GgufFileError(f"{path} is a Git LFS pointer, not the file itself", hint="git lfs pull")
+    header = read_header(path)
+    if _is_split(header):
+        read_parts(path)  # says so when it is not the first one, or another is missing
+        merged = path.with_name(path.name.replace("-00001-of-", "-merged-of-"))
+        raise GgufFileError(
+            f"{path} is split over {header.metadata['split.count']} files, and Ollama keeps a model in one",
+            hint=f"llama-gguf-split --merge {path} {merged}",
+        )
+    found = kind_of(header)
+    if found is not wanted:
+        option = {Kind.MODEL: "as MODEL", Kind.ADAPTER: "with --adapter", Kind.PROJECTOR: "with --mmproj"}
+        raise GgufFileError(
+            f"{path} is a {found.value}, where a {wanted.value} is needed", hint=f"give it {option[found]}"
+        )
+    return header
+
+
+def _is_split(header: GgufHeader) -> bool:
+    count: Any = header.metadata.get("split.count", 0)
+    return isinstance(count, int) and count > 1
+
+
+def _folder(path: Path, wanted: Kind) -> GgufFileError:
+    if (path / "adapter_config.json").exists():
+        return GgufFileError(
+            f"{path} is a PEFT adapter, not a GGUF file", hint=f"ggufkit convert-lora {path} --base DIR"
+        )
+    if (path / "config.json").exists():
+        return GgufFileError(f"{path} is a checkpoint folder, not a GGUF file", hint=f"ggufkit quantize Q4_K_M {path}")
+    return GgufFileError(f"{path} is a folder, not a GGUF file with a {wanted.value}")
