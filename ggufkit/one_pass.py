@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufkit.checkpoints import read_config
-from ggufkit.conversion import ConversionPlan, Converter, OutputType, convert, open_plan, who_converts
+from ggufkit.conversion import ConversionPlan, Converter, Keep, OutputType, convert, open_plan, who_converts
 from ggufkit.conversion.execute import stream
 from ggufkit.errors import MissingDependencyError, UsageError
 from ggufkit.files import PartialFile, PlannedFile, check_output
@@ -149,7 +149,8 @@ def quantize_checkpoint(
         todo = prepare(plans, outputs, inputs=content, strict=strict)
         also: list[PlannedFile] = []
         if intermediate is None and _takes_one_pass(plans, engine):
-            for warning in skeleton.conversion.warnings:
+            found = skeleton.conversion.checkpoint.quantization
+            for warning in (*([f"found {found}"] if found else []), *skeleton.conversion.warnings):
                 warn(warning)
             work = one_pass(skeleton, content)
         else:
@@ -214,9 +215,14 @@ class _TwoSteps:
     def converted(self) -> Iterator[Path]:
         try:
             result = convert(
-                self.checkpoint, self.path, outtype=self.outtype, threads=self.threads, progress=self.progress
+                self.checkpoint,
+                self.path,
+                outtype=self.outtype,
+                keep=Keep.NONE,  # llama-quantize takes no blocks of others
+                threads=self.threads,
+                progress=self.progress,
             )
-            for warning in result.warnings:
+            for warning in (*([f"found {result.quantization}"] if result.quantization else []), *result.warnings):
                 self.warn(warning)
             yield self.path
         finally:

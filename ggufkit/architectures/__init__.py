@@ -87,6 +87,7 @@ from ggufkit.architectures._ops import Array, Op, Shape, Stack
 from ggufkit.architectures._rope import check_rope
 from ggufkit.architectures._sizes import SIZES, derived, shape
 from ggufkit.architectures._spec import ArchSpec, Maybe, Rule, TensorTable, Vocabulary
+from ggufkit.architectures._whole_rows import move_rows
 from ggufkit.architectures.wrappers import WRAPPERS
 from ggufkit.errors import UnsupportedArchitectureError
 
@@ -106,6 +107,7 @@ __all__ = [
     "derived_sizes",
     "experts_with_inputs_first",
     "hf_architectures",
+    "move_rows",
     "names",
     "nearest",
     "shape",

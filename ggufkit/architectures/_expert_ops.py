@@ -60,9 +60,13 @@ class SplitGateUp:
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
         """Split, inputs last."""
         (both,) = sources
-        if _has_inputs_first(both.shape, size(config, "hidden"), size(config, "2*expert_ff"), config):
+        if self.turns(both.shape, config):
             both = both.swapaxes(1, 2)
         return [both[:, ::2], both[:, 1::2]] if self.interleaved else np.split(both, 2, axis=1)
+
+    def turns(self, source: Shape, config: Config) -> bool:
+        """Whether the inputs are stored first, and must come last."""
+        return _has_inputs_first(source, size(config, "hidden"), size(config, "2*expert_ff"), config)
 
     def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
         """Expert by expert."""
@@ -85,8 +89,11 @@ class StackedDown:
     def apply(self, sources: Sequence[Array], config: Config) -> list[Array]:
         """Bring the inputs last."""
         (down,) = sources
-        turned = _has_inputs_first(down.shape, size(config, "expert_ff"), size(config, "hidden"), config)
-        return [down.swapaxes(1, 2) if turned else down]
+        return [down.swapaxes(1, 2) if self.turns(down.shape, config) else down]
+
+    def turns(self, source: Shape, config: Config) -> bool:
+        """Whether the inputs are stored first, and must come last."""
+        return _has_inputs_first(source, size(config, "expert_ff"), size(config, "hidden"), config)
 
     def rows_together(self, source: Shape, config: Config) -> int | None:  # noqa: ARG002 - the protocol's
         """Expert by expert."""

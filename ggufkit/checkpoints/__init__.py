@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ggufkit.checkpoints import safetensors, torch_bin
 from ggufkit.checkpoints.config import Config, check_values, read_config, read_json_object
-from ggufkit.checkpoints.source_quantization import DequantizedTensor, SourceQuantization, undo_quantization
+from ggufkit.checkpoints.source_quantization import Blocks, DequantizedTensor, SourceQuantization, undo_quantization
 from ggufkit.checkpoints.tensors import StoredTensor
 
 __all__ = [
+    "Blocks",
     "Checkpoint",
     "Config",
     "DequantizedTensor",

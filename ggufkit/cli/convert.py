@@ -261,8 +261,10 @@ def _show_result(result: "ConversionResult") -> None:
 def _show_quantization(found: "SourceQuantization | None", kept: Mapping[str, int]) -> None:
     """Say in one line what others had done to the weights, and what became of it."""
     if found:
-        types = ", ".join(f"{count} as {name}" for name, count in kept.items())
-        print(f"{found}; {f'kept exactly: {types}' if kept else 'all dequantized'}")
+        said = [f"{count} kept as {name}" for name, count in kept.items()]
+        if left := found.weights - sum(kept.values()):
+            said.append(f"{left} dequantized")
+        print(f"{found}; {', '.join(said)}")
 
 
 def _quantization(found: "SourceQuantization | None", kept: Mapping[str, int]) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@
 """
 
 from ggufkit.conversion.convert import ConversionResult, Converter, convert, open_plan, type_of, who_converts
+from ggufkit.conversion.kept import Keep
 from ggufkit.conversion.metadata_edits import MetadataEdits, read_edits
 from ggufkit.conversion.plan import ConversionPlan, OutputType
 from ggufkit.conversion.vocabulary import TokenizerOptions
@@ -14,6 +15,7 @@ __all__ = [
     "ConversionPlan",
     "ConversionResult",
     "Converter",
+    "Keep",
     "MetadataEdits",
     "OutputType",
     "TokenizerOptions",

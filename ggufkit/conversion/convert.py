@@ -9,8 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from ggufkit.architectures import nearest, spec_for
-from ggufkit.checkpoints import Config, open_checkpoint, read_config
+from ggufkit.checkpoints import Config, SourceQuantization, open_checkpoint, read_config
 from ggufkit.conversion.execute import execute
+from ggufkit.conversion.kept import Keep
 from ggufkit.conversion.metadata_edits import MetadataEdits
 from ggufkit.conversion.plan import ConversionPlan, OutputType, make_plan, own_type
 from ggufkit.conversion.vocabulary import TokenizerOptions
@@ -37,7 +38,10 @@ class Converter(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """What a conversion did; sizes in bytes."""
+    """What a conversion did; sizes in bytes.
+
+    `quantization` is what others had done to the weights, `kept` counts those that keep their integers, by type.
+    """
 
     source: Path
     output: Path
@@ -50,6 +54,8 @@ class ConversionResult:
     size_after: int
     seconds: float
     warnings: tuple[str, ...] = field(default=())
+    quantization: SourceQuantization | None = None
+    kept: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes_per_second(self) -> float:
@@ -66,6 +72,7 @@ def convert(
     mtp: bool = True,
     tokenizer: TokenizerOptions | None = None,
     edits: MetadataEdits | None = None,
+    keep: Keep | None = None,
     trust_remote_code: bool = False,
     threads: int | None = None,
     progress: Progress = silent,
@@ -75,6 +82,7 @@ def convert(
     Without `mtp`, blocks of multi-token prediction are left out even where llama.cpp loads them.
     `tokenizer` tells where to read the tokenizer, if not in the folder, and how it cuts text, if that is known.
     `edits` are metadata that take the place of what the folder says.
+    `keep` tells which weights that others quantized stay in their blocks; without it, `outtype` does.
     `trust_remote_code` lets llama.cpp's converter run Python that the model folder brings; ours never does.
 
     Raises:
@@ -94,8 +102,11 @@ def convert(
             raise UsageError(
                 "--metadata and --set are for native conversions, and no spec of ours fits this checkpoint"
             )
+        if outtype is OutputType.SOURCE:
+            raise UsageError("--outtype source is for native conversions; llama.cpp's converter has no such type")
         return _by_llama_cpp(source, output, outtype, config, mtp, trust_remote_code, progress, started)
-    with open_plan(source, outtype, mtp=mtp, tokenizer=tokenizer, edits=edits) as plan:
+    keep = outtype.keeps if keep is None else keep
+    with open_plan(source, outtype, mtp=mtp, tokenizer=tokenizer, edits=edits, keep=keep) as plan:
         check_space([PlannedFile(output, plan.layout.size)])
         with atomic_output(output, size=plan.layout.size) as temporary:
             execute(plan, temporary, threads=threads or usable_cores(), progress=progress)
@@ -111,6 +122,8 @@ def convert(
             size_after=plan.layout.size,
             seconds=time.monotonic() - started,
             warnings=plan.warnings,
+            quantization=plan.checkpoint.quantization,
+            kept=plan.kept,
         )
 
 
@@ -122,11 +135,12 @@ def open_plan(
     mtp: bool = True,
     tokenizer: TokenizerOptions | None = None,
     edits: MetadataEdits | None = None,
+    keep: Keep = Keep.NONE,
 ) -> Iterator[ConversionPlan]:
     """Plan a native conversion without doing it: what `--dry-run` shows. Raises as `convert` does."""
     with open_checkpoint(source) as checkpoint:
         spec = spec_for(checkpoint.config.architecture, checkpoint.config.model_type)
-        yield make_plan(checkpoint, spec, outtype, mtp=mtp, tokenizer=tokenizer, edits=edits)
+        yield make_plan(checkpoint, spec, outtype, mtp=mtp, tokenizer=tokenizer, edits=edits, keep=keep)
 
 
 def type_of(source: Path) -> OutputType:

@@ -14,9 +14,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ggufkit.architectures import Shape
+from ggufkit.architectures import Shape, move_rows
 from ggufkit.checkpoints import Config, DequantizedTensor, StoredTensor
 from ggufkit.conversion.elements import STORED, Array, encode, first_misfit, to_float32
+from ggufkit.conversion.kept import Kept
 from ggufkit.conversion.plan import ConversionPlan, Step
 from ggufkit.crew import work_through
 from ggufkit.errors import CheckpointError
@@ -125,6 +126,9 @@ def _done(piece: _Piece, config: Config) -> Iterator[tuple[TensorLayout, int, Ar
     """Read and change a piece; yield what is to be written, and where."""
     step = piece.step
     sources = (piece.source,) if piece.rows is not None else step.sources
+    if step.kept:
+        yield from _kept(piece, step.kept, config)
+        return
     arrays = [_read(source, piece.rows) for source in sources]
     dtype = piece.source.dtype
     if not step.op.moves_only or any(source.dtype != dtype for source in sources):
@@ -140,6 +144,21 @@ def _done(piece: _Piece, config: Config) -> Iterator[tuple[TensorLayout, int, Ar
         if first_misfit(flat, dtype, encoded, target.type) is not None:
             raise _misfit(piece, target, arrays[0].reshape(-1), dtype)
         yield target, place, encoded
+
+
+def _kept(piece: _Piece, kept: Kept, config: Config) -> Iterator[tuple[TensorLayout, int, Array]]:
+    """Yield the blocks of a piece's sources, whose rows change places at most."""
+    step, rows = piece.step, piece.rows
+    if rows is not None:
+        blocks = [kept.blocks[step.sources.index(piece.source)].encode(rows)]
+    else:
+        whole = [range(source.shape[0]) for source in step.sources]
+        blocks = [found.encode(every) for found, every in zip(kept.blocks, whole, strict=True)]
+    if rows is None or len(step.sources) == 1:
+        shapes = [(len(array), *source.shape[1:]) for array, source in zip(blocks, step.sources, strict=True)]
+        blocks = move_rows(step.op, blocks, shapes, config) or []
+    for target, place, moved in zip(step.targets, piece.places, blocks, strict=True):
+        yield target, place, np.ascontiguousarray(moved).reshape(-1)
 
 
 def _read(source: StoredTensor, rows: range | None) -> Array:

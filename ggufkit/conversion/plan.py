@@ -4,7 +4,8 @@ Every output name, shape, type and byte offset comes from headers and config alo
 bars and the memory bound are readings of this one plan.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -22,11 +23,12 @@ from ggufkit.architectures import (
 )
 from ggufkit.checkpoints import Checkpoint, Config, DequantizedTensor, StoredTensor, check_values
 from ggufkit.conversion.description import general_metadata, provenance
+from ggufkit.conversion.kept import Keep, Kept, kept
 from ggufkit.conversion.metadata import model_metadata
 from ggufkit.conversion.metadata_edits import MetadataEdits
 from ggufkit.conversion.numbers import read_numbers
 from ggufkit.conversion.prediction import find_prediction
-from ggufkit.conversion.tensors import match_tensors, tensor_type
+from ggufkit.conversion.tensors import Draft, match_tensors, tensor_type
 from ggufkit.conversion.vocabulary import TokenizerOptions, vocabulary_metadata
 from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import FileLayout, TensorLayout, lay_out
@@ -42,30 +44,39 @@ class OutputType(StrEnum):
     BF16 = "bf16"
     Q8_0 = "q8_0"
     AUTO = "auto"  # the 16-bit type that the checkpoint's own matrices have
+    SOURCE = "source"  # the same, but weights that others quantized keep their integers where a ggml type holds them
 
     @property
     def tensor_type(self) -> GGMLQuantizationType:
-        """The ggml type of a matrix."""
+        """The ggml type of a matrix; AUTO and SOURCE have none before a checkpoint is known."""
         return GGMLQuantizationType[self.name]
 
     @property
-    def file_type(self) -> int:
-        """llama.cpp's number for a file of this type (`general.file_type`, llama.h: llama_ftype)."""
-        return {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}[self.name]
+    def keeps(self) -> Keep:
+        """Which weights stay in the blocks of their source."""
+        return {"SOURCE": Keep.ALL, "F32": Keep.NONE}.get(self.name, Keep.FLOATS)
+
+
+# llama.cpp's numbers for a file whose matrices are mostly of a type (`general.file_type`, llama.h: llama_ftype).
+_FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "BF16": 32, "MXFP4": 38, "NVFP4": 39}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Read `sources`, run `op`, write `targets`."""
+    """Read `sources`, run `op`, write `targets`; with `kept`, from the blocks of the sources."""
 
     sources: tuple[StoredTensor, ...]
     op: Op
     targets: tuple[TensorLayout, ...]
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """All that a conversion will do. `extra` holds tensors that are computed from the config (float32)."""
+    """All that a conversion will do. `extra` holds tensors that are not streamed (float32).
+
+    Those are computed from the config, or lie beside weights that were kept.
+    """
 
     checkpoint: Checkpoint
     spec: ArchSpec
@@ -75,6 +86,11 @@ class ConversionPlan:
     steps: tuple[Step, ...]
     extra: Mapping[str, Array]
     warnings: tuple[str, ...]
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Count the source's tensors that keep their integers, by the type that holds them."""
+        return dict(Counter(step.kept.type.name for step in self.steps if step.kept for _ in step.sources))
 
     @property
     def source_bytes(self) -> int:
@@ -91,8 +107,11 @@ def make_plan(
     description: Mapping[str, Any] | None = None,
     edits: MetadataEdits | None = None,
     tokenizer: TokenizerOptions | None = None,
+    keep: Keep = Keep.NONE,
 ) -> ConversionPlan:
     """Plan the conversion of a checkpoint by a spec.
+
+    `keep` tells which weights that others quantized stay in their blocks.
 
     With `mtp`, blocks of multi-token prediction are kept where llama.cpp loads them.
     `description` takes the place of what the folder says about the model's origin and its tokenizer; `edits` are laid
@@ -124,17 +143,21 @@ def make_plan(
         raise CheckpointError(
             f"{checkpoint.folder / 'config.json'} holds a value of the wrong kind: {error}"
         ) from error
+    matrices = own_type(checkpoint) if output_type in (OutputType.AUTO, OutputType.SOURCE) else output_type
     if output_type is OutputType.AUTO:
-        output_type = own_type(checkpoint)
+        output_type = matrices
+    blocks = [kept(draft, config, spec, keep) for draft in drafts]
+    extra = {**extra, **_beside(drafts, blocks)}
     targets = [
         *((name, array.shape, GGMLQuantizationType.F32) for name, array in extra.items()),
         *(
-            (name, shape, tensor_type(spec, name, shape, output_type.tensor_type))
-            for draft in drafts
+            (name, shape, found.type if found else tensor_type(spec, name, shape, matrices.tensor_type))
+            for draft, found in zip(drafts, blocks, strict=True)
             for name, shape in draft.targets
         ),
     ]
-    metadata = {**model, **numbers, "general.file_type": output_type.file_type, "general.quantization_version": 2}
+    file_type = _FILE_TYPES[_main_type(blocks, matrices)]
+    metadata = {**model, **numbers, "general.file_type": file_type, "general.quantization_version": 2}
     if description is not None:
         metadata |= description
     else:
@@ -153,9 +176,30 @@ def make_plan(
         _check_vocabulary(metadata, {name: shape for name, shape, _ in targets})
     layout = lay_out(spec.name, edits.applied_to(metadata, spec.name) if edits else metadata, targets)
     places = {tensor.name: tensor for tensor in layout.tensors}
-    steps = tuple(Step(draft.sources, draft.op, tuple(places[name] for name, _ in draft.targets)) for draft in drafts)
-    warnings = (*remarks, *dropped, *_unread(config))
+    steps = tuple(
+        Step(draft.sources, draft.op, tuple(places[name] for name, _ in draft.targets), found)
+        for draft, found in zip(drafts, blocks, strict=True)
+    )
+    said = checkpoint.quantization.remarks if checkpoint.quantization else ()
+    warnings = (*said, *remarks, *dropped, *_unread(config))
     return ConversionPlan(checkpoint, spec, config, output_type, layout, steps, extra, warnings)
+
+
+def _beside(drafts: Sequence[Draft], blocks: Sequence[Kept | None]) -> dict[str, Array]:
+    """Give the tensors that lie beside kept weights, by their names in the file; those of ones alone say nothing."""
+    return {
+        draft.targets[0][0].removesuffix("weight") + end: numbers
+        for draft, found in zip(drafts, blocks, strict=True)
+        if found
+        for end, numbers in found.extra().items()
+        if (numbers != 1).any()
+    }
+
+
+def _main_type(blocks: Sequence[Kept | None], matrices: OutputType) -> str:
+    """Name the type that most kept weights have; that of plain matrices where none is kept."""
+    kinds = Counter(found.type.name for found in blocks if found)
+    return kinds.most_common(1)[0][0] if kinds else matrices.name
 
 
 def _check_counts(config: Config) -> None:

@@ -115,6 +115,8 @@ def _of_checkpoint(name: str, checkpoint: Path, folder: Path, origin: Origin) ->
             file.write(conversion.layout.header)
             file.truncate(conversion.layout.size)
         source_bytes, warnings = conversion.checkpoint.size, conversion.warnings
+        if found := conversion.checkpoint.quantization:
+            warnings = (f"the weights are quantized already, so more will be lost: {found}", *warnings)
     headers = tuple(read_model(skeleton))
     return Subject(name, origin, headers, skeleton, _bare(headers, folder), source_bytes, warnings=warnings)
 

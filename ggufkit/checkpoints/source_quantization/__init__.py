@@ -58,6 +58,8 @@ def undo_quantization(
     scheme, remarks = _choose(settings, stored)
     if scheme is None:
         return stored, None
+    if all(tensor.dtype in _PLAIN for tensor in stored.values()):
+        return stored, SourceQuantization(scheme.name, "", 0, {}, remarks)
     undone = scheme.undo(settings or {}, stored)
     at = {weight.parts[0].name: weight for weight in undone.weights}
     consumed = {part.name for weight in undone.weights for part in weight.parts}
@@ -113,7 +115,7 @@ def _choose(
         return found, (f"config.json says {method or 'nothing'} (quant_method), but the tensors are {found.name}'s",)
     kinds = Counter(tensor.dtype for tensor in stored.values() if tensor.dtype not in _PLAIN)
     if not kinds and named is not None:
-        return None, ()
+        return named, (f"config.json says {method} (quant_method), but no tensor is quantized: all are taken as plain",)
     supported = ", ".join(sorted({other for scheme in SCHEMES for other in scheme.methods}))
     if named is None:
         raise CheckpointError(
