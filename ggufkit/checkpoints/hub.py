@@ -16,6 +16,7 @@ from ggufkit.errors import HubError, UnsafeError
 
 _SECONDS = 30.0
 _ATTEMPTS = 5
+_FIRST_WAIT = 0.5  # seconds; each time twice as long
 _LONGEST_WAIT = 300.0  # the hub counts requests by windows of five minutes
 # One slash is enough behind the scheme: a Path makes one of two.
 _NAME = re.compile(
@@ -157,7 +158,7 @@ def seconds_to_wait(headers: Mapping[str, str], attempt: int) -> float:
         return float(said)
     if window := re.search(r"\bt=(\d+)", headers.get("RateLimit", "")):
         return float(window[1])
-    return min(30.0, 0.5 * 2.0**attempt)
+    return min(30.0, _FIRST_WAIT * 2.0**attempt)
 
 
 def _remote_file(sibling: Any) -> RemoteFile:

@@ -4,7 +4,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,13 +20,14 @@ from ggufkit.checkpoints.hub_selection import (
     matching,
     projectors,
 )
-from ggufkit.crew import work_through
 from ggufkit.errors import HubError, UnsafeError, UsageError
 from ggufkit.files import PlannedFile, check_space
 from ggufkit.progress import Progress, silent
 
 _AT_ONCE = 4
 _LARGEST_INDEX = 100_000_000
+_SECONDS_BETWEEN_REPORTS = 0.1
+_SECONDS_TO_STOP = 1.0
 
 
 class Kind(StrEnum):
@@ -186,7 +187,7 @@ def pull(plan: PlannedPull, options: PullOptions | None = None, *, progress: Pro
     work = _Pull(listing, options.local_folder, progress, sum(file.size for file, _ in described))
     missing = work.missing(described)
     work.check_space(missing)
-    work_through(missing, work.fetch, threads=_AT_ONCE, report=work.tell)
+    work.fetch_all(missing)
     paths = work.show(described)
     root = options.local_folder or hub_cache.snapshot_of(listing)
     return Pulled(
@@ -221,6 +222,8 @@ class _Pull:
         self._lock = threading.Lock()
         self._done = 0
         self._waiting = ""
+        self._stopped = threading.Event()
+        self._failure: BaseException | None = None
         self.received = 0
 
     def target(self, file: RemoteFile, content_name: str) -> Path:
@@ -252,14 +255,42 @@ class _Pull:
             planned.append(PlannedFile(target, max(0, file.size - hub_transfer.part_size(target, content_name))))
         check_space(planned)
 
-    def fetch(self, described: Described) -> int:
-        """Fetch one file, in any thread."""
-        file, content_name = described
+    def fetch_all(self, missing: Sequence[Described]) -> None:
+        """Fetch several files at once; the first failure, or Ctrl-C, ends it. What has arrived stays."""
+        left = iter(missing)
+        threads = [threading.Thread(target=self._work, args=(left,), daemon=True) for _ in missing[:_AT_ONCE]]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads) and not self._failure:
+                self._progress(self._waiting or "Downloading", min(self._done, self._total), self._total)
+                threads[0].join(_SECONDS_BETWEEN_REPORTS)
+        finally:
+            # A thread that hangs in a read is not waited for: it only ever appends to its part, and stops there.
+            self._stopped.set()
+            until = time.monotonic() + _SECONDS_TO_STOP
+            for thread in threads:
+                thread.join(max(0.0, until - time.monotonic()))
+        if self._failure:
+            raise self._failure
+        self._progress("Downloading", self._total, self._total)
+
+    def _work(self, left: Iterator[Described]) -> None:
+        try:
+            while not self._stopped.is_set():
+                with self._lock:
+                    described = next(left, None)
+                if described is None:
+                    return
+                self._fetch(*described)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            self._failure = self._failure or error
+
+    def _fetch(self, file: RemoteFile, content_name: str) -> None:
         target = self.target(file, content_name)
         received = hub_transfer.fetch(self._listing, file, target, content_name, report=self._add, wait=self._wait)
         with self._lock:
             self.received += received
-        return received
 
     def show(self, described: Sequence[Described]) -> list[Path]:
         """Make the files appear under their names; return these."""
@@ -269,14 +300,11 @@ class _Pull:
         self._cache.remember(self._listing.repository, self._listing.commit)
         return paths
 
-    def tell(self, _: int) -> None:
-        """Report, from the thread that the callback belongs to."""
-        self._progress(self._waiting or "Downloading", min(self._done, self._total), self._total)
-
     def _add(self, count: int) -> None:
         with self._lock:
             self._done += count
             self._waiting = ""
+        self._check()
 
     def _verified(self, count: int) -> None:
         self._done += count
@@ -284,4 +312,9 @@ class _Pull:
 
     def _wait(self, seconds: float, why: str) -> None:
         self._waiting = why
-        time.sleep(seconds)
+        self._stopped.wait(seconds)
+        self._check()
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise HubError("the download was stopped")

@@ -22,6 +22,7 @@ from ggufkit.errors import HubError, OutputError, UnsafeError
 Wait = Callable[[float, str], None]
 
 _FAILURES = 5  # in a row, with next to nothing received between them
+_FIRST_WAIT = 0.25  # seconds; each time twice as long
 _LITTLE = 1 << 20
 _LONGEST_WAIT = 300.0
 _REDIRECTS = 5
@@ -196,7 +197,7 @@ def _receive(listing: Listing, file: RemoteFile, partial: Path, report: Callable
                     f"{listing.repository}: {file.path} cannot be had: {error}",
                     hint="try again later; what has arrived is kept" if partial.stat().st_size else "try again later",
                 ) from None
-            seconds = error.seconds if error.seconds is not None else min(30.0, 0.25 * 2.0**failures)
+            seconds = error.seconds if error.seconds is not None else min(30.0, _FIRST_WAIT * 2.0**failures)
             wait(seconds, f"Waiting, because {error}")
 
 
@@ -260,9 +261,15 @@ def _opened(listing: Listing, file: RemoteFile, start: int) -> Iterator[Any]:
                 yield response
                 return
         url = urljoin(url, location)
-        if urlsplit(url).scheme not in {"https", home.scheme} or not urlsplit(url).netloc:
+        if not is_allowed(url, home=home.geturl()):
             raise UnsafeError(f"{listing.repository}: {file.path} is redirected to an address that is not encrypted")
     raise HubError(f"{listing.repository}: {file.path} is redirected more than {_REDIRECTS} times")
+
+
+def is_allowed(url: str, *, home: str) -> bool:
+    """Whether a redirect may lead to this address: over HTTP, and not from an encrypted one to one that is not."""
+    place = urlsplit(url)
+    return place.scheme in {"https", urlsplit(home).scheme} and bool(place.netloc)
 
 
 def _check_status(response: Any, *, elsewhere: bool) -> None:

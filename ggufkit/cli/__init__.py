@@ -21,6 +21,7 @@ from ggufkit.cli import (
     imatrix,
     merge_lora,
     plan,
+    pull,
     quantize,
     setup,
     verify,
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
+app.command("pull")(pull.command)
 app.command("convert")(convert.command)
 app.command("plan")(plan.command)
 app.command("quantize")(quantize.command)

@@ -8,13 +8,26 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _LARGE = 1 << 20
 _MOST = 64 << 20  # a client that takes this much in one piece took too much
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests whose line matches, the first `times` of them: `act` answers in place of the hub.
+
+    `file` is the path, under the hub's root, of the file that was asked for (None for a request to the API).
+    """
+
+    request: str
+    act: Callable[["_Handler", Path | None], None]
+    times: int = 1 << 30
 
 
 class Hub:
@@ -25,6 +38,7 @@ class Hub:
         self.sent = 0
         self.tokens: dict[str, set[str | None]] = {"hub": set(), "content": set()}
         self.requests: list[str] = []
+        self.faults: list[Fault] = []
         self.content = _server(self, _Content)
         self.api = _server(self, _Api)
         self.url = f"http://127.0.0.1:{self.api.server_port}"
@@ -47,7 +61,7 @@ def serving(root: Path, **options: object) -> Iterator[Hub]:
 
 def _server(hub: Hub, handler: type["_Handler"]) -> ThreadingHTTPServer:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type(handler.__name__, (handler,), {"hub": hub}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
 
 
@@ -68,7 +82,18 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self, *, body: bool) -> None:
         self.hub.tokens[self.host].add(self.headers.get("Authorization"))
         self.hub.requests.append(f"{self.command} {self.path}")
+        for fault in self.hub.faults:
+            if fault.times > 0 and re.search(fault.request, f"{self.host} {self.command} {self.path}"):
+                fault.times -= 1
+                fault.act(self, self.file())
+                return
         self.route(body=body)
+
+    def file(self) -> Path | None:
+        """The file that is asked for, on either host."""
+        path, _, _ = self.path.partition("?")
+        found = re.fullmatch(r"/([^/]+/[^/]+)/(?:resolve/[^/]+/)?(.+)", path)
+        return self.hub.root / found[1] / found[2] if found and not path.startswith("/api/") else None
 
     def route(self, *, body: bool) -> None:
         raise NotImplementedError
