@@ -18,14 +18,18 @@ from ggufkit.cli import (
     convert,
     convert_lora,
     doctor,
+    export,
     imatrix,
     merge_lora,
     plan,
     pull,
     quantize,
+    serve,
     setup,
     verify,
+    worker,
 )
+from ggufkit.cli._help import GroupedCommand
 from ggufkit.errors import GgufkitError
 
 EXAMPLES = """\
@@ -51,10 +55,13 @@ app.command("convert")(convert.command)
 app.command("plan")(plan.command)
 app.command("quantize")(quantize.command)
 app.command("imatrix")(imatrix.command)
-app.command("chat")(chat.command)
+app.command("chat", cls=GroupedCommand)(chat.command)
 app.command("verify")(verify.command)
 app.command("convert-lora")(convert_lora.command)
 app.command("merge-lora")(merge_lora.command)
+app.add_typer(export.app, name="export")
+app.command("serve")(serve.command)
+app.command("worker")(worker.command)
 app.command("setup")(setup.command)
 app.command("doctor")(doctor.command)
 

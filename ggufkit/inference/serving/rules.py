@@ -1,0 +1,186 @@
+"""What may pass the gate: pure decisions about a request's head and body.
+
+A browser is turned by any web page against servers on its user's machine: by requests that carry the page's `Origin`,
+or under a name that the page's owner made to mean this machine (`Host`). llama-server answers both.
+"""
+
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+MOST_BODY_BYTES = 32 << 20
+_DEEPEST = 64
+_DEEPEST_GRAMMAR = 500  # llama.cpp's parser calls itself for each parenthesis
+_MOST_STOPS = 256
+_LONGEST_STOP = 4096
+_PUBLIC = {"/health", "/v1/health"}
+_LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]", "::1"}
+_METHODS = {"GET", "HEAD", "POST", "OPTIONS", "DELETE"}
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request goes no further, in the words of OpenAI's error objects."""
+
+    status: int
+    kind: str
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def body(self) -> bytes:
+        """Return the answer."""
+        error = {"message": self.message, "type": self.kind, "code": self.status}
+        return json.dumps({"error": error}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of a request; names of headers in lower case, the last of several with one name counts."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+
+    @property
+    def path(self) -> str:
+        """Return the target without its query."""
+        return self.target.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Who may come in.
+
+    Attributes:
+        keys: any of them opens; none: no key is needed.
+        is_local: only this machine can connect, so only names of this machine make sense in `Host`.
+        hosts: further names that are fine.
+        origins: web sites whose pages may ask.
+        public: paths besides those of health that need no key.
+    """
+
+    keys: tuple[str, ...] = ()
+    is_local: bool = True
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    public: frozenset[str] = frozenset()
+
+    def refuse(self, head: Head) -> Refusal | None:
+        """Return why a request must not pass, judged by its head; None when it may."""
+        if head.method not in _METHODS:
+            return Refusal(405, "invalid_request_error", f"the method {head.method} is not used here")
+        if not head.target.startswith("/"):
+            return Refusal(400, "invalid_request_error", "the target of the request must begin with /")
+        host = head.headers.get("host", "")
+        if self.is_local and _name(host) not in {*_LOCAL_NAMES, *self.hosts}:
+            return Refusal(403, "permission_error", "this server is not known by that Host (see --allow-host)")
+        origin = head.headers.get("origin")
+        if origin is not None and not self.allows(origin, host):
+            return Refusal(403, "permission_error", "pages of that Origin may not use this server (--allow-origin)")
+        if head.method == "OPTIONS" or head.path in _PUBLIC or head.path in self.public:
+            return None
+        if self.keys and not self._has_key(head.headers):
+            challenge = (("WWW-Authenticate", "Bearer"),)
+            return Refusal(401, "authentication_error", "Invalid API Key", challenge)
+        return None
+
+    def allows(self, origin: str, host: str) -> bool:
+        """Tell whether pages of a web site may ask: our own page's, and those that were named."""
+        parts = urlsplit(origin) if origin.isascii() and "[" not in origin.partition("]")[2] else None
+        same = parts is not None and parts.scheme in {"http", "https"} and parts.netloc == host != ""
+        return same or origin in self.origins or "*" in self.origins
+
+    def _has_key(self, headers: Mapping[str, str]) -> bool:
+        given = headers.get("authorization") or headers.get("x-api-key") or ""
+        scheme, _, rest = given.partition(" ")
+        given = rest.strip() if scheme.lower() == "bearer" else given
+        data = given.encode("utf-8", "surrogateescape")
+        # All are compared, each in a time that does not tell how much of it was right.
+        return sum(hmac.compare_digest(data, key.encode()) for key in self.keys) > 0
+
+
+def refuse_body(head: Head, body: bytes) -> Refusal | None:
+    """Return why the body of a POST must not pass: what is no JSON object, and what llama-server is known to die of."""
+    kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        return Refusal(
+            415, "invalid_request_error", "the body must be JSON: add the header Content-Type: application/json"
+        )
+    if _is_deeper(body, _DEEPEST):
+        return _bad(f"the body is nested deeper than {_DEEPEST} levels")
+    try:
+        text = body.decode("utf-8")
+        document = json.loads(text, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        return _bad(f"the body is not UTF-8 (byte {error.start})")
+    except (ValueError, RecursionError) as error:
+        return _bad(f"the body is not JSON: {error}")
+    if not isinstance(document, dict | list):
+        return _bad("the body must be a JSON object")
+    if "\\u" in text and _has_surrogate(document):
+        return _bad("the body holds half a character (a lone surrogate)")
+    return _refuse_fields(document) if isinstance(document, dict) else None
+
+
+def _refuse_fields(document: dict[str, Any]) -> Refusal | None:
+    grammar = document.get("grammar")
+    if isinstance(grammar, str) and _is_deeper_text(grammar, "([{", ")]}", _DEEPEST_GRAMMAR):
+        return _bad(f"the grammar is nested deeper than {_DEEPEST_GRAMMAR} levels")
+    stops = document.get("stop")
+    if isinstance(stops, list) and len(stops) > _MOST_STOPS:
+        return _bad(f"{len(stops)} stop strings are too many; at most {_MOST_STOPS}")
+    if any(
+        isinstance(stop, str) and len(stop) > _LONGEST_STOP for stop in (stops if isinstance(stops, list) else [stops])
+    ):
+        return _bad(f"a stop string may have {_LONGEST_STOP} characters")
+    return None
+
+
+def _is_deeper(body: bytes, limit: int) -> bool:
+    depth = 0
+    for found in _STRUCTURE.finditer(body):
+        mark = found[0][:1]
+        if mark in b"[{":
+            depth += 1
+            if depth > limit:
+                return True
+        elif mark in b"]}":
+            depth -= 1
+    return False
+
+
+def _is_deeper_text(text: str, opening: str, closing: str, limit: int) -> bool:
+    depth = 0
+    for mark in text:
+        depth += (mark in opening) - (mark in closing)
+        if depth > limit:
+            return True
+    return False
+
+
+def _has_surrogate(value: Any) -> bool:
+    if isinstance(value, str):
+        return _SURROGATE.search(value) is not None
+    if isinstance(value, dict):
+        return any(_has_surrogate(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(_has_surrogate(part) for part in value)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _name(host: str) -> str:
+    """Return a `Host` without its port."""
+    name, separator, port = host.rpartition(":")
+    return (name if separator and (port.isdecimal() or not port) else host).lower()
+
+
+def _bad(message: str) -> Refusal:
+    return Refusal(400, "invalid_request_error", message)

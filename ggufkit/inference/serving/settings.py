@@ -1,0 +1,120 @@
+"""What llama-server is told about a model: the options of a server, and what follows from the model's header."""
+
+import dataclasses
+from pathlib import Path
+
+from ggufkit.errors import InputError
+from ggufkit.gguf_file.reader import GgufHeader
+from ggufkit.inference.model_file import cache_bytes
+from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions
+from ggufkit.inference.serving.options import ServeOptions
+from ggufkit.llamacpp import cpu
+from ggufkit.llamacpp.server import LlamaServerOptions
+
+_DEFAULT_SLOTS = 4
+_MIB = 1 << 20
+_PROMPTS_SHARE, _MOST_FOR_PROMPTS = 8, 4096  # one part in 8 of the free memory, at most 4 GiB, keeps old prompts
+
+
+def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions, folder: Path) -> LlamaServerOptions:
+    """Work out how llama-server is to run; its socket lies in `folder`.
+
+    Raises:
+        InputError: the context takes more memory than is free.
+    """
+    engine = options.engine
+    context = _context_size(header, engine)
+    available = cpu.available_memory()
+    slots = options.slots or _affordable_slots(header, engine, context, available)
+    _check_memory(header, engine, context, slots, available)
+    threads = engine.threads or cpu.usable_cores()
+    return LlamaServerOptions(
+        model=model,
+        socket=folder / "model.sock",
+        alias=options.alias or model.stem,
+        context_size=context * slots,
+        slots=slots,
+        threads=threads,
+        threads_batch=engine.threads_batch or threads,
+        batch_size=engine.batch_size,
+        micro_batch_size=engine.micro_batch_size,
+        flash_attention=engine.flash_attention.value,
+        cache_type_k=engine.cache_type_k.value,
+        cache_type_v=engine.cache_type_v.value,
+        load_mode=engine.load_mode.value,
+        embeddings=_makes_embeddings(header),
+        cache_ram=min(available // _PROMPTS_SHARE // _MIB, _MOST_FOR_PROMPTS),
+        chat_template=options.chat_template,
+        template_arguments=options.template_arguments,
+        reasoning=options.reasoning,
+        adapters=tuple((adapter.path, adapter.scale) for adapter in engine.adapters),
+        gpu_layers=engine.gpu_layers if isinstance(engine.gpu_layers, int) else -1,
+        split_mode=engine.split_mode.value,
+        main_gpu=engine.main_gpu,
+        tensor_split=engine.tensor_split,
+        tensor_overrides=tuple((override.pattern, override.buffer_type) for override in engine.tensor_overrides),
+        devices=engine.devices,
+        rpc_servers=engine.rpc_servers,
+        offload_cache=engine.offload_cache,
+        offload_operations=engine.offload_operations,
+        full_window_cache=engine.full_window_cache,
+    )
+
+
+def for_embeddings(options: LlamaServerOptions) -> LlamaServerOptions:
+    """Return how the same model is run for embeddings: on the weights in the page cache that the other one maps."""
+    per_slot = options.context_size // options.slots
+    batch = min(per_slot, 2048)
+    return dataclasses.replace(
+        options,
+        socket=options.socket.with_name("embeddings.sock"),
+        context_size=per_slot,
+        slots=1,
+        # A text is computed at once: its vectors are averaged.
+        batch_size=batch,
+        micro_batch_size=batch,
+        embeddings=True,
+        pooling=options.pooling or "mean",
+        repack=False,
+        cache_ram=0,
+        chat_template=None,
+        template_arguments=None,
+        # Workers serve one program at a time: the other one.
+        gpu_layers=0 if options.rpc_servers else options.gpu_layers,
+        tensor_split=() if options.rpc_servers else options.tensor_split,
+        tensor_overrides=() if options.rpc_servers else options.tensor_overrides,
+        rpc_servers=(),
+    )
+
+
+def _context_size(header: GgufHeader, engine: EngineOptions) -> int:
+    trained = _number(header, "context_length") or DEFAULT_CONTEXT_SIZE
+    if engine.context_size is None:
+        return min(trained, DEFAULT_CONTEXT_SIZE)
+    return engine.context_size or trained
+
+
+def _affordable_slots(header: GgufHeader, engine: EngineOptions, context: int, available: int) -> int:
+    """Take the usual number, or fewer, so that their caches take less than half of the free memory."""
+    one = cache_bytes(header, context, engine.cache_type_k, engine.cache_type_v)
+    return max(1, min(_DEFAULT_SLOTS, available // 2 // one)) if one else _DEFAULT_SLOTS
+
+
+def _check_memory(header: GgufHeader, engine: EngineOptions, context: int, slots: int, available: int) -> None:
+    needed = cache_bytes(header, context * slots, engine.cache_type_k, engine.cache_type_v)
+    if needed > available and not engine.rpc_servers and engine.gpu_layers == 0:
+        raise InputError(
+            f"{slots} requests at a time with {context} tokens each take {needed / 1e9:.1f} GB, "
+            f"but {available / 1e9:.1f} GB of memory are free",
+            hint="a smaller -c, or a smaller -np",
+        )
+
+
+def _makes_embeddings(header: GgufHeader) -> bool:
+    """Tell whether the model was made for embeddings: its file says how the vectors of tokens become one."""
+    return _number(header, "pooling_type") > 0
+
+
+def _number(header: GgufHeader, name: str) -> int:
+    value = header.metadata.get(f"{header.metadata.get('general.architecture')}.{name}", 0)
+    return value if isinstance(value, int) else 0
