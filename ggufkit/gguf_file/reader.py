@@ -6,19 +6,30 @@ they are asked for: a vocabulary of 262 thousand tokens costs its offsets, not i
 """
 
 import contextlib
-import enum
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TypeAlias
 
 from ggufkit.errors import GgufFileError
+from ggufkit.gguf_file.metadata import FORMATS, Entry, Metadata, Scalar, Value, ValueType, identity
 from ggufkit.gguf_file.tensor_types import TensorType, tensor_type_of
 from ggufkit.gguf_file.windowed_file import WindowedFile, opened
+
+__all__ = [
+    "DEFAULT_ALIGNMENT",
+    "Entry",
+    "GgufHeader",
+    "Metadata",
+    "Scalar",
+    "TensorInfo",
+    "Value",
+    "ValueType",
+    "read_header",
+    "tensor_bytes",
+]
 
 DEFAULT_ALIGNMENT = 32
 
@@ -31,53 +42,6 @@ MAX_NAME = 63  # bytes, GGML_MAX_NAME less its closing zero
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 1 << 20
 _MAX_ELEMENTS = (1 << 63) - 1
-
-Scalar: TypeAlias = bool | int | float | str
-Value: TypeAlias = Scalar | list[bool] | list[int] | list[float] | list[str]
-
-
-class ValueType(enum.IntEnum):
-    """What kind of value a metadata key holds; the numbers are those in the file."""
-
-    UINT8 = 0
-    INT8 = 1
-    UINT16 = 2
-    INT16 = 3
-    UINT32 = 4
-    INT32 = 5
-    FLOAT32 = 6
-    BOOL = 7
-    STRING = 8
-    ARRAY = 9
-    UINT64 = 10
-    INT64 = 11
-    FLOAT64 = 12
-
-
-_FORMATS = {
-    ValueType.UINT8: "B",
-    ValueType.INT8: "b",
-    ValueType.UINT16: "H",
-    ValueType.INT16: "h",
-    ValueType.UINT32: "I",
-    ValueType.INT32: "i",
-    ValueType.FLOAT32: "f",
-    ValueType.BOOL: "B",
-    ValueType.UINT64: "Q",
-    ValueType.INT64: "q",
-    ValueType.FLOAT64: "d",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where one metadata value lies: `size` bytes at `offset` in the file, behind its key and its kinds."""
-
-    kind: ValueType
-    element_kind: ValueType | None  # of an array
-    count: int  # 1 for what is not an array
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,43 +63,6 @@ class TensorInfo:
     def elements(self) -> int:
         """The number of weights in it."""
         return _product(self.shape)
-
-
-class Metadata(Mapping[str, Value]):
-    """The key-value part, in the file's order. Scalars are in memory; an array is read anew each time it is asked for.
-
-    Asking for an array raises GgufFileError when the file has changed since its header was read.
-    """
-
-    def __init__(
-        self, path: Path, identity: tuple[int, ...], scalars: dict[str, Scalar], entries: dict[str, Entry]
-    ) -> None:
-        self._path = path
-        self._identity = identity
-        self._scalars = scalars
-        self.entries: Mapping[str, Entry] = MappingProxyType(entries)
-
-    def __getitem__(self, key: str) -> Value:
-        entry = self.entries[key]
-        return self._scalars[key] if entry.kind is not ValueType.ARRAY else self._array(key, entry)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def _array(self, key: str, entry: Entry) -> Value:
-        with opened(self._path) as file:
-            if _identity(os.fstat(file.descriptor)) != self._identity:
-                raise GgufFileError(f"{self._path} has changed since its header was read (at key {key!r})")
-            file.seek(entry.offset)
-            kind = entry.element_kind
-            if kind is ValueType.STRING:
-                return [file.string(f"an element of {key!r}") for _ in range(entry.count)]
-            content = file.take(entry.size, f"the array {key!r}")
-        values = list(struct.unpack(f"<{entry.count}{_FORMATS[kind or ValueType.UINT8]}", content))
-        return [value != 0 for value in values] if kind is ValueType.BOOL else values
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +98,7 @@ def read_header(path: Path) -> GgufHeader:
     with opened(path) as file:
         before = os.fstat(file.descriptor)
         header = _read(file, before)
-        if _identity(os.fstat(file.descriptor)) != _identity(before):
+        if identity(os.fstat(file.descriptor)) != identity(before):
             raise GgufFileError(f"{path} is being written: it changed while its header was read")
     return header
 
@@ -197,10 +124,6 @@ def tensor_bytes(header: GgufHeader, tensor: TensorInfo) -> Iterator[memoryview]
         yield view
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
 def _read(file: WindowedFile, status: os.stat_result) -> GgufHeader:
     version = _version(file)
     tensor_count = _count(file, "tensors", MAX_TENSORS, least_bytes=25)
@@ -223,7 +146,7 @@ def _read(file: WindowedFile, status: os.stat_result) -> GgufHeader:
         file.path,
         version,
         alignment,
-        Metadata(file.path, _identity(status), scalars, entries),
+        Metadata(file.path, identity(status), scalars, entries),
         _placed(file, infos, data_offset, alignment),
         data_offset,
         file.size,
@@ -269,14 +192,14 @@ def _entry(file: WindowedFile, key: str, scalars: dict[str, Scalar]) -> Entry:
         if kind is ValueType.STRING:
             scalars[key] = file.string(what)
         else:
-            value = file.unpack(_FORMATS[kind], what)[0]
+            value = file.unpack(FORMATS[kind], what)[0]
             scalars[key] = value != 0 if kind is ValueType.BOOL else value
         return Entry(kind, None, 1, start, file.position - start)
     element_kind = _kind(file, f"the elements of {key!r}")
     if element_kind is ValueType.ARRAY:
         raise file.fail(f"{what} is an array of arrays, which GGUF readers do not support")
     count = file.integer("Q", f"the length of {key!r}")
-    width = 8 if element_kind is ValueType.STRING else struct.calcsize(_FORMATS[element_kind])
+    width = 8 if element_kind is ValueType.STRING else struct.calcsize(FORMATS[element_kind])
     if count > MAX_ARRAY or count * width > file.size - file.position:
         raise file.fail(f"{what} announces {count:,} elements, more than the file holds or than {MAX_ARRAY:,}")
     start = file.position
