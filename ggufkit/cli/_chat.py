@@ -1,22 +1,23 @@
-"""What `ggufkit chat` does with a loaded model: one answer on stdout, or a conversation in a terminal."""
+"""What `ggufkit chat` does: read the question, load the model, then answer once on stdout or talk in a terminal."""
 
 import contextlib
+import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from ggufkit.cli import _output
+from ggufkit.cli import _chat_screen, _output
 from ggufkit.errors import InputError, UsageError
+from ggufkit.inference import session_file
 from ggufkit.inference.conversation import Conversation
 from ggufkit.inference.engine import Engine
-from ggufkit.inference.generation import FinishReason, GenerationResult
+from ggufkit.inference.generation import FinishReason
 from ggufkit.inference.options import EngineOptions
-from ggufkit.inference.session import ChatSession, Reply
+from ggufkit.inference.reasoning import Reasoning
+from ggufkit.inference.session import ChatSession, WhenFull
 from ggufkit.inference.templates import ChatTemplate
 from ggufkit.llamacpp import binding, native
 
@@ -25,48 +26,87 @@ INTERRUPTED, READER_GONE = 130, 141
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """What the command line asked for, but for model and prompt."""
+    """What the command line asked for, but for the model and how it runs; None where it said nothing."""
 
-    engine: EngineOptions = field(default_factory=EngineOptions)
     sampling: dict[str, Any] = field(default_factory=dict)
     system: str | None = None
-    max_tokens: int | None = None
+    max_tokens: int | None = None  # -1: no limit
     template: Path | None = None
+    template_values: dict[str, Any] = field(default_factory=dict)
+    reasoning: str | None = None
+    show_reasoning: bool = False
+    when_full: str | None = None
+    session: Path | None = None
     single_turn: bool = False
     json: bool = False
     verbose: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot work. Raises UsageError."""
+        if self.max_tokens == 0:
+            raise UsageError("max_tokens must be positive, or -1 for no limit")
+        if self.reasoning == "on" and self.sampling.get("grammar"):
+            raise UsageError("--reasoning on and a grammar or schema do not go together: it would forbid the reasoning")
 
-def run(model: Path, prompt: str | None, wishes: Wishes) -> None:
-    """Load the model, then answer once or talk.
+    def apply(self, session: ChatSession) -> None:
+        """Change a session to what was asked for."""
+        if self.system is not None:
+            session.conversation = replace(session.conversation, system=self.system or None)
+        session.sampling = replace(session.sampling or session.engine.sampling_defaults(), **self.sampling)
+        if self.max_tokens is not None:
+            session.max_tokens = None if self.max_tokens < 0 else self.max_tokens
+        if self.when_full is not None:
+            session.when_full = WhenFull(self.when_full)
+        if self.reasoning is not None:
+            session.reasoning = Reasoning(self.reasoning)
+        elif self.sampling.get("grammar"):
+            session.reasoning = Reasoning.OFF  # a grammar is about the whole reply, reasoning included
+
+
+def question(prompt: str | None, wishes: Wishes) -> str | None:
+    """Return what to ask once: what was piped, then the prompt; None to talk in the terminal.
 
     Raises:
         UsageError: there is nothing to answer and nobody to ask.
-        InputError: the piped text is not UTF-8, or the template file cannot be read.
+        InputError: the piped text is not UTF-8.
     """
     piped = _piped_text()
-    question = "\n\n".join(text for text in (piped, prompt) if text)
-    at_terminal = piped is None
-    if not question and not at_terminal:
+    text = "\n\n".join(part for part in (piped, prompt) if part)
+    if not text and piped is not None:
         raise UsageError("nothing to answer: there is no prompt and stdin is empty", hint='ggufkit chat MODEL "Hello"')
-    if wishes.json and not question:
+    if wishes.json and not text:
         raise UsageError("--json needs a prompt", hint='ggufkit chat MODEL "Hello" --json')
+    return text or None
+
+
+def run(model: Path, question: str | None, options: EngineOptions, wishes: Wishes) -> None:
+    """Load the model, then answer once or talk.
+
+    Raises:
+        InputError: the template or the session cannot be read.
+        UsageError: reasoning was asked of a model that knows none.
+    """
     template = _read_template(wishes.template) if wishes.template else None
-    with _loaded(model, wishes) as engine:
+    saved = session_file.load(wishes.session) if wishes.session and wishes.session.exists() else None
+    with _loaded(model, options, verbose=wishes.verbose) as engine:
         session = ChatSession(
             engine=engine,
             template=ChatTemplate.of(engine, template),
-            conversation=Conversation(wishes.system),
-            sampling=replace(engine.sampling_defaults(), **wishes.sampling),
-            max_tokens=wishes.max_tokens,
+            conversation=Conversation(),
+            variables=wishes.template_values,
         )
+        if saved:
+            saved.restore(session)
+        wishes.apply(session)
+        if session.reasoning is Reasoning.ON and not session.switch.works:
+            raise UsageError("--reasoning on: neither the template nor the vocabulary of this model knows reasoning")
         try:
             if question:
-                status = _answer_once(session, question, as_json=wishes.json)
+                status = _answer_once(session, question, wishes)
             else:
                 from ggufkit.cli import _chat_terminal
 
-                status = _chat_terminal.talk(session, single_turn=wishes.single_turn)
+                status = _chat_terminal.talk(session, wishes)
             sys.stdout.flush()
         except BrokenPipeError:
             # The reader of our output has left, as `head` does; the interpreter must not try to flush at its end.
@@ -79,99 +119,58 @@ def run(model: Path, prompt: str | None, wishes: Wishes) -> None:
         sys.exit(status)
 
 
-def stream(reply: Reply) -> GenerationResult:
-    """Print a reply on stdout as it comes; Ctrl-C ends it, a second Ctrl-C ends the program."""
-    last = "\n"
-    with _interruptible(reply):
-        for piece in reply:
-            if piece.text:
-                last = piece.text
-                _write(piece.text)
-    if not last.endswith("\n"):
-        _write("\n")
-    return reply.result
+def template_values(text: str | None) -> dict[str, Any]:
+    """Read the values for the template from the command line. Raises UsageError when they are no JSON object."""
+    if text is None:
+        return {}
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--chat-template-kwargs is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError('--chat-template-kwargs must be a JSON object, as {"enable_thinking": false}')
+    return values
 
 
-def timings(result: GenerationResult) -> str:
-    """Sum up the speed of a reply in one line."""
-    read = result.prompt_tokens - result.reused_tokens
-    reused = f" and {result.reused_tokens} reused" if result.reused_tokens else ""
-    return (
-        f"{result.generated_tokens} tokens, {result.tokens_per_second:.1f} tokens per second (prompt: {read} tokens"
-        f"{reused}, {result.prompt_tokens_per_second:.1f} per second; first token after "
-        f"{result.time_to_first_token:.2f} s)"
-    )
-
-
-def tell(text: str) -> None:
-    """Say something to people, on stderr; dim where that is possible and wanted."""
-    dim = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    print(f"\x1b[2m{text}\x1b[0m" if dim else text, file=sys.stderr, flush=True)
-
-
-def tell_about(session: ChatSession, result: GenerationResult) -> None:
-    """Say what a reader of the reply should know: what was forgotten, why it ended, how fast it was."""
-    if session.dropped:
-        tell(f"the context is full: the {session.dropped} oldest exchanges were dropped")
-    if result.context_full:
-        tell(f"the reply was cut off: the context of {session.engine.context_size} tokens is full (-c makes it larger)")
-    tell(timings(result))
-
-
-def _answer_once(session: ChatSession, question: str, *, as_json: bool) -> int:
+def _answer_once(session: ChatSession, question: str, wishes: Wishes) -> int:
     reply = session.ask(question)
-    if as_json:
-        with _interruptible(reply):
+    if wishes.json:
+        with _chat_screen.interruptible(reply):
             result = reply.result
         details = result.as_json()
-        answer = details.pop("text")
-        _output.print_json({"model": str(session.engine.path), "answer": answer, **details})
+        del details["text"]
+        _output.print_json(
+            {"model": str(session.engine.path), "answer": reply.answer, "reasoning": reply.reasoning, **details}
+        )
     else:
-        result = stream(reply)
-        tell_about(session, result)
+        result = _chat_screen.stream(reply, show_reasoning=wishes.show_reasoning)
+        _chat_screen.tell_about(session, reply)
+    if wishes.session:
+        session_file.save(session, wishes.session)
     return INTERRUPTED if result.finish_reason is FinishReason.INTERRUPTED else 0
 
 
 @contextlib.contextmanager
-def _loaded(model: Path, wishes: Wishes) -> Iterator[Engine]:
+def _loaded(model: Path, options: EngineOptions, *, verbose: bool) -> Iterator[Engine]:
     with contextlib.ExitStack() as stack:
         try:
-            if sys.stderr.isatty() and not wishes.verbose:
+            if _chat_screen.is_live() and not verbose:
                 with _output.stderr().status(f"Loading {model.name}"):
-                    engine = stack.enter_context(Engine.open(model, wishes.engine))
+                    engine = stack.enter_context(Engine.open(model, options))
             else:
-                engine = stack.enter_context(Engine.open(model, wishes.engine))
+                engine = stack.enter_context(Engine.open(model, options))
         except BaseException:
-            if wishes.verbose:
+            if verbose:
                 print(*binding.log_lines(), sep="\n", file=sys.stderr)
             raise
-        if isinstance(wishes.engine.gpu_layers, int) and wishes.engine.gpu_layers and not native.has_gpu():
-            tell("warning: -ngl has no effect: this build of llama.cpp sees no GPU")
+        if isinstance(options.gpu_layers, int) and options.gpu_layers and not native.has_gpu():
+            _chat_screen.tell("warning: -ngl has no effect: this build of llama.cpp sees no GPU")
         if engine.context_size > engine.training_context:
-            tell(
+            _chat_screen.tell(
                 f"warning: the model was trained on {engine.training_context} tokens of context; "
                 f"beyond that it may talk nonsense"
             )
         yield engine
-
-
-@contextlib.contextmanager
-def _interruptible(reply: Reply) -> Iterator[None]:
-    """Let Ctrl-C end the reply instead of the program."""
-    asked = False
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        reply.interrupt()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _piped_text() -> str | None:
@@ -193,11 +192,3 @@ def _read_template(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"cannot read the chat template {path}: {reason}") from error
-
-
-def _write(text: str) -> None:
-    """Write a part of the reply at once; on a terminal, control characters of a model must not work."""
-    if sys.stdout.isatty():
-        text = "".join(mark if mark.isprintable() or mark in "\n\t" else "\ufffd" for mark in text)
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
-    sys.stdout.buffer.flush()

@@ -5,21 +5,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ggufkit.cli import _engine_options as engine
 from ggufkit.cli import _model, _options
-from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, SamplingOptions
+from ggufkit.cli import _placement_options as placement
+from ggufkit.cli import _sampling_options as sampling
 
-_ENGINE = "How the model runs"
-_SAMPLING = "How tokens are chosen (default: what the model's file asks for, else as shown)"
-
-
-def _gpu_layers(text: str) -> str:
-    if text not in {"auto", "all"} and not text.isdecimal():
-        raise typer.BadParameter("a number of layers, auto or all")
-    return text
-
-
-def _layers(text: str) -> int | Literal["auto", "all"]:
-    return "auto" if text == "auto" else "all" if text == "all" else int(text)
+_REASONING = "Reasoning"
+_CONVERSATION = "The conversation"
 
 
 def command(
@@ -34,105 +26,148 @@ def command(
     ] = None,
     system: Annotated[str | None, typer.Option("-sys", "--system", help="Tell the model how to behave.")] = None,
     single_turn: Annotated[bool, typer.Option("-st", "--single-turn", help="Leave after one reply.")] = False,
-    predict: Annotated[int, typer.Option("-n", "--predict", min=-1, help="Most tokens of a reply; -1: no limit.")] = -1,
-    chat_template: Annotated[
-        Path | None, typer.Option("--chat-template", help="Jinja file to use in place of the model's own template.")
+    predict: Annotated[
+        int | None,
+        typer.Option("-n", "--predict", min=-1, help="Most tokens of a reply; -1: no limit. [-1]", show_default=False),
     ] = None,
     json: _options.Json = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show llama.cpp's log on stderr.")] = False,
-    threads: _options.Threads = None,
-    threads_batch: Annotated[
-        int | None, typer.Option("-tb", "--threads-batch", min=1, help="CPU threads for prompts; default: as -t.")
-    ] = None,
-    gpu_layers: Annotated[
-        str,
+    session: Annotated[
+        Path | None,
         typer.Option(
-            "-ngl",
-            "--gpu-layers",
-            metavar="N|auto|all",
-            callback=_gpu_layers,
-            help="Layers on the GPU; auto: all, if there is one.",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = "auto",
-    context_size: Annotated[
-        int | None,
-        typer.Option(
-            "-c",
-            "--ctx-size",
-            min=0,
-            help="Tokens of context; 0: as many as the model was trained for. Default: the same, but at most 8192. "
-            "When it is full, the oldest exchanges are dropped; the system prompt stays.",
-            rich_help_panel=_ENGINE,
+            "--session",
+            help="Go on with the chat in this file, if there is one, and keep it there after every reply.",
+            rich_help_panel=_CONVERSATION,
         ),
     ] = None,
-    flash_attention: Annotated[
-        FlashAttention, typer.Option("-fa", "--flash-attn", help="Fused attention.", rich_help_panel=_ENGINE)
-    ] = FlashAttention.AUTO,
-    cache_type_k: Annotated[
-        CacheType, typer.Option("-ctk", "--cache-type-k", help="How keys are stored.", rich_help_panel=_ENGINE)
-    ] = CacheType.F16,
-    cache_type_v: Annotated[
-        CacheType, typer.Option("-ctv", "--cache-type-v", help="How values are stored.", rich_help_panel=_ENGINE)
-    ] = CacheType.F16,
-    temperature: Annotated[
-        float | None,
-        typer.Option("--temp", help="Randomness; 0: always the likeliest token. [0.8]", rich_help_panel=_SAMPLING),
+    when_full: Annotated[
+        Literal["drop", "stop"] | None,
+        typer.Option(
+            "--when-full",
+            help="When the context is full: drop the oldest turns (never the system prompt) until half of it is free, "
+            "or stop and say so. [drop]",
+            show_default=False,
+            rich_help_panel=_CONVERSATION,
+        ),
     ] = None,
-    top_k: Annotated[
-        int | None, typer.Option("--top-k", help="Keep the k likeliest; 0: all. [40]", rich_help_panel=_SAMPLING)
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            "--chat-template",
+            help="Jinja file to use in place of the model's own template.",
+            rich_help_panel=_CONVERSATION,
+        ),
     ] = None,
-    top_p: Annotated[
-        float | None, typer.Option("--top-p", help="Keep the likeliest up to sum p. [0.95]", rich_help_panel=_SAMPLING)
+    template_values: Annotated[
+        str | None,
+        typer.Option(
+            "--chat-template-kwargs",
+            metavar="JSON",
+            help="More values for the template, as one JSON object.",
+            rich_help_panel=_CONVERSATION,
+        ),
     ] = None,
-    min_p: Annotated[
-        float | None,
-        typer.Option("--min-p", help="Drop those below p times the likeliest. [0.05]", rich_help_panel=_SAMPLING),
+    reasoning: Annotated[
+        Literal["on", "off", "auto"] | None,
+        typer.Option(
+            "--reasoning",
+            help="Whether the model thinks before it answers; auto: as its template has it. [auto]",
+            show_default=False,
+            rich_help_panel=_REASONING,
+        ),
     ] = None,
-    repeat_penalty: Annotated[
-        float | None,
-        typer.Option("--repeat-penalty", help="Against repetition; 1: off. [1.0]", rich_help_panel=_SAMPLING),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("-s", "--seed", help="Same seed, same reply. Default: random.", rich_help_panel=_SAMPLING),
-    ] = None,
+    show_reasoning: Annotated[
+        bool,
+        typer.Option("--show-reasoning", help="Show what it thinks, instead of how long.", rich_help_panel=_REASONING),
+    ] = False,
+    temperature: sampling.Temperature = None,
+    top_k: sampling.TopK = None,
+    top_p: sampling.TopP = None,
+    min_p: sampling.MinP = None,
+    repeat_penalty: sampling.RepeatPenalty = None,
+    repeat_last_n: sampling.RepeatLastN = None,
+    presence_penalty: sampling.PresencePenalty = None,
+    frequency_penalty: sampling.FrequencyPenalty = None,
+    seed: sampling.Seed = None,
+    grammar: sampling.Grammar = None,
+    json_schema: sampling.JsonSchema = None,
+    profile: engine.Profile = "auto",
+    threads: engine.Threads = None,
+    threads_batch: engine.ThreadsBatch = None,
+    context_size: engine.ContextSize = None,
+    batch_size: engine.BatchSize = None,
+    micro_batch_size: engine.MicroBatchSize = None,
+    flash_attention: engine.FlashAttentionMode = None,
+    cache_type_k: engine.CacheTypeK = None,
+    cache_type_v: engine.CacheTypeV = None,
+    load_mode: engine.Loading = None,
+    lora: engine.Lora = None,
+    gpu_layers: placement.GpuLayers = "auto",
+    tensor_split: placement.TensorSplit = None,
+    main_gpu: placement.MainGpu = 0,
+    split_mode: placement.SplitMode = "layer",
+    override_tensor: placement.OverrideTensor = None,
+    n_cpu_moe: placement.CpuMoe = 0,
+    rpc: placement.Rpc = None,
 ) -> None:
     """Talk to a model. In a terminal: Ctrl-C stops a reply, Ctrl-D leaves, /help lists more.
 
     With a PROMPT, or with piped text, it answers once; only the answer goes to stdout.
     """
     from ggufkit.cli import _chat
+    from ggufkit.inference.options import EngineOptions
 
-    given: dict[str, Any] = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repeat_penalty": repeat_penalty,
-        "seed": seed,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
-    SamplingOptions(**chosen)  # refuse nonsense before the model is loaded
-    _chat.run(
-        _model.resolve(model, kind="gguf", quiet=json),
-        prompt,
-        _chat.Wishes(
-            engine=EngineOptions(
-                context_size=context_size,
-                gpu_layers=_layers(gpu_layers),
-                threads=threads,
-                threads_batch=threads_batch,
-                flash_attention=flash_attention,
-                cache_type_k=cache_type_k,
-                cache_type_v=cache_type_v,
-            ),
-            sampling=chosen,
-            system=system,
-            max_tokens=None if predict < 0 else predict,
-            template=chat_template,
-            single_turn=single_turn,
-            json=json,
-            verbose=verbose,
-        ),
+    # Whatever makes no sense is refused before the model is fetched or loaded.
+    chosen = sampling.sampling_options(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repeat_penalty=repeat_penalty,
+        repeat_last_n=repeat_last_n,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        seed=seed,
+        grammar=grammar,
+        json_schema=json_schema,
     )
+    where: dict[str, Any] = placement.engine_options(
+        gpu_layers=gpu_layers,
+        tensor_split=tensor_split,
+        main_gpu=main_gpu,
+        split_mode=split_mode,
+        override_tensor=override_tensor,
+        n_cpu_moe=n_cpu_moe,
+        rpc=rpc,
+    )
+    wishes = _chat.Wishes(
+        sampling=chosen,
+        system=system,
+        max_tokens=predict,
+        template=chat_template,
+        template_values=_chat.template_values(template_values),
+        reasoning=reasoning,
+        show_reasoning=show_reasoning,
+        when_full=when_full,
+        session=session,
+        single_turn=single_turn,
+        json=json,
+        verbose=verbose,
+    )
+    question = _chat.question(prompt, wishes)
+    path = _model.resolve(model, kind="gguf", quiet=json)
+    how = engine.engine_options(
+        path,
+        profile,
+        threads=threads,
+        threads_batch=threads_batch,
+        context_size=context_size,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        flash_attention=flash_attention,
+        cache_type_k=cache_type_k,
+        cache_type_v=cache_type_v,
+        load_mode=load_mode,
+        lora=lora,
+    )
+    _chat.run(path, question, EngineOptions(**how, **where), wishes)

@@ -94,7 +94,7 @@ def test_all_engine_options_are_accepted(model: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status", "message"),
     [
-        (["missing.gguf", "hi"], None, 3, "there is no file missing.gguf"),
+        (["missing.gguf", "hi"], None, 3, "no such file: missing.gguf"),
         ([".", "hi"], None, 3, "is a folder, not a GGUF file"),
         (["MODEL"], None, 2, "nothing to answer"),
         (["MODEL", "--json"], None, 2, "nothing to answer"),
