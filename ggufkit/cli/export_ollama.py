@@ -148,12 +148,12 @@ def command(
     if modelfile is None and not dry_run:
         place.check_writable(_again(model, name, place))
     path = _model.resolve(model, kind="gguf", quiet=quiet or as_json)
-    options = _with_template(options, template, path)
+    options = _with_template(options, template, path, quiet=quiet or as_json)
     plan = plan_export(path, options)
     for warning in plan.warnings:
         _output.warn(warning)
     if modelfile is not None:
-        _write_modelfile(plan, options, modelfile, wanted, as_json=as_json, quiet=quiet, dry_run=dry_run)
+        _write_modelfile(plan, options, modelfile, as_json=as_json, quiet=quiet, dry_run=dry_run)
     elif wanted is not None:
         _export(plan, wanted, place, copy=copy, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
@@ -205,21 +205,57 @@ def _license(text: str) -> str:
         raise InputError(f"cannot read the license {text}: {error}") from error
 
 
-def _with_template(options: "ExportOptions", template: str, model: Path) -> "ExportOptions":
-    return options
+def _with_template(options: "ExportOptions", template: str, model: Path, *, quiet: bool) -> "ExportOptions":
+    """Convert the model's chat template, or read a Go template, when one of them is asked for."""
+    from dataclasses import replace
+
+    from ggufkit.errors import InputError
+    from ggufkit.exports.go_template import GoTemplateError
+    from ggufkit.exports.ollama.chat import parsed
+    from ggufkit.exports.ollama.model_template import go_template_of
+    from ggufkit.gguf_file.reader import read_header
+
+    if template == "jinja":
+        return options
+    if template == "go":
+        found = go_template_of(read_header(model))
+        for warning in found.warnings:
+            _output.warn(warning)
+        if not quiet:
+            _output.note(f"chat template: {found.family or 'of no family that is known'}, converted to Go")
+        return replace(options, template=found.source)
+    try:
+        text = Path(template).read_text(encoding="utf-8")
+        parsed(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot read the template {template}: {error}", hint="--template is jinja, go, or a file"
+        ) from error
+    except GoTemplateError as error:
+        raise InputError(f"{template} is no Go template that Ollama runs: {error}") from error
+    return replace(options, template=text)
 
 
 def _write_modelfile(
-    plan: "Plan",
-    options: "ExportOptions",
-    output: Path,
-    name: "ModelName | None",
-    *,
-    as_json: bool,
-    quiet: bool,
-    dry_run: bool,
+    plan: "Plan", options: "ExportOptions", output: Path, *, as_json: bool, quiet: bool, dry_run: bool
 ) -> None:
-    raise NotImplementedError
+    from ggufkit.exports.ollama import modelfile
+    from ggufkit.files import check_output, write_atomically
+
+    text = modelfile.write(modelfile.commands_of(plan, options))
+    if not dry_run:
+        check_output(output, inputs=[path for _, path in plan.files])
+        write_atomically(output, text.encode())
+    if as_json:
+        _output.print_json(
+            {"modelfile": str(output), "text": text, "written": not dry_run, "warnings": list(plan.warnings)}
+        )
+    elif dry_run:
+        print(text, end="")
+    elif quiet:
+        print(output)
+    else:
+        print(f"{output}: ollama create NAME -f {shlex.quote(str(output))}")
 
 
 def _export(
@@ -242,9 +278,8 @@ def _export(
             kind = layer.media_type.rpartition(".")[2]
             print(f"{kind:<10} {layer.digest[:19]}  {_output.size(layer.size)}{f'  {way}' if way else ''}")
         what = "would be in" if dry_run else "is in"
-        print(
-            f"{done.name.short} {what} {done.store}: {'nothing was written' if dry_run else f'ollama run {done.name.short}'}"
-        )
+        then = "nothing was written" if dry_run else f"ollama run {done.name.short}"
+        print(f"{done.name.short} {what} {done.store}: {then}")
         if not dry_run:
             _mention_service(store)
 
