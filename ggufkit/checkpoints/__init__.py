@@ -8,6 +8,7 @@ from pathlib import Path
 from ggufkit.checkpoints import safetensors, torch_bin
 from ggufkit.checkpoints.config import Config, check_values, read_config, read_json_object
 from ggufkit.checkpoints.source_quantization import Blocks, DequantizedTensor, SourceQuantization, undo_quantization
+from ggufkit.checkpoints.source_quantization.modelopt import read_settings
 from ggufkit.checkpoints.tensors import StoredTensor
 
 __all__ = [
@@ -65,5 +66,6 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
 
 
 def _checkpoint(folder: Path, config: Config, stored: Mapping[str, StoredTensor]) -> Checkpoint:
-    tensors, quantization = undo_quantization(config.outer, stored)
+    outer = config.outer if config.outer.get("quantization_config") else {**config.outer, **read_settings(folder)}
+    tensors, quantization = undo_quantization(outer, stored)
     return Checkpoint(folder, config, tensors, stored, quantization)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ggufkit.checkpoints.source_quantization import fp8
+from ggufkit.checkpoints.source_quantization import compressed_tensors, fp8, modelopt, mxfp4
 from ggufkit.checkpoints.source_quantization._weights import Blocks, DequantizedTensor, Scheme, Undone
 from ggufkit.checkpoints.tensors import StoredTensor
 from ggufkit.errors import CheckpointError
@@ -16,7 +16,7 @@ from ggufkit.errors import CheckpointError
 __all__ = ["Blocks", "DequantizedTensor", "Scheme", "SourceQuantization", "Undone", "undo_quantization"]
 
 # Where the config does not tell, the first scheme that finds its own tensors has them.
-SCHEMES: tuple[Scheme, ...] = (fp8.SCHEME,)
+SCHEMES: tuple[Scheme, ...] = (mxfp4.SCHEME, fp8.SCHEME, modelopt.SCHEME, compressed_tensors.SCHEME)
 
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 

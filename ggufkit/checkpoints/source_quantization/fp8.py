@@ -27,8 +27,11 @@ _BLOCK = (128, 128)
 
 
 def holds(stored: Mapping[str, StoredTensor]) -> bool:
-    """Tell whether matrices are stored in eight-bit floats."""
-    return any(tensor.dtype in FP8 and len(tensor.shape) >= 2 for tensor in stored.values())
+    """Tell whether matrices are stored in eight-bit floats, and none with the two scales of NVFP4."""
+    return not any(name.endswith(".weight_scale_2") for name in stored) and any(
+        tensor.dtype in FP8 and len(tensor.shape) >= 2 and not name.endswith("_scale")
+        for name, tensor in stored.items()
+    )
 
 
 def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undone:
