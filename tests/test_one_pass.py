@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import tokenless
-from recipes import RECIPES, checkpoint, golden
+from recipes import RECIPES, checkpoint, golden, wide
 
 from ggufkit.architectures import CATALOGUE, spec_for
 from ggufkit.checkpoints import Config
@@ -26,21 +26,25 @@ pytestmark = [pytest.mark.engine, pytest.mark.oracle, pytest.mark.slow]
 
 KINDS = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_1", "Q4_K_M", "Q4_0", "IQ4_NL", "Q3_K_M", "Q2_K")
 WITH_MATRIX = ("Q4_K_M", "Q4_0", "IQ4_XS")
+# Rows of 256 or none: where K-quants apply, and where they fall back.
+WIDE, NARROW = (("Q5_K_M", "Q3_K_M"), ("Q4_K_M",)), (KINDS, WITH_MATRIX)
 
 
 @functools.cache
-def one_recipe_of_each() -> dict[str, str]:
-    """Name each native architecture's first recipe, by the architecture's name in GGUF."""
+def one_recipe_of_each(width: str) -> dict[str, str]:
+    """Name a recipe of each native architecture, by the architecture's name in GGUF."""
     found: dict[str, str] = {}
-    for name in RECIPES:
+    for name in wide.RECIPES if width == "wide" else [name for name in RECIPES if name not in wide.RECIPES]:
         config = Config(golden(name)["config"])
         found.setdefault(spec_for(config.architecture, config.model_type).name, name)
     return found
 
 
+@pytest.mark.parametrize("width", ["wide", "narrow"])
 @pytest.mark.parametrize("architecture", sorted({spec.name for spec in CATALOGUE}))
-def test_the_bytes_of_two_steps(architecture: str, tmp_path: Path):
-    source = checkpoint(one_recipe_of_each()[architecture], tmp_path / "checkpoint")
+def test_the_bytes_of_two_steps(architecture: str, width: str, tmp_path: Path):
+    source = checkpoint(one_recipe_of_each(width)[architecture], tmp_path / "checkpoint")
+    plain, weighted = WIDE if width == "wide" else NARROW
     with tokenless.planned(source, "f16") as conversion:
         skeleton = Skeleton(conversion, tmp_path / "model-F16.gguf")
         with skeleton.path.open("wb") as file:
@@ -50,7 +54,7 @@ def test_the_bytes_of_two_steps(architecture: str, tmp_path: Path):
         two_steps.touch()
         execute(conversion, two_steps, threads=1, progress=silent)
         matrix = write_matrix(skeleton.path, tmp_path / "importance.gguf")
-        for kinds, options in ((KINDS, QuantizeOptions()), (WITH_MATRIX, QuantizeOptions(imatrix=matrix))):
+        for kinds, options in ((plain, QuantizeOptions()), (weighted, QuantizeOptions(imatrix=matrix))):
             plans = [skeleton.plan(quantization_type(kind), options) for kind in kinds]
             jobs = prepare(plans, [tmp_path / f"{kind}.gguf" for kind in kinds], inputs=[])
             carry_out(jobs, one_pass(skeleton, [source / "config.json"]), [source / "config.json"])

@@ -22,8 +22,9 @@ OTHER_BASE: MetadataTable = {
     "rope.freq_base": lambda config: base if (base := rope(config)["rope_theta"]) != 10000.0 else None,
 }
 WINDOWS: MetadataTable = {
-    "attn_logit_softcapping": "attn_logit_softcapping",
-    "final_logit_softcapping": "final_logit_softcapping",
+    # llama.cpp always caps: where the model does not, by so much that nothing changes
+    "attn_logit_softcapping": lambda c: c.get("attn_logit_softcapping") or 1e9,
+    "final_logit_softcapping": lambda c: c.get("final_logit_softcapping") or 1e9,
     "attention.sliding_window": "sliding_window",
     "attention.sliding_window_pattern": unusual_pattern(2),
 }

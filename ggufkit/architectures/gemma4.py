@@ -117,7 +117,7 @@ SIZES: MetadataTable = {
     "rope.dimension_count_swa": lambda c: int(
         c["head_dim"] * (rope(c, "sliding_attention")["partial_rotary_factor"] or 1)
     ),
-    "final_logit_softcapping": maybe("final_logit_softcapping"),
+    "final_logit_softcapping": lambda c: c.get("final_logit_softcapping") or 0.0,  # unsaid is 30 to llama.cpp
     "expert_count": maybe("num_experts"),
     "expert_used_count": maybe("top_k_experts"),
     "expert_feed_forward_length": maybe("moe_intermediate_size", "expert_intermediate_size"),

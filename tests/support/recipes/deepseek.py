@@ -39,26 +39,27 @@ def first(**config):
         "tie_word_embeddings": False,
         **config,
     }
-    kv = config["num_key_value_heads"] * 16
-    shapes = {"model.embed_tokens.weight": (VOCABULARY, 64), "model.norm.weight": (64,)}
+    width, inner, one = (config[key] for key in ("hidden_size", "intermediate_size", "moe_intermediate_size"))
+    kv = config["num_key_value_heads"] * width // config["num_attention_heads"]
+    shapes = {"model.embed_tokens.weight": (VOCABULARY, width), "model.norm.weight": (width,)}
     if not config["tie_word_embeddings"]:
-        shapes["lm_head.weight"] = (VOCABULARY, 64)
+        shapes["lm_head.weight"] = (VOCABULARY, width)
     for block in range(config["num_hidden_layers"]):
         layer = f"model.layers.{block}"
-        shapes |= {f"{layer}.{norm}_layernorm.weight": (64,) for norm in ("input", "post_attention")}
-        shapes |= {f"{layer}.self_attn.{part}_proj.weight": (64, 64) for part in "qo"}
-        shapes |= {f"{layer}.self_attn.{part}_proj.weight": (kv, 64) for part in "kv"}
+        shapes |= {f"{layer}.{norm}_layernorm.weight": (width,) for norm in ("input", "post_attention")}
+        shapes |= {f"{layer}.self_attn.{part}_proj.weight": (width, width) for part in "qo"}
+        shapes |= {f"{layer}.self_attn.{part}_proj.weight": (kv, width) for part in "kv"}
         if config.get("attention_bias"):
-            shapes |= {f"{layer}.self_attn.{part}_proj.bias": (64 if part == "q" else kv,) for part in "qkv"}
+            shapes |= {f"{layer}.self_attn.{part}_proj.bias": (width if part == "q" else kv,) for part in "qkv"}
         if block < config["first_k_dense_replace"]:
-            widths = {f"{layer}.mlp": 96}
+            widths = {f"{layer}.mlp": inner}
         else:
-            shapes[f"{layer}.mlp.gate.weight"] = (4, 64)
-            widths = {f"{layer}.mlp.experts.{expert}": 32 for expert in range(4)}
-            widths[f"{layer}.mlp.shared_experts"] = 32 * config["n_shared_experts"]
-        for path, width in widths.items():
-            shapes |= {f"{path}.{part}_proj.weight": (width, 64) for part in ("gate", "up")}
-            shapes[f"{path}.down_proj.weight"] = (64, width)
+            shapes[f"{layer}.mlp.gate.weight"] = (4, width)
+            widths = {f"{layer}.mlp.experts.{expert}": one for expert in range(4)}
+            widths[f"{layer}.mlp.shared_experts"] = one * config["n_shared_experts"]
+        for path, rows in widths.items():
+            shapes |= {f"{path}.{part}_proj.weight": (rows, width) for part in ("gate", "up")}
+            shapes[f"{path}.down_proj.weight"] = (width, rows)
     return {"config": config, "shapes": shapes, "no_logits": "transformers does not build it", "raw_config": True}
 
 

@@ -32,6 +32,7 @@ def layers(kinds: str) -> dict:
     }
 
 
+UNCAPPED = {"gemma4.final_logit_softcapping": "unsaid, llama.cpp caps at 30, which this model does not"}
 SCALES = {r"layer_scalar|router\.scale|per_expert_scale": (1.0, 0.2)}
 
 
@@ -56,6 +57,13 @@ RECIPES = {
     "gemma2-pattern": Recipe(
         "Gemma2ForCausalLM", gemma(**layers("fssf"), sliding_window=8, num_key_value_heads=1), explained=PATTERN2
     ),
+    "gemma2-uncapped": Recipe(
+        "Gemma2ForCausalLM",
+        {**gemma(sliding_window=12), "attn_logit_softcapping": None, "final_logit_softcapping": None},
+        # what is not capped must differ from what is
+        weights={r"[qk]_proj": (0.0, 0.3), "embed_tokens": (0.0, 0.4)},
+        no_golden="llama.cpp's converter fails where nothing is capped",
+    ),
     "gemma3": Recipe("Gemma3ForCausalLM", gemma(num_hidden_layers=7, sliding_window=8)),
     "gemma3-linear": Recipe(
         "Gemma3ForCausalLM", gemma(**layers("sssssf"), rope_parameters=LINEAR, sliding_window=16, num_key_value_heads=1)
@@ -71,7 +79,9 @@ RECIPES = {
     "gemma3-untied": Recipe(
         "Gemma3ForCausalLM", gemma(num_hidden_layers=6, tie_word_embeddings=False, sliding_window=8)
     ),
-    "gemma4-untied": Recipe("Gemma4ForCausalLM", weights=SCALES, config=gemma4("sf", tie_word_embeddings=False)),
+    "gemma4-untied": Recipe(
+        "Gemma4ForCausalLM", explained=UNCAPPED, weights=SCALES, config=gemma4("sf", tie_word_embeddings=False)
+    ),
     "gemma3-pattern": Recipe("Gemma3ForCausalLM", gemma(**layers("sfsf"), sliding_window=8), explained=PATTERN),
     "gemma3-vision": Recipe(
         "Gemma3ForConditionalGeneration",
@@ -90,25 +100,34 @@ RECIPES = {
         gemma(num_hidden_layers=6, sliding_window=16, use_bidirectional_attention=True),
         no_logits=ENCODER,
     ),
-    "gemma4": Recipe("Gemma4ForCausalLM", weights=SCALES, config=gemma4()),
+    "gemma4": Recipe("Gemma4ForCausalLM", explained=UNCAPPED, weights=SCALES, config=gemma4()),
     "gemma4-per-layer": Recipe(
         "Gemma4ForCausalLM", weights=SCALES, config=gemma4(hidden_size_per_layer_input=8, final_logit_softcapping=20.0)
     ),
+    "gemma4-uncapped": Recipe(
+        "Gemma4ForCausalLM", explained=UNCAPPED, weights={**SCALES, "embed_tokens": (0.0, 0.5)}, config=gemma4("sf")
+    ),
     "gemma4-shared": Recipe(
         "Gemma4ForCausalLM",
+        explained=UNCAPPED,
         weights=SCALES,
         config=gemma4("ssfssf", hidden_size_per_layer_input=8, num_kv_shared_layers=3, use_double_wide_mlp=True),
     ),
     "gemma4-keys-are-values": Recipe(
-        "Gemma4ForCausalLM", weights=SCALES, config=gemma4("sssf", attention_k_eq_v=True, num_global_key_value_heads=1)
+        "Gemma4ForCausalLM",
+        explained=UNCAPPED,
+        weights=SCALES,
+        config=gemma4("sssf", attention_k_eq_v=True, num_global_key_value_heads=1),
     ),
     "gemma4-experts": Recipe(
         "Gemma4ForCausalLM",
+        explained=UNCAPPED,
         weights=SCALES,
         config=gemma4(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=32),
     ),
     "gemma4-vision": Recipe(
         "Gemma4ForConditionalGeneration",
+        explained=UNCAPPED,
         weights=SCALES,
         config={
             "text_config": gemma4(),
