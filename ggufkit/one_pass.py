@@ -142,7 +142,10 @@ def quantize_checkpoint(
     two_steps = _TwoSteps(checkpoint, outtype, intermediate, outputs[0], options.threads, progress, warn)
     if not converts_natively(checkpoint):
         with two_steps.converted() as model:
-            return quantize_all(model, jobs, options, engine=engine, strict=strict, progress=progress)
+            # Its conversion is repeated to know what is to be done; what was quantized from the same bytes is kept.
+            return quantize_all(
+                model, jobs, options, engine=engine, strict=strict, resume=resume, again=again, progress=progress
+            )
     with open_skeleton(checkpoint, outtype) as skeleton:
         check_loads(skeleton.path, called=checkpoint)
         plans = [skeleton.plan(kind, options) for kind, _ in jobs]

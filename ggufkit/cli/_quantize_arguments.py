@@ -31,10 +31,11 @@ def sort_arguments(arguments: Sequence[str]) -> tuple[list["QuantizationType"], 
 
     Raises:
         UsageError: no type, an unknown type, or more than one source.
+        InputError: what looks like no type is no file either.
     """
-    from ggufkit.errors import UsageError
+    from ggufkit.errors import InputError, UsageError
     from ggufkit.quantization.offered import offered_type
-    from ggufkit.quantization.types import find_type
+    from ggufkit.quantization.types import find_type, nearest_types
 
     def names_types(argument: str) -> bool:
         return any(find_type(part) for part in argument.split(","))
@@ -49,7 +50,10 @@ def sort_arguments(arguments: Sequence[str]) -> tuple[list["QuantizationType"], 
         others = [argument for argument in types if Path(argument).exists()][:1]
         types = [argument for argument in types if argument not in others]
     paths = [argument for argument in others if is_path(argument)]
-    types += [argument for argument in others if argument not in paths]
+    strangers = [argument for argument in others if argument not in paths]
+    if types and not paths and len(strangers) == 1 and not nearest_types(strangers[0]):
+        raise InputError(f"no such file or folder, and no type either: {strangers[0]}", hint=EXAMPLE)
+    types += strangers
     if len(paths) > 1:
         raise UsageError(
             f"one source at a time, not {' and '.join(paths)}",

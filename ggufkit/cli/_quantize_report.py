@@ -21,18 +21,22 @@ def show_plans(
     jobs: Sequence[tuple["QuantizationType", Path]],
     plans: Sequence["QuantizationPlan"],
     *,
+    converted: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Print what would be done."""
+    """Print what would be done; `converted` is the file that a checkpoint is kept in on the way."""
     if as_json:
         documents = [_plan_document(source, path, plan) for (_, path), plan in zip(jobs, plans, strict=True)]
-        _output.print_json({"dry_run": True, "results": documents})
+        kept = converted and {"output": str(converted), "bytes": plans[0].bytes_before}
+        _output.print_json({"dry_run": True, "converted": kept, "results": documents})
         return
     if quiet:
-        for _, path in jobs:
+        for path in [*([converted] if converted else []), *(path for _, path in jobs)]:
             print(path)
         return
+    if converted:
+        print(f"{converted}: {_output.size(plans[0].bytes_before)}, the converted checkpoint")
     if len(jobs) > 1:
         _print_table([(path, plan) for (_, path), plan in zip(jobs, plans, strict=True)])
     else:

@@ -65,6 +65,16 @@ def type_between(source: Path, name: str | None, *, keep_converted: bool) -> "Ou
     return OutputType(name.lower())
 
 
+def converted_path(source: Path, jobs: Sequence[tuple["QuantizationType", Path]], how: How) -> Path | None:
+    """Where the converted checkpoint is kept, beside the first output; None where it is not."""
+    from ggufkit.quantization.names import output_path
+    from ggufkit.quantization.types import quantization_type
+
+    if not how.keep_converted or how.between is None:
+        return None
+    return jobs[0][1].with_name(output_path(source, quantization_type(how.between.name)).name)
+
+
 def plans_of(
     source: Path, jobs: Sequence[tuple["QuantizationType", Path]], options: "QuantizeOptions", how: How
 ) -> list["QuantizationPlan"]:
@@ -130,18 +140,14 @@ def _do(
         )
     from ggufkit.conversion import OutputType
     from ggufkit.one_pass import quantize_checkpoint
-    from ggufkit.quantization.names import output_path
-    from ggufkit.quantization.types import quantization_type
 
-    between = how.between or OutputType.F16
-    converted = output_path(source, quantization_type(between.name)).name
     return quantize_checkpoint(
         source,
         jobs,
         options,
         engine=how.engine,
-        outtype=between,
-        intermediate=jobs[0][1].with_name(converted) if how.keep_converted else None,
+        outtype=how.between or OutputType.F16,
+        intermediate=converted_path(source, jobs, how),
         strict=how.strict,
         resume=resume,
         again=how.again,

@@ -238,7 +238,8 @@ def command(
     how = _quantize_work.How(_quantize_work.engine_named(engine), between, keep_f16, strict, again)
     if dry_run:
         plans = _quantize_work.plans_of(source, jobs, options, how)
-        _quantize_report.show_plans(source, jobs, plans, as_json=as_json, quiet=quiet)
+        converted = _quantize_work.converted_path(source, jobs, how)
+        _quantize_report.show_plans(source, jobs, plans, converted=converted, as_json=as_json, quiet=quiet)
         return
     with _output_folder(jobs), _output.progress_bar(quiet=silent) as progress:
         results = _quantize_work.results_of(source, jobs, options, how, progress)

@@ -1,29 +1,28 @@
 """Looking at what was written before it gets its name: llama-quantize's status 0 is no proof."""
 
-import contextlib
-import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ggufkit.crew import work_through
 from ggufkit.errors import GgufFileError, VerificationError
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
-from ggufkit.gguf_file.windowed_file import opened
-from ggufkit.llamacpp import ggml, load_check
+from ggufkit.llamacpp import load_check
+from ggufkit.quantization.blocks import check_blocks
 from ggufkit.quantization.plan import QuantizationPlan
 from ggufkit.quantization.planned import stripped
 from ggufkit.quantization.types import COPY
 
-_PIECE = 1 << 20
 
-
-def check_output_files(plan: QuantizationPlan, written: Sequence[Path], output: Path, *, threads: int) -> None:
+def check_output_files(
+    plan: QuantizationPlan,
+    written: Sequence[Path],
+    output: Path,
+    *,
+    threads: int,
+    sound: Collection[TensorInfo] = frozenset(),
+) -> None:
     """Compare the files with the plan: headers, tensors and their types, extents, and finite scales in every block.
 
-    `output` is the name that they are to have.
+    `output` is the name that they are to have; the blocks of `sound` tensors have been looked at already.
 
     Raises:
         VerificationError: saying what is not as planned.
@@ -33,7 +32,9 @@ def check_output_files(plan: QuantizationPlan, written: Sequence[Path], output: 
         _check_tensors(plan, part, header, output)
         _check_extent(header, output)
     _check_metadata(plan, headers[0], output)
-    _check_scales(headers, output, threads)
+    for header in headers:
+        unseen = [tensor for tensor in header.tensors if tensor not in sound]
+        check_blocks(header.path, unseen, threads=threads, called=output)
     _check_loads(plan, written[0], output)
 
 
@@ -85,36 +86,3 @@ def _check_loads(plan: QuantizationPlan, written: Path, output: Path) -> None:
         raise VerificationError(
             f"llama.cpp could not load {output}: {reason}", hint=f"{' and '.join(flags)} would have made it so"
         )
-
-
-def _check_scales(headers: Sequence[GgufHeader], output: Path, threads: int) -> None:
-    """Let libggml look at every block, whole rows at a time; without libggml, llama-quantize's own look must do."""
-    library = ggml.load()
-    if library is None:
-        return
-    buffers = threading.local()
-    with contextlib.ExitStack() as stack:
-        descriptors = {header.path: stack.enter_context(opened(header.path)).descriptor for header in headers}
-
-        def look(piece: tuple[Path, TensorInfo, int, int]) -> int:
-            path, tensor, start, size = piece
-            if not hasattr(buffers, "room") or buffers.room.size < size:
-                buffers.room = np.empty(max(size, _PIECE), np.uint8)
-            content = buffers.room[:size]
-            read = os.preadv(descriptors[path], [content.data], start)
-            if read != size or not library.is_valid(content, int(tensor.type)):
-                raise VerificationError(
-                    f"llama-quantize ended well, but tensor {tensor.name!r} of {output} would hold what is not finite"
-                )
-            return size
-
-        work_through(_pieces(headers), look, threads=threads, report=lambda _: None)
-
-
-def _pieces(headers: Sequence[GgufHeader]) -> Iterator[tuple[Path, TensorInfo, int, int]]:
-    for header in headers:
-        for tensor in header.tensors:
-            block = tensor.type.block_bytes
-            step = max(block, _PIECE // block * block)
-            for start in range(0, tensor.size, step):
-                yield header.path, tensor, tensor.offset + start, min(step, tensor.size - start)

@@ -3,7 +3,8 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from enum import StrEnum
@@ -12,12 +13,11 @@ from pathlib import Path
 
 from ggufkit.errors import LlamaCppError, OutputError
 from ggufkit.files import PartialFile, atomic_output, resumable_output
-from ggufkit.gguf_file.reader import read_header
+from ggufkit.gguf_file.reader import TensorInfo, read_header
 from ggufkit.llamacpp import cpu
 from ggufkit.llamacpp import quantize as tool
 from ggufkit.progress import Progress
-from ggufkit.quantization import direct
-from ggufkit.quantization.check import check_output_files
+from ggufkit.quantization.follower import Follower
 from ggufkit.quantization.job import Job, Work
 from ggufkit.quantization.plan import QuantizationPlan
 from ggufkit.quantization.split_output import atomic_parts
@@ -35,14 +35,17 @@ WritesAll = Callable[[Sequence[tuple[QuantizationPlan, PartialFile]], Progress, 
 """Writes all of these files in one pass; the text says what is being done."""
 
 
-def binary_engine(open_source: Callable[[], AbstractContextManager[Path]]) -> Work:
-    """Let llama-quantize do one job after the other; `open_source` makes the GGUF file, if it has to be made."""
+def binary_engine(open_source: Callable[[], AbstractContextManager[Path]], doubt: Future[None] | None = None) -> Work:
+    """Let llama-quantize do one job after the other; `open_source` makes the GGUF file, if it has to be made.
+
+    `doubt` is a look at the source that is not over yet; where it ends badly, so does the work.
+    """
 
     def work(jobs: Sequence[Job], progress: Progress) -> Iterator[tuple[Job, float]]:
         with open_source() as source:
             for job in jobs:
                 started = time.monotonic()
-                _run_tool(job, source, progress)
+                _run_tool(job, source, progress, doubt)
                 yield job, time.monotonic() - started
 
     return work
@@ -62,8 +65,7 @@ def direct_engine(write: WritesAll) -> Work:
             stage = f"Quantizing to {', '.join(job.plan.type.name for job in jobs)}"
             write([(job.plan, file) for job, file in zip(jobs, files, strict=True)], progress, stage)
             for job, file in zip(jobs, files, strict=True):
-                threads = job.plan.options.threads or cpu.usable_cores()
-                check_output_files(job.plan, [file.path], job.output, threads=threads)
+                _check(job, job.plan, [file.path])
             seconds = time.monotonic() - started
             for stack, job in zip(stacks, jobs, strict=True):
                 stack.close()
@@ -72,8 +74,8 @@ def direct_engine(write: WritesAll) -> Work:
     return work
 
 
-def from_gguf(engine: Engine, plans: Sequence[QuantizationPlan]) -> Work:
-    """Choose the engine for a GGUF source, of which all of these are plans.
+def from_gguf(engine: Engine, plans: Sequence[QuantizationPlan], doubt: Future[None]) -> Work:
+    """Choose the engine for a GGUF source, of which all of these are plans; `doubt` is a look at it, under way.
 
     Raises:
         UsageError: the direct engine is wanted, and cannot do this.
@@ -81,7 +83,10 @@ def from_gguf(engine: Engine, plans: Sequence[QuantizationPlan]) -> Work:
     """
     source, files = plans[0].source, plans[0].sources
     if engine is not Engine.DIRECT:
-        return binary_engine(lambda: contextlib.nullcontext(source))
+        return binary_engine(lambda: contextlib.nullcontext(source), doubt)
+    from ggufkit.quantization import direct
+
+    doubt.result()
     for plan in plans:
         direct.refuse_what_only_the_binary_does(plan)
 
@@ -93,20 +98,29 @@ def from_gguf(engine: Engine, plans: Sequence[QuantizationPlan]) -> Work:
     return direct_engine(write)
 
 
-def _run_tool(job: Job, source: Path, progress: Progress) -> None:
+def _run_tool(job: Job, source: Path, progress: Progress, doubt: Future[None] | None) -> None:
     planned = replace(job.plan, source=source)
     done = list(accumulate((tensor.bytes_before for tensor in planned.tensors), initial=0))
     stage = f"Quantizing to {planned.type.name}"
 
-    def on_tensor(finished_tensors: int, _: int) -> None:
-        progress(stage, done[min(finished_tensors, len(planned.tensors))], done[-1])
-
     def write(target: Path, written: Sequence[Path]) -> None:
-        report = tool.quantize(planned.tool_options(target), on_tensor)
+        with Follower(planned, target) as follower:
+
+            def on_tensor(number: int, _: int) -> None:
+                if doubt and doubt.done():
+                    doubt.result()
+                if not planned.options.keep_split:  # one file, whose tensors lie where the plan says
+                    follower.begun(number)
+                progress(stage, done[min(number, len(planned.tensors))], done[-1])
+
+            try:
+                report = tool.quantize(planned.tool_options(target), on_tensor)
+            finally:
+                if doubt:
+                    doubt.result()  # where it fails too, it says better why
         if report.failure:
             _fail(report.failure, job.output)
-        threads = planned.options.threads or cpu.usable_cores()
-        check_output_files(planned, written, job.output, threads=threads)
+        _check(job, planned, written, follower.sound)
 
     progress(stage, 0, done[-1])
     if planned.options.keep_split:
@@ -118,6 +132,15 @@ def _run_tool(job: Job, source: Path, progress: Progress) -> None:
         with atomic_output(job.output, size=planned.bytes_after) as temporary:
             write(temporary, [temporary])
     progress(stage, done[-1], done[-1])
+
+
+def _check(
+    job: Job, planned: QuantizationPlan, written: Sequence[Path], sound: Collection[TensorInfo] = frozenset()
+) -> None:
+    from ggufkit.quantization.check import check_output_files  # loads numpy, while something is being quantized
+
+    threads = planned.options.threads or cpu.usable_cores()
+    check_output_files(planned, written, job.output, threads=threads, sound=sound)
 
 
 def _fail(failure: str, output: Path) -> None:

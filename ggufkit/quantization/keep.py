@@ -8,7 +8,7 @@ A word is a part of a module's path, such as `lm_head`, `mlp.down_proj`, `self_a
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ggufkit.errors import UsageError
@@ -74,7 +74,7 @@ def tensors_to_keep(
             found = [_EMBEDDINGS]
             notes.append(f"{word} is tied to the embeddings: {_EMBEDDINGS} is the output layer too, and is kept")
         if not found:
-            raise _unknown(word, names, modules)
+            raise _unknown(word, names, modules, blocks)
         for name in found:
             types.setdefault(name, wanted)
         for name, parts in sources.items():
@@ -148,7 +148,13 @@ def _refuse_parts(reached: Mapping[str, set[str]], modules: Mapping[str, tuple[s
             )
 
 
-def _unknown(word: str, names: Iterable[str], modules: Iterable[str]) -> UsageError:
+def _unknown(word: str, names: Sequence[str], modules: Mapping[str, tuple[str, ...]], blocks: int) -> UsageError:
+    for part in word.split("."):
+        # With any number in place of its own the word would mean something: it is the number that is wrong.
+        if _NUMBERS.fullmatch(part) and part and _meant(word.replace(part, ANY, 1), names, modules, blocks)[0]:
+            return UsageError(
+                f"--keep {word}: this model has no block {part}", hint=f"its blocks are 0 to {blocks - 1}"
+            )
     parts = {part for module in modules for part in module_of(module).split(".") if not part.isdigit()}
     parts |= {part for name in names for part in module_of(name).split(".") if not part.isdigit()}
     last = word.split(".")[-1]

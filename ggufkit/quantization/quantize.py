@@ -95,11 +95,14 @@ def quantize_all(
     """
     kinds = [kind if isinstance(kind, QuantizationType) else quantization_type(kind) for kind, _ in jobs]
     planned = [plan(source, kind, options) for kind in kinds]
-    check_loads(source)
     outputs = [output for _, output in jobs]
     todo = prepare(planned, outputs, inputs=planned[0].sources, strict=strict)
-    work = from_gguf(engine, planned)
-    return carry_out(todo, work, planned[0].sources, resume=resume, again=again, progress=progress)
+    with ThreadPoolExecutor(1) as beside:
+        doubt = beside.submit(check_loads, source)
+        work = from_gguf(engine, planned, doubt)
+        results = carry_out(todo, work, planned[0].sources, resume=resume, again=again, progress=progress)
+        doubt.result()
+    return results
 
 
 def prepare(

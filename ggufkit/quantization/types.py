@@ -112,11 +112,16 @@ def quantization_type(name: str) -> QuantizationType:
     """
     if found := find_type(name):
         return found
-    nearest = difflib.get_close_matches(name.upper(), [*_BY_NAME, *ALIASES], n=3, cutoff=0.5)
+    nearest = nearest_types(name)
     raise UsageError(
         f"unknown quantization type {name!r}",
         hint=f"did you mean {' or '.join(nearest)}?" if nearest else "ggufkit quantize --list shows all types",
     )
+
+
+def nearest_types(name: str) -> list[str]:
+    """Name the types that somebody may have meant, the nearest first."""
+    return difflib.get_close_matches(name.upper(), [*_BY_NAME, *ALIASES], n=3, cutoff=0.5)
 
 
 def tensor_type(name: str) -> TensorType:

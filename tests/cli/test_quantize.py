@@ -257,6 +257,8 @@ def test_the_command_line_starts_without_heavy_packages():
         (["Q4_K_M", "model-F16.gguf", "--tensor-type", "ffn_up"], 2, "not of the form REGEX=TYPE"),
         (["Q4_K_M", "model-F16.gguf", "--output-tensor-type", "Q4_K_M"], 2, "unknown tensor type 'Q4_K_M'"),
         (["Q4_K_M", "missing.gguf"], 3, "no such file or folder: missing.gguf"),
+        (["Q4_K_M", "missing"], 3, "no such file or folder, and no type either: missing"),
+        (["Q4_K_M", "model-F16.gguf", "--keep", "layers.99=f16"], 2, "this model has no block 99"),
         (["Q4_K_M", "notes.gguf"], 3, "notes.gguf is not a GGUF file"),
         (["Q4_K_M", "."], 3, "config.json"),
         (["Q4_K_M", "model-F16.gguf", "--imatrix", "notes.gguf"], 3, "notes.gguf is no importance matrix"),
@@ -397,6 +399,17 @@ def test_options_about_the_conversion_are_refused_where_nothing_is_converted(
     assert option[0] in ran.err
     assert "checkpoint" in ran.err
     assert [path.name for path in here.iterdir()] == ["model-F16.gguf"]
+
+
+@pytest.mark.engine
+def test_a_dry_run_names_the_converted_file_that_would_be_kept(
+    here: Path, ggufkit: Callable[..., Ran], checkpoint: Path
+) -> None:
+    dry = json.loads(ggufkit("Q8_0", checkpoint, "-o", here, "--keep-f16", "--dry-run", "--json").out)
+    assert ggufkit("Q8_0", checkpoint, "-o", here, "--keep-f16").code == 0
+    kept = Path(dry["converted"]["output"])
+    assert kept.parent == here
+    assert kept.stat().st_size == dry["converted"]["bytes"]
 
 
 @pytest.mark.engine

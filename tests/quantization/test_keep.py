@@ -78,12 +78,23 @@ def test_a_tied_output_layer_is_the_embeddings():
 
 
 @pytest.mark.parametrize(
-    ("word", "hint"), [("self_atn", "self_attn"), ("layers.9.mlp", "mlp"), ("model.norms", "norm"), ("xyz", "some are")]
+    ("word", "hint"), [("self_atn", "self_attn"), ("layers.9.mpl", "mlp"), ("model.norms", "norm"), ("xyz", "some are")]
 )
 def test_words_that_mean_nothing_are_refused_with_the_nearest(word: str, hint: str):
     with pytest.raises(UsageError, match=f"no module of this model is called '{word}'") as caught:
         kept(f"{word}=f16")
     assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("word", "block"),
+    [("layers.9", "9"), ("model.layers.4.mlp.down_proj", "4"), ("blk.7.ffn_down", "7"), ("layers.-9", "-9"),
+     ("layers.8-12.mlp", "8-12")],
+)  # fmt: skip
+def test_a_block_that_the_model_does_not_have_is_named(word: str, block: str):
+    with pytest.raises(UsageError, match=f"no block {block}$") as caught:
+        kept(f"{word}=f16")
+    assert caught.value.hint == "its blocks are 0 to 3"
 
 
 EXPERTS = {
