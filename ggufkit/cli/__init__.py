@@ -20,6 +20,7 @@ from ggufkit.cli import (
     doctor,
     export,
     imatrix,
+    inspect,
     merge_lora,
     plan,
     pull,
@@ -56,6 +57,8 @@ app.command("plan")(plan.command)
 app.command("quantize")(quantize.command)
 app.command("imatrix")(imatrix.command)
 app.command("chat", cls=GroupedCommand)(chat.command)
+app.command("inspect")(inspect.command)
+app.command("show", hidden=True)(inspect.command)
 app.command("verify")(verify.command)
 app.command("convert-lora")(convert_lora.command)
 app.command("merge-lora")(merge_lora.command)

@@ -35,15 +35,23 @@ def resolve(text: str | Path, *, kind: Literal["any", "checkpoint", "gguf"] = "a
     path = Path(text)
     if path.exists() or path.is_symlink():
         return path
-    from ggufkit.checkpoints.hub import model_name
     from ggufkit.errors import InputError
 
-    name = model_name(str(text))
+    name = name_on_hub(text)
     if name is None:
         raise InputError(f"no such {_WORDS[kind][0]}: {text}", hint=f"give {_WORDS[kind][1]}")
     from ggufkit.checkpoints.hub_pull import Kind, find_cached
 
     return find_cached(name, Kind(kind)) or _fetch(name, Kind(kind), quiet=quiet)
+
+
+def name_on_hub(text: str | Path) -> "ModelName | None":
+    """Read what means a model on the hub; None for a path that exists, and for what can only be a path."""
+    if Path(text).exists() or Path(text).is_symlink():
+        return None
+    from ggufkit.checkpoints.hub import model_name
+
+    return model_name(str(text))
 
 
 def _fetch(name: "ModelName", kind: "Kind", *, quiet: bool) -> Path:

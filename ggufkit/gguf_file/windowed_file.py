@@ -72,26 +72,37 @@ class WindowedFile:
         return name
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Pass over an array of strings, checking each: the one loop here that is long, so it is written flat."""
+        """Pass over an array of strings, checking each: the one loop here that is long, so it is written flat.
+
+        Short strings are checked together with the lengths between them: the bytes of a length below 128 are ASCII, so
+        the whole is UTF-8 if and only if each string is.
+        """
         length_of = struct.Struct("<Q").unpack_from
-        buffer, start, position = self._buffer, self._start, self._next
+        buffer, position = self._buffer, self._next
+        begin, last = position, len(buffer) - 8
         for _ in range(count):
-            end = position + 8
-            if end <= len(buffer):
-                end += length_of(buffer, position)[0]
-            if end > len(buffer):
-                # It crosses the end of the window, or lies: the careful way, and a new window.
-                self._next = position
+            if position <= last:
+                length = length_of(buffer, position)[0]
+                if length < 128 and position + length <= last:
+                    position += 8 + length
+                    continue
+            # It is long, crosses the end of the window, or lies: the careful way, and perhaps a new window.
+            self._check_together(buffer, begin, position, what)
+            self._next = position
+            self.string(what)
+            buffer, position = self._buffer, self._next
+            begin, last = position, len(buffer) - 8
+        self._check_together(buffer, begin, position, what)
+        self._next = position
+
+    def _check_together(self, buffer: bytes, begin: int, end: int, what: str) -> None:
+        """Check strings and their lengths; where something is wrong, one by one, to tell the place."""
+        try:
+            str(buffer[begin:end], "utf-8")
+        except UnicodeDecodeError:
+            self._next = begin
+            while self._next < end:
                 self.string(what)
-                buffer, start, position = self._buffer, self._start, self._next
-                continue
-            try:
-                str(buffer[position + 8 : end], "utf-8")
-            except UnicodeDecodeError:
-                self._next = position
-                raise self.fail(f"{what} is not valid UTF-8") from None
-            position = end
-        self._buffer, self._start, self._next = buffer, start, position
 
     def _decode(self, content: bytes, what: str) -> str:
         try:

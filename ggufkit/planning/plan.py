@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ggufkit.checkpoints.hub_selection import RemoteGguf
 from ggufkit.llamacpp import cpu
 from ggufkit.llamacpp.memory import Caches, Setting
 from ggufkit.llamacpp.speed import Speeds
@@ -12,7 +13,6 @@ from ggufkit.planning import advice, memory, quality, speed, survey
 from ggufkit.planning.advice import Advice
 from ggufkit.planning.memory import Fit, Memory, MemoryModel
 from ggufkit.planning.quality import Quality
-from ggufkit.planning.remote import RemoteGguf
 from ggufkit.planning.row import Row
 from ggufkit.planning.subject import Origin, Subject, opened
 from ggufkit.planning.survey import Surveyed

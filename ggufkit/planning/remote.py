@@ -12,6 +12,7 @@ from pathlib import Path
 from ggufkit.checkpoints import hub
 from ggufkit.checkpoints.config import read_json_object
 from ggufkit.checkpoints.hub import Listing, RemoteFile, Repository
+from ggufkit.checkpoints.hub_selection import RemoteGguf, choose_gguf, gguf_models
 from ggufkit.checkpoints.safetensors import INDEX
 from ggufkit.errors import CheckpointError, GgufFileError, HubError
 from ggufkit.gguf_file.reader import read_header
@@ -25,21 +26,6 @@ _USELESS = re.compile(r"(pytorch_model|tf_model|flax_model|consolidated|training
 _GGUF_FIRST_BYTES = 1 << 20
 _GGUF_MOST_BYTES = 1 << 28
 _UNQUANTIZED = re.compile(r"[-._/](bf16|f16|fp16|f32|fp32)(?=[-._/])", re.IGNORECASE)
-_NOT_A_MODEL = re.compile(r"(mmproj|imatrix)", re.IGNORECASE)
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteGguf:
-    """A GGUF model of a repository: the path of its (first) file, all its files, and their bytes."""
-
-    path: str
-    files: tuple[RemoteFile, ...]
-
-    @property
-    def size(self) -> int:
-        """The bytes of all parts."""
-        return sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +42,11 @@ class Hollow:
     ready: tuple[RemoteGguf, ...]
 
 
-def fetch(repository: Repository, folder: Path) -> Hollow:
+def fetch(repository: Repository, folder: Path, *, quantization: str | None = None) -> Hollow:
     """Fetch the small files and the headers of the large ones into `folder`.
 
-    A checkpoint is preferred; else the unquantized GGUF model, else the smallest one.
+    With `quantization` it is that GGUF model. Without, a checkpoint is preferred; else the unquantized GGUF model, else
+    the smallest one.
 
     Raises:
         HubError: the repository cannot be read, or holds no weights.
@@ -71,16 +58,20 @@ def fetch(repository: Repository, folder: Path) -> Hollow:
             f"{repository} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it", hint="unset HF_HUB_OFFLINE"
         )
     listing = hub.list_files(repository)
-    ready = _ready(listing)
+    ready = gguf_models(listing)
     place = folder / repository.name  # a model without another name is called after its folder
     place.mkdir(parents=True)
-    if listing.file("config.json") and listing.in_root(".safetensors"):
+    if not quantization and listing.file("config.json") and listing.in_root(".safetensors"):
         small = _fetch_descriptions(listing, place)
         large = _fetch_weights(listing, place)
         return Hollow(place, None, sum(file.size for file in (*small, *large)), ready)
-    if ready:
+    if ready or quantization:
         unquantized = [model for model in ready if _UNQUANTIZED.search(model.path)]
-        chosen = min(unquantized or ready, key=lambda model: model.size)
+        chosen = (
+            choose_gguf(listing, quantization)
+            if quantization
+            else min(unquantized or ready, key=lambda model: model.size)
+        )
         for file in chosen.files:
             _fetch_gguf_header(listing, file, place / Path(file.path).name)
         return Hollow(None, place / Path(chosen.path).name, chosen.size, ready)
@@ -89,21 +80,6 @@ def fetch(repository: Repository, folder: Path) -> Hollow:
         f"{repository} holds {'its weights as .bin only' if bins else 'neither safetensors nor GGUF files'}",
         hint="download it and plan from the folder" if bins else "name a repository that holds a model",
     )
-
-
-def _ready(listing: Listing) -> tuple[RemoteGguf, ...]:
-    models = []
-    for file in listing.files:
-        if not file.path.endswith(".gguf") or _NOT_A_MODEL.search(file.path):
-            continue
-        shard = _SHARD.search(file.path)
-        if shard is None:
-            models.append(RemoteGguf(file.path, (file,)))
-        elif shard[1] == "00001":
-            names = [_SHARD.sub(f"-{n:05d}-of-{shard[2]}.gguf", file.path) for n in range(1, int(shard[2]) + 1)]
-            parts = [part for name in names if (part := listing.file(name))]
-            models.append(RemoteGguf(file.path, tuple(parts)))
-    return tuple(sorted(models, key=lambda model: model.size))
 
 
 def _fetch_descriptions(listing: Listing, place: Path) -> Sequence[RemoteFile]:

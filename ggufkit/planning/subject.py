@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ggufkit.checkpoints import hub, read_config
 from ggufkit.checkpoints.hub import Repository
+from ggufkit.checkpoints.hub_selection import RemoteGguf
 from ggufkit.errors import HubError, UnsupportedArchitectureError, UsageError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.gguf_file.rewrite import rewrite
 from ggufkit.planning import remote
-from ggufkit.planning.remote import RemoteGguf
 from ggufkit.quantization.plan import read_model
 
 # Long arrays that llama-quantize copies without a look at them; reading them takes it most of its time.
