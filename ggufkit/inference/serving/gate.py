@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import h11
 
@@ -172,6 +173,8 @@ class Gate:
             is_stream = False
             try:
                 async with upstream.asked as answer:
+                    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                        return await client.send(await _judged(answer), extra, self.draining)
                     is_stream = any(value.startswith(b"text/event-stream") for _, value in answer.headers)
                     await client.begin(answer.status, [*answer.headers, *extra], self.draining)
                     begun.append(answer.status)
@@ -223,6 +226,15 @@ class Gate:
                 (b"access-control-max-age", b"600"),
             ]
         return headers
+
+
+async def _judged(answer: Answer) -> Local:
+    """Take a failure from llama-server; one that is the client's becomes a refusal."""
+    body = b"".join([piece async for piece in answer.body])
+    if refusal := rules.blame(answer.status, body):
+        return Local.refusal(refusal)
+    kind = next((value.decode("latin-1") for name, value in answer.headers if name == b"content-type"), "text/plain")
+    return Local(answer.status, (("Content-Type", kind),), body)
 
 
 class _Client:

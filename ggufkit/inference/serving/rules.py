@@ -15,12 +15,15 @@ from urllib.parse import urlsplit
 MOST_BODY_BYTES = 32 << 20
 _DEEPEST = 64
 _DEEPEST_GRAMMAR = 500  # llama.cpp's parser calls itself for each parenthesis
+_LONGEST_TARGET = 4096  # llama-server ends the connection for 8190
 _MOST_STOPS = 256
 _LONGEST_STOP = 4096
 _PUBLIC = {"/health", "/v1/health"}
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]", "::1"}
 _METHODS = {"GET", "HEAD", "POST", "OPTIONS", "DELETE"}
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+# What llama-server says when computing failed (server-context.cpp), not reading the request.
+_OWN_FAILURE = re.compile(r"compute error|failed to decode|out of memory|bad_alloc|slot|unknown error", re.IGNORECASE)
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -77,6 +80,8 @@ class Rules:
             return Refusal(405, "invalid_request_error", f"the method {head.method} is not used here")
         if not head.target.startswith("/"):
             return Refusal(400, "invalid_request_error", "the target of the request must begin with /")
+        if len(head.target) > _LONGEST_TARGET:
+            return Refusal(414, "invalid_request_error", f"the target may have {_LONGEST_TARGET} characters")
         host = head.headers.get("host", "")
         if self.is_local and _name(host) not in {*_LOCAL_NAMES, *self.hosts}:
             return Refusal(403, "permission_error", "this server is not known by that Host (see --allow-host)")
@@ -116,7 +121,7 @@ def refuse_body(head: Head, body: bytes) -> Refusal | None:
         return _bad(f"the body is nested deeper than {_DEEPEST} levels")
     try:
         text = body.decode("utf-8")
-        document = json.loads(text, parse_constant=_no_constant)
+        document = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         return _bad(f"the body is not UTF-8 (byte {error.start})")
     except (ValueError, RecursionError) as error:
@@ -126,6 +131,23 @@ def refuse_body(head: Head, body: bytes) -> Refusal | None:
     if "\\u" in text and _has_surrogate(document):
         return _bad("the body holds half a character (a lone surrogate)")
     return _refuse_fields(document) if isinstance(document, dict) else None
+
+
+def blame(status: int, body: bytes) -> Refusal | None:
+    """Return the refusal that an answer of llama-server's with status 500 or 501 should have been.
+
+    It answers so what its parsers throw at values of the wrong kind, and clients repeat what was answered so. None
+    where it is the server's own failure.
+    """
+    if status not in {500, 501}:
+        return None
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(message, str) or (status == 500 and _OWN_FAILURE.search(message)):
+        return None
+    return Refusal(400, "not_supported_error" if status == 501 else "invalid_request_error", message)
 
 
 def _refuse_fields(document: dict[str, Any]) -> Refusal | None:
@@ -174,6 +196,13 @@ def _has_surrogate(value: Any) -> bool:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in {float("inf"), float("-inf")}:
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
 
 
 def _name(host: str) -> str:

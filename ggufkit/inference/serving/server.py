@@ -1,6 +1,7 @@
 """The whole server: sockets first, then the model, then requests; and at the end the other way round."""
 
 import asyncio
+import os
 import socket
 import tempfile
 from collections.abc import Callable
@@ -71,6 +72,11 @@ class Server:
         host, port = self._sockets[0].getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def pids(self) -> list[int]:
+        """Return the processes that serve: this one, and the programs that run now."""
+        children = [backend.supervisor.child for backend in self._backends.values()]
+        return [os.getpid(), *(child.pid for child in children if child is not None and child.status is None)]
 
     def listen(self) -> None:
         """Take the port, before minutes are spent on loading.
