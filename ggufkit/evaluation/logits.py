@@ -112,6 +112,8 @@ def check_logits(
         f"against transformers in bfloat16: {_words(in_bfloat16)}",
         f"for comparison, transformers' bfloat16 against its float32: {_words(yardstick)}",
     ]
+    if checkpoint.quantization and checkpoint.quantization.weights:
+        details.append(f"transformers ran the weights as dequantized here ({checkpoint.quantization.scheme})")
     if not ours.nmse <= limit:
         return Check(NAME, Grade.FAILED, summary, tuple(details), figures)
     return Check(NAME, Grade.CLOSE, summary, tuple(details), figures)

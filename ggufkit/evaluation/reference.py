@@ -7,6 +7,7 @@ else one layer at a time, while it runs. Never with `trust_remote_code`.
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ggufkit.checkpoints import Checkpoint
 from ggufkit.errors import CheckpointError, MissingDependencyError, VerificationError
+from ggufkit.evaluation.plain_copy import loadable
 from ggufkit.llamacpp.cpu import available_memory
 
 PRECISIONS = ("float32", "bfloat16")
@@ -25,7 +27,7 @@ Logits = list[NDArray[np.float32]]
 def memory_needed(checkpoint: Checkpoint) -> int:
     """Estimate the bytes that the reference takes at least: the weights once, and the largest tensor as float32."""
     largest = max((math.prod(tensor.shape) for tensor in checkpoint.tensors.values()), default=0)
-    return checkpoint.size + 4 * largest + _ACTIVATIONS
+    return sum(tensor.size for tensor in checkpoint.tensors.values()) + 4 * largest + _ACTIVATIONS
 
 
 def reference_logits(
@@ -61,7 +63,8 @@ def reference_logits(
     stored = "float32" if adjust else _stored_type(checkpoint)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    model = _load(transformers, checkpoint, getattr(torch, stored), hidden=hidden)
+    with loadable(checkpoint) as folder:
+        model = _load(transformers, checkpoint, folder, getattr(torch, stored), hidden=hidden)
 
     def run(prompt: Sequence[int]) -> NDArray[np.float32]:
         tokens = {"input_ids": torch.tensor([list(prompt)])}
@@ -98,24 +101,24 @@ def _stored_type(checkpoint: Checkpoint) -> str:
     return _TORCH_NAMES.get(max(sizes, key=lambda dtype: sizes[dtype], default="F32"), "float32")
 
 
-def _load(transformers: Any, checkpoint: Checkpoint, dtype: Any, *, hidden: bool = False) -> Any:
+def _load(transformers: Any, checkpoint: Checkpoint, folder: Path, dtype: Any, *, hidden: bool = False) -> Any:
     name = checkpoint.config.architecture
     classes = [getattr(transformers, name, None), transformers.AutoModelForCausalLM]
     if hidden:  # the encoder inside of a model with a head
         classes = [getattr(transformers, name, None)] if name.endswith("EncoderModel") else [transformers.AutoModel]
-        return _loaded(classes, checkpoint, dtype)
+        return _loaded(classes, checkpoint, folder, dtype)
     if not name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
         classes = classes[1:]
-    return _loaded(classes, checkpoint, dtype)
+    return _loaded(classes, checkpoint, folder, dtype)
 
 
-def _loaded(classes: Sequence[Any], checkpoint: Checkpoint, dtype: Any) -> Any:
+def _loaded(classes: Sequence[Any], checkpoint: Checkpoint, folder: Path, dtype: Any) -> Any:
     name = checkpoint.config.architecture
     problem: BaseException | None = None
     for loader in filter(None, classes):
         try:
             model, told = loader.from_pretrained(
-                str(checkpoint.folder),
+                str(folder),
                 dtype=dtype,
                 attn_implementation="eager",
                 trust_remote_code=False,

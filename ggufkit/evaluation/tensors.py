@@ -24,6 +24,7 @@ from ggufkit.conversion.plan import ConversionPlan
 from ggufkit.errors import GgufFileError
 from ggufkit.evaluation import blocks
 from ggufkit.evaluation.error_bounds import BOUNDS, LARGEST_RELATIVE_ERROR
+from ggufkit.evaluation.kept import find_kept
 from ggufkit.evaluation.results import Check, Grade
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo
 from ggufkit.gguf_file.tensor_types import TensorType
@@ -41,8 +42,17 @@ _SAMPLE_BLOCKS = 64
 _FEW_BLOCKS = 3
 
 
-def check_tensors(plan: ConversionPlan, parts: Sequence[GgufHeader], *, threads: int, progress: Progress) -> Check:
+def check_tensors(
+    plan: ConversionPlan,
+    parts: Sequence[GgufHeader],
+    *,
+    sourced: ConversionPlan | None = None,
+    threads: int,
+    progress: Progress,
+) -> Check:
     """Compare all tensors; `plan` must be one to F32, `parts` the headers of the model's files.
+
+    `sourced` is the plan that keeps the blocks of a checkpoint which others had quantized: what equals those is exact.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or holds elements that are not finite.
@@ -51,6 +61,8 @@ def check_tensors(plan: ConversionPlan, parts: Sequence[GgufHeader], *, threads:
     with _open_all(parts) as files:
         stored = {info.name: (info, file) for header, file in files for info in header.tensors}
         planned = {tensor.name: tensor for tensor in plan.layout.tensors}
+        same = find_kept(sourced, stored, threads=threads, progress=progress) if sourced else frozenset[str]()
+        stored = {name: entry for name, entry in stored.items() if name in planned or name not in same}
         faults = [f"{name} is missing" for name in planned if name not in stored]
         faults += [f"{name} is not a tensor of this model" for name in stored if name not in planned]
         tallies: dict[str, _Tally] = {}
@@ -63,19 +75,23 @@ def check_tensors(plan: ConversionPlan, parts: Sequence[GgufHeader], *, threads:
                     tallies[name] = _Tally(info, file)
 
         def take(target: TensorLayout, place: int, weights: Array) -> None:
-            if tally := tallies.get(target.name):
+            if (tally := tallies.get(target.name)) and target.name not in same:
                 tally.take((place - target.offset) // 4, weights.reshape(-1))
 
-        stream(plan, take, threads=threads, progress=progress, stage="Comparing tensors")
+        def wants(target: TensorLayout, _: int) -> bool:
+            return target.name not in same
+
+        stream(plan, take, threads=threads, progress=progress, stage="Comparing tensors", wants=wants)
     few = 0 < sum(tally.different for tally in tallies.values() if tally.is_remade) <= _FEW_BLOCKS
     for tally in tallies.values():
         faults += tally.faults(few=few)
-    return _result(plan, tallies, faults)
+    return _result(plan, tallies, faults, kept=len(same & planned.keys()))
 
 
-def _result(plan: ConversionPlan, tallies: Mapping[str, "_Tally"], faults: Sequence[str]) -> Check:
+def _result(plan: ConversionPlan, tallies: Mapping[str, "_Tally"], faults: Sequence[str], *, kept: int) -> Check:
     mapped = {source.name for step in plan.steps for source in step.sources}
     dropped = [name for name in plan.checkpoint.tensors if name not in mapped]
+    quantization = plan.checkpoint.quantization
     exact = sum(tally.is_exact for tally in tallies.values())
     distant = [tally for tally in tallies.values() if not tally.is_exact]
     sources = f"all {len(plan.checkpoint.tensors)} source tensors accounted for"
@@ -86,6 +102,8 @@ def _result(plan: ConversionPlan, tallies: Mapping[str, "_Tally"], faults: Seque
         worst = max(distant, key=lambda tally: tally.relative_error)
         summary += f", the others off by up to {worst.relative_error:.2%} ({worst.info.name})"
     grade = Grade.EXACT if not distant else Grade.CLOSE
+    if quantization:
+        summary += f"; the source was {quantization.scheme}, {kept} tensors hold its own blocks"
     if faults:
         grade, summary = Grade.FAILED, f"{faults[0]}; {len(faults)} fault{'s' if len(faults) > 1 else ''}, {summary}"
     details = [*faults[:_SHOWN], *([f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else [])]

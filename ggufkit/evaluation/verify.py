@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ggufkit.architectures import spec_for
 from ggufkit.checkpoints import Checkpoint, open_checkpoint
-from ggufkit.conversion import MetadataEdits, OutputType, TokenizerOptions
+from ggufkit.conversion import Keep, MetadataEdits, OutputType, TokenizerOptions
 from ggufkit.conversion.plan import ConversionPlan, make_plan
 from ggufkit.errors import CheckpointError, GgufFileError, UsageError
 from ggufkit.evaluation import adapters, chat_templates, logits, metadata, tensors, tokens
@@ -57,6 +57,7 @@ def verify(
     with open_checkpoint(checkpoint) as opened:
         predicts = any(".nextn." in tensor.name for part in parts for tensor in part.tensors)
         plan, reason = _plan(opened, mtp=predicts, tokenizer=tokenizer, edits=edits)
+        sourced = _sourced(opened, mtp=predicts) if plan and opened.quantization else None
         mismatch = None if plan else _other_architecture(opened, architecture)
         where = tokenizer.folder if tokenizer and tokenizer.folder else checkpoint
 
@@ -71,7 +72,9 @@ def verify(
             "chat-template": lambda: chat_templates.check_chat_template(where, parts),
             "tensors": lambda: planned(
                 tensors.NAME,
-                lambda it: tensors.check_tensors(it, parts, threads=threads or usable_cores(), progress=progress),
+                lambda it: tensors.check_tensors(
+                    it, parts, sourced=sourced, threads=threads or usable_cores(), progress=progress
+                ),
             ),
             "logits": lambda: logits.check_logits(
                 model, opened, parts, tokens=prompt_tokens, threads=threads, lora=lora, progress=progress
@@ -100,6 +103,12 @@ def _other_architecture(checkpoint: Checkpoint, architecture: str) -> str | None
     return f"the file is of the architecture {architecture!r}, the checkpoint of {spec.name!r}"
 
 
+def _sourced(checkpoint: Checkpoint, *, mtp: bool) -> ConversionPlan:
+    """Plan the conversion that keeps the blocks of whoever quantized the checkpoint."""
+    spec = spec_for(checkpoint.config.architecture, checkpoint.config.model_type)
+    return make_plan(checkpoint, spec, OutputType.SOURCE, mtp=mtp, description={}, keep=Keep.ALL)
+
+
 def _plan(
     checkpoint: Checkpoint, *, mtp: bool, tokenizer: TokenizerOptions | None, edits: MetadataEdits | None
 ) -> tuple[ConversionPlan | None, str]:
@@ -107,8 +116,6 @@ def _plan(
 
     Where only the tokenizer stands in the way, there is a plan of the tensors without it.
     """
-    if checkpoint.config.get("quantization_config"):
-        return None, "the checkpoint's weights are quantized: there is nothing to compare with"
     try:
         spec = spec_for(checkpoint.config.architecture, checkpoint.config.model_type)
         try:
