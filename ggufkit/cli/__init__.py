@@ -27,6 +27,7 @@ from ggufkit.cli import (
     quantize,
     serve,
     setup,
+    tune,
     verify,
     worker,
 )
@@ -57,6 +58,7 @@ app.command("plan")(plan.command)
 app.command("quantize")(quantize.command)
 app.command("imatrix")(imatrix.command)
 app.command("chat", cls=GroupedCommand)(chat.command)
+app.command("tune")(tune.command)
 app.command("inspect")(inspect.command)
 app.command("show", hidden=True)(inspect.command)
 app.command("verify")(verify.command)

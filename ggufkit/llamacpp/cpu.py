@@ -66,6 +66,14 @@ def model_name(root: Path = _SYSTEM) -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
+def load_average() -> float:
+    """Return how many programs wanted a CPU during the last minute; 0 where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return 0.0
+
+
 def available_memory(root: Path = _SYSTEM) -> int:
     """Return the bytes of memory that can be used without swapping, and within the limits of cgroups."""
     found = re.search(r"^MemAvailable:\s*(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE)
