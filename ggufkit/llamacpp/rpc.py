@@ -66,6 +66,9 @@ class Worker:
     devices: tuple[RemoteDevice, ...]
 
 
+_answered: dict[Endpoint, Worker] = {}
+
+
 class WorkerError(InputError):
     """A worker cannot be used; the message names it and says why."""
 
@@ -132,13 +135,16 @@ def ask_all(wanted: Sequence[Endpoint], seconds: float = _SECONDS) -> list[tuple
 
 
 def check(wanted: Sequence[Endpoint], seconds: float = _SECONDS) -> list[Worker]:
-    """Make sure that all workers can be used now. Raises the WorkerError of the first that cannot."""
-    found = []
-    for _, answer in ask_all(wanted, seconds):
+    """Make sure that all workers can be used now. Raises the WorkerError of the first that cannot.
+
+    One that serves this very process already could not answer: what it said before stands for it.
+    """
+    ours = {endpoint: _answered[endpoint] for endpoint in wanted if endpoint in _answered and is_connected(endpoint)}
+    for endpoint, answer in ask_all([each for each in wanted if each not in ours], seconds):
         if isinstance(answer, GgufkitError):
             raise answer
-        found.append(answer)
-    return found
+        ours[endpoint] = _answered[endpoint] = answer
+    return [ours[endpoint] for endpoint in wanted]
 
 
 def blame(suspects: Sequence[Endpoint]) -> str:

@@ -5,18 +5,21 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
 from ggufkit.errors import OutputError, UsageError
+from ggufkit.inference import placement
 from ggufkit.inference.model_file import check_model_file
+from ggufkit.inference.placement import Placement
 from ggufkit.inference.serving import own_answers
 from ggufkit.inference.serving.backend import Backend
 from ggufkit.inference.serving.exchange import Headers
 from ggufkit.inference.serving.gate import Gate, Local, Upstream
 from ggufkit.inference.serving.options import ServeOptions
 from ggufkit.inference.serving.rules import Head, Refusal, Rules
-from ggufkit.inference.serving.settings import for_embeddings, llama_server_options
+from ggufkit.inference.serving.settings import for_embeddings, llama_server_options, placed
 from ggufkit.inference.supervisor import Patience, State
 from ggufkit.llamacpp import find, server
 from ggufkit.llamacpp.server import LlamaServerOptions
@@ -53,6 +56,7 @@ class Server:
         self.options = options
         self.header = check_model_file(model)
         self.model = model
+        self.placement: Placement | None = None
         find.find().tool(server.PROGRAM)
         self._tell, self._log, self._patience = tell, log, patience
         self._sockets: list[socket.socket] = []
@@ -123,7 +127,7 @@ class Server:
             LlamaCppError: llama-server does not load the model, or dies again and again.
         """
         with tempfile.TemporaryDirectory(prefix="ggufkit-", dir=_short_folder()) as folder:
-            main = self._backend("model", llama_server_options(self.model, self.header, self.options, Path(folder)))
+            main = self._backend("model", self._settings(Path(folder)))
             gate = self._gate
             listeners = [await asyncio.start_server(gate.serve, sock=listener) for listener in self._sockets]
             stopped, ready = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(main.ready())
@@ -150,6 +154,16 @@ class Server:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _settings(self, folder: Path) -> LlamaServerOptions:
+        planned = llama_server_options(self.model, self.header, self.options, folder)
+        engine = replace(self.options.engine, context_size=planned.context_size // planned.slots)
+        self.placement = placement.resolve(self.model, self.header, engine, planned.slots)
+        for warning in self.placement.warnings:
+            self._tell(f"warning: {warning}")
+        for line in self.placement.lines:
+            self._tell(line)
+        return placed(planned, self.placement.options)
 
     def _backend(self, name: str, options: LlamaServerOptions) -> Backend:
         backend = Backend(options, tell=self._tell, log=self._log, patience=self._patience)

@@ -48,6 +48,16 @@ def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions,
         template_arguments=options.template_arguments,
         reasoning=options.reasoning,
         adapters=tuple((adapter.path, adapter.scale) for adapter in engine.adapters),
+        offload_cache=engine.offload_cache,
+        offload_operations=engine.offload_operations,
+        full_window_cache=engine.full_window_cache,
+    )
+
+
+def placed(options: LlamaServerOptions, engine: EngineOptions) -> LlamaServerOptions:
+    """Add where the weights go, which `placement` has decided."""
+    return dataclasses.replace(
+        options,
         gpu_layers=engine.gpu_layers if isinstance(engine.gpu_layers, int) else -1,
         split_mode=engine.split_mode.value,
         main_gpu=engine.main_gpu,
@@ -55,9 +65,6 @@ def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions,
         tensor_overrides=tuple((override.pattern, override.buffer_type) for override in engine.tensor_overrides),
         devices=engine.devices,
         rpc_servers=engine.rpc_servers,
-        offload_cache=engine.offload_cache,
-        offload_operations=engine.offload_operations,
-        full_window_cache=engine.full_window_cache,
     )
 
 

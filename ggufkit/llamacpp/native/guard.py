@@ -154,5 +154,5 @@ def guarded(module: Any, workers: Sequence[str]) -> Any:
         ggml().ggml_set_abort_callback(ctypes.cast(callback, ctypes.c_void_p))
         _installed.append(callback)
     endpoints = rpc.endpoints(workers)
-    rpc.check([endpoint for endpoint in endpoints if not rpc.is_connected(endpoint)])
+    rpc.check(endpoints)
     return Guard(module, endpoints)
