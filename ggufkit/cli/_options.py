@@ -1,11 +1,26 @@
 """The options that several commands share, spelled once, with the names that llama.cpp's users know."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where to write.", show_default=False)]
+
+def _output_path(text: str) -> Path:
+    """Read a path; a slash at the end, which a path does not keep, must be that of a folder which is there."""
+    path = Path(text)
+    if text.endswith(os.sep) and not path.is_dir():
+        from ggufkit.errors import OutputError
+
+        raise OutputError(f"there is no folder {text}", hint=f"mkdir -p {text}")
+    return path
+
+
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", parser=_output_path, metavar="<path>", help="Where to write.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary; print only the path.")]
 Threads = Annotated[

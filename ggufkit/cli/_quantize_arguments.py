@@ -69,7 +69,7 @@ def sort_arguments(arguments: Sequence[str]) -> tuple[list["QuantizationType"], 
 
 
 def output_paths(
-    source: Path, kinds: Sequence["QuantizationType"], output: Path | None
+    source: Path, kinds: Sequence["QuantizationType"], output: str | None
 ) -> list[tuple["QuantizationType", Path]]:
     """Choose the file that each type is written to.
 
@@ -81,12 +81,20 @@ def output_paths(
 
     if output is None:
         return [(kind, output_path(source, kind)) for kind in kinds]
-    names_folder = str(output).endswith(os.sep) or (len(kinds) > 1 and output.suffix.lower() != ".gguf")
-    if output.is_dir() or (names_folder and not output.exists()):
-        return [(kind, output / output_path(source, kind).name) for kind in kinds]
+    path = Path(output)
+    folder = names_folder(output) or (len(kinds) > 1 and path.suffix.lower() != ".gguf")
+    if path.is_dir() or (folder and not path.exists()):
+        return [(kind, path / output_path(source, kind).name) for kind in kinds]
+    if folder and names_folder(output):
+        raise UsageError(f"{output} is no folder, but a file", hint="name another with -o")
     if len(kinds) > 1:
         raise UsageError(f"{len(kinds)} types cannot go to one file: {output}", hint=f"mkdir -p {output}; -o {output}/")
-    return [(kinds[0], output)]
+    return [(kinds[0], path)]
+
+
+def names_folder(output: str | None) -> bool:
+    """Whether -o says by a slash at its end that it is a folder."""
+    return output is not None and output.endswith(os.sep)
 
 
 def only_source() -> Path:

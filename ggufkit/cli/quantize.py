@@ -31,8 +31,8 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="A file, or a folder for several types."),
+        str | None,  # a path would lose the slash at its end
+        typer.Option("-o", "--output", metavar="FILE|FOLDER/", help="A file, or a folder (for several types)."),
     ] = None,
     imatrix: Annotated[
         str | None,
@@ -227,9 +227,10 @@ def command(
     source = _model.resolve(source, quiet=quiet or as_json)
     between = _quantize_work.type_between(source, outtype, keep_converted=keep_f16)
     jobs = _quantize_arguments.output_paths(source, kinds, output)
+    in_folder = len(jobs) > 1 or _quantize_arguments.names_folder(output)
     silent = quiet or as_json
     if imatrix == _auto_imatrix.AUTO:
-        with _output_folder(jobs), _output.progress_bar(quiet=silent) as progress:
+        with _output_folder(jobs, wanted=in_folder), _output.progress_bar(quiet=silent) as progress:
             matrix = _auto_imatrix.matrix_for(
                 source, jobs, text_files or [], threads=threads, dry_run=dry_run, quiet=silent, progress=progress
             )
@@ -241,16 +242,16 @@ def command(
         converted = _quantize_work.converted_path(source, jobs, how)
         _quantize_report.show_plans(source, jobs, plans, converted=converted, as_json=as_json, quiet=quiet)
         return
-    with _output_folder(jobs), _output.progress_bar(quiet=silent) as progress:
+    with _output_folder(jobs, wanted=in_folder), _output.progress_bar(quiet=silent) as progress:
         results = _quantize_work.results_of(source, jobs, options, how, progress)
     _quantize_report.show_results(source, results, as_json=as_json, quiet=quiet)
 
 
 @contextlib.contextmanager
-def _output_folder(jobs: Sequence[tuple["QuantizationType", Path]]) -> Iterator[None]:
-    """Make the folder of several outputs where there is none; it does not stay if nothing comes to lie in it."""
+def _output_folder(jobs: Sequence[tuple["QuantizationType", Path]], *, wanted: bool) -> Iterator[None]:
+    """Make the folder that is meant where there is none; it does not stay if nothing comes to lie in it."""
     folder = jobs[0][1].parent
-    made = len(jobs) > 1 and not folder.exists()
+    made = wanted and not folder.exists()
     if made:
         with contextlib.suppress(OSError):  # the check of the outputs has better words for it
             folder.mkdir(parents=True)

@@ -124,10 +124,10 @@ def test_outputs_are_named_after_the_type(tmp_path: Path):
     source = Path("models/m-F16.gguf")
     both = [Path("m-Q4_K_M.gguf"), Path("m-Q8_0.gguf")]
     assert [path for _, path in output_paths(source, kinds, None)] == [Path("models") / name for name in both]
-    assert [path for _, path in output_paths(source, kinds, tmp_path)] == [tmp_path / name for name in both]
-    assert [path for _, path in output_paths(source, kinds[:1], Path("x.gguf"))] == [Path("x.gguf")]
+    assert [path for _, path in output_paths(source, kinds, str(tmp_path))] == [tmp_path / name for name in both]
+    assert [path for _, path in output_paths(source, kinds[:1], "x.gguf")] == [Path("x.gguf")]
     with pytest.raises(UsageError, match="2 types cannot go to one file"):
-        output_paths(source, kinds, Path("x.gguf"))
+        output_paths(source, kinds, "x.gguf")
 
 
 # --- what it does
@@ -399,6 +399,17 @@ def test_options_about_the_conversion_are_refused_where_nothing_is_converted(
     assert option[0] in ran.err
     assert "checkpoint" in ran.err
     assert [path.name for path in here.iterdir()] == ["model-F16.gguf"]
+
+
+@pytest.mark.engine
+def test_a_slash_at_the_end_means_a_folder_which_is_made(here: Path, ggufkit: Callable[..., Ran]) -> None:
+    assert ggufkit("Q8_0", "model-F16.gguf", "-o", "new/").code == 0
+    assert names(here / "new") == {"model-Q8_0.gguf"}
+    ran = ggufkit("Q8_0", "model-F16.gguf", "-o", "model-F16.gguf/")
+    assert ran.code == 2
+    assert "no folder" in ran.err
+    assert ggufkit("IQ1_S", "model-F16.gguf", "-o", "other/").code == 2
+    assert not (here / "other").exists()
 
 
 @pytest.mark.engine
