@@ -17,7 +17,9 @@ from ggufkit.cli import (
     chat,
     convert,
     convert_lora,
+    diff,
     doctor,
+    edit,
     export,
     imatrix,
     inspect,
@@ -61,6 +63,8 @@ app.command("chat", cls=GroupedCommand)(chat.command)
 app.command("tune")(tune.command)
 app.command("inspect")(inspect.command)
 app.command("show", hidden=True)(inspect.command)
+app.command("diff")(diff.command)
+app.command("edit")(edit.command)
 app.command("verify")(verify.command)
 app.command("convert-lora")(convert_lora.command)
 app.command("merge-lora")(merge_lora.command)

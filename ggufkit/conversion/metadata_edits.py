@@ -117,9 +117,14 @@ def read_edits(file: Path | None, settings: Sequence[str]) -> MetadataEdits:
     for key in (*values, *texts):
         if not _KEY.fullmatch(key):
             raise UsageError(f"{key!r} is no metadata key", hint="keys look like general.name")
-        if _FIXED.fullmatch(key):
-            raise UsageError(f"{key} follows from the model, and cannot be set")
+        check_changeable(key)
     return MetadataEdits(values, texts)
+
+
+def check_changeable(key: str) -> None:
+    """Refuse a key that must say what the tensors and the vocabulary are. Raises UsageError."""
+    if _FIXED.fullmatch(key):
+        raise UsageError(f"{key} follows from the model, and cannot be set")
 
 
 def _numbered(key: str, entries: Any) -> dict[str, Any]:

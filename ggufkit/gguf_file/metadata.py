@@ -90,6 +90,10 @@ class Metadata(Mapping[str, Value]):
     def __contains__(self, key: object) -> bool:
         return key in self.entries  # the inherited one would read a whole array
 
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether this is the state of the file that was read."""
+        return identity(status) == self._identity
+
     def pick(self, key: str, indices: Iterable[int]) -> dict[int, str]:
         """Read some strings of an array, without holding the others; indices that it does not have are left out.
 
@@ -123,7 +127,7 @@ class Metadata(Mapping[str, Value]):
     @contextlib.contextmanager
     def _opened(self, key: str, entry: Entry) -> Iterator[WindowedFile]:
         with opened(self._path) as file:
-            if identity(os.fstat(file.descriptor)) != self._identity:
+            if not self.is_of(os.fstat(file.descriptor)):
                 raise GgufFileError(f"{self._path} has changed since its header was read (at key {key!r})")
             file.seek(entry.offset)
             yield file

@@ -81,6 +81,12 @@ def lay_out(
     return FileLayout(header, moved, start + data_size)
 
 
+def encoded(value: Value) -> bytes:
+    """Give the bytes of a value as they follow its key: its type, of an array also the elements' and their number."""
+    writer = _Writer(None, "")
+    return writer._pack_val(value.value, value.type, add_vtype=True, sub_type=value.element)  # noqa: SLF001 - a subclass
+
+
 def tensor_size(shape: tuple[int, ...], tensor_type: GGMLQuantizationType) -> int:
     """Count the bytes of a tensor; ValueError when its rows do not divide into the type's blocks."""
     block, block_bytes = block_size(tensor_type)
