@@ -19,7 +19,7 @@ from ggufkit.inference.options import EngineOptions
 from ggufkit.inference.reasoning import Reasoning
 from ggufkit.inference.session import ChatSession, WhenFull
 from ggufkit.inference.templates import ChatTemplate
-from ggufkit.llamacpp import binding, native
+from ggufkit.llamacpp import binding
 
 INTERRUPTED, READER_GONE = 130, 141
 
@@ -163,8 +163,8 @@ def _loaded(model: Path, options: EngineOptions, *, verbose: bool) -> Iterator[E
             if verbose:
                 print(*binding.log_lines(), sep="\n", file=sys.stderr)
             raise
-        if isinstance(options.gpu_layers, int) and options.gpu_layers and not native.has_gpu():
-            _chat_screen.tell("warning: -ngl has no effect: this build of llama.cpp sees no GPU")
+        for line in (*(f"warning: {text}" for text in engine.placement.warnings), *engine.placement.lines):
+            _chat_screen.tell(line)
         if engine.context_size > engine.training_context:
             _chat_screen.tell(
                 f"warning: the model was trained on {engine.training_context} tokens of context; "

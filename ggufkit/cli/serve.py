@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
-from ggufkit.cli import _options, _output
+from ggufkit.cli import _engine_options as running
+from ggufkit.cli import _model, _output
 from ggufkit.cli import _placement_options as placing
-from ggufkit.inference.options import CacheType, FlashAttention
 
-_ENGINE = "How the model runs"
+_CHAT = "What becomes of a conversation"
 _ACCESS = "Who may use it"
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A GGUF file, or owner/repo[:QUANT] on the hub.", show_default=False)],
+    model: Annotated[str, typer.Argument(help=_model.HELP, show_default=False)],
     host: Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=_ACCESS)] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8080,
     slots: Annotated[
@@ -60,6 +60,7 @@ def command(
     drain_seconds: Annotated[
         float, typer.Option("--drain-seconds", min=0, help="Time for running requests to end after SIGTERM.")
     ] = 30.0,
+    profile: running.Profile = "auto",
     context_size: Annotated[
         int | None,
         typer.Option(
@@ -68,39 +69,31 @@ def command(
             min=0,
             help="Tokens of context for each request; 0: as many as the model was trained for. Default: the same, but "
             "at most 8192.",
-            rich_help_panel=_ENGINE,
+            show_default=False,
+            rich_help_panel=running.PANEL,
         ),
     ] = None,
-    threads: _options.Threads = None,
-    threads_batch: Annotated[
-        int | None,
-        typer.Option(
-            "-tb", "--threads-batch", min=1, help="CPU threads for prompts; default: as -t.", rich_help_panel=_ENGINE
-        ),
-    ] = None,
-    flash_attention: Annotated[
-        FlashAttention, typer.Option("-fa", "--flash-attn", help="Fused attention.", rich_help_panel=_ENGINE)
-    ] = FlashAttention.AUTO,
-    cache_type_k: Annotated[
-        CacheType, typer.Option("-ctk", "--cache-type-k", help="How keys are stored.", rich_help_panel=_ENGINE)
-    ] = CacheType.F16,
-    cache_type_v: Annotated[
-        CacheType, typer.Option("-ctv", "--cache-type-v", help="How values are stored.", rich_help_panel=_ENGINE)
-    ] = CacheType.F16,
+    threads: running.Threads = None,
+    threads_batch: running.ThreadsBatch = None,
+    batch_size: running.BatchSize = None,
+    micro_batch_size: running.MicroBatchSize = None,
+    flash_attention: running.FlashAttentionMode = None,
+    cache_type_k: running.CacheTypeK = None,
+    cache_type_v: running.CacheTypeV = None,
+    load_mode: running.Loading = None,
+    lora: running.Lora = None,
     chat_template: Annotated[
         Path | None,
-        typer.Option(
-            "--chat-template", help="Jinja file in place of the model's own template.", rich_help_panel=_ENGINE
-        ),
+        typer.Option("--chat-template", help="Jinja file in place of the model's own template.", rich_help_panel=_CHAT),
     ] = None,
     template_arguments: Annotated[
         str | None,
         typer.Option(
-            "--chat-template-kwargs", metavar="JSON", help="Variables for the template.", rich_help_panel=_ENGINE
+            "--chat-template-kwargs", metavar="JSON", help="Variables for the template.", rich_help_panel=_CHAT
         ),
     ] = None,
     reasoning: Annotated[
-        str, typer.Option("--reasoning", metavar="on|off|auto", help="Think before answering.", rich_help_panel=_ENGINE)
+        str, typer.Option("--reasoning", metavar="on|off|auto", help="Think before answering.", rich_help_panel=_CHAT)
     ] = "auto",
     gpu_layers: placing.GpuLayers = "auto",
     tensor_split: placing.TensorSplit = None,
@@ -116,7 +109,7 @@ def command(
     It listens on this machine only unless --host says otherwise, which needs a key. llama-server does the work; when
     it dies it is started again. Ctrl-C or SIGTERM lets running requests end first; a second one does not.
     """
-    from ggufkit.cli import _model, _until_stopped
+    from ggufkit.cli import _until_stopped
     from ggufkit.errors import UsageError
     from ggufkit.inference.options import EngineOptions
     from ggufkit.inference.serving import ServeOptions, Server
@@ -125,7 +118,7 @@ def command(
     if reasoning not in {"on", "off", "auto"}:
         raise UsageError(f"--reasoning is on, off or auto, not {reasoning}")
     check_template(chat_template, template_arguments)
-    placement = placing.engine_options(
+    where = placing.engine_options(
         gpu_layers=gpu_layers,
         tensor_split=tensor_split,
         split_mode=split_mode,
@@ -134,23 +127,32 @@ def command(
         n_cpu_moe=n_cpu_moe,
         rpc=rpc,
     )
+    keys = read_keys(api_key_file)
+    ServeOptions(host=host, keys=keys)  # refuse what would be open to the world before a model is fetched
+    path = _model.resolve(model, kind="gguf")
+    how = running.engine_options(
+        path,
+        profile,
+        threads=threads,
+        threads_batch=threads_batch,
+        context_size=context_size,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        flash_attention=flash_attention,
+        cache_type_k=cache_type_k,
+        cache_type_v=cache_type_v,
+        load_mode=load_mode,
+        lora=lora,
+    )
     options = ServeOptions(
         host=host,
         port=port,
         slots=slots,
         alias=alias,
-        keys=read_keys(api_key_file),
+        keys=keys,
         origins=tuple(allow_origin or ()),
         hosts=tuple(allow_host or ()),
-        engine=EngineOptions(
-            context_size=context_size,
-            threads=threads,
-            threads_batch=threads_batch,
-            flash_attention=flash_attention,
-            cache_type_k=cache_type_k,
-            cache_type_v=cache_type_v,
-            **placement,
-        ),
+        engine=EngineOptions(**how, **where),
         embeddings=embeddings,
         chat_template=chat_template,
         template_arguments=template_arguments,
@@ -159,7 +161,7 @@ def command(
         page=page,
     )
     log = _output.note if verbose else lambda _: None
-    server = Server(_model.resolve(model, kind="gguf"), options, tell=_output.note, log=log)
+    server = Server(path, options, tell=_output.note, log=log)
     server.listen()
 
     def ready() -> None:

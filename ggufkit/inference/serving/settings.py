@@ -51,6 +51,7 @@ def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions,
         offload_cache=engine.offload_cache,
         offload_operations=engine.offload_operations,
         full_window_cache=engine.full_window_cache,
+        repack=engine.repack,
     )
 
 
