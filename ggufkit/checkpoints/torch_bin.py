@@ -1,11 +1,13 @@
 """Legacy `pytorch_model*.bin` weights: pickles, read by torch with code execution switched off."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufkit.checkpoints.config import read_json_object
 from ggufkit.checkpoints.tensors import ELEMENT_SIZES, Shape
+from ggufkit.checkpoints.torchao_pickles import flattened, stand_ins
 from ggufkit.errors import CheckpointError, MissingDependencyError, UnsafeError
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def open_bin(folder: Path) -> dict[str, TorchTensor]:
     """
     tensors: dict[str, TorchTensor] = {}
     for path in _shards(folder):
-        for name, tensor in _load(path).items():
+        for name, tensor in (part for item in _load(path).items() for part in flattened(*item)):
             dtype = _DTYPES.get(str(tensor.dtype))
             if dtype is None:
                 raise CheckpointError(f"{path}: tensor {name!r} has the unsupported type {tensor.dtype}")
@@ -104,7 +106,8 @@ def _load(path: Path) -> "dict[str, Tensor]":
 
     try:
         # torch maps only its zip format; before version 1.6 a checkpoint was a bare pickle, which is read whole.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        with stand_ins(path) if is_zipfile(path) else nullcontext():
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except UnpicklingError as error:
         raise UnsafeError(f"{path} pickles more than tensors, or is damaged: {_first_line(error)}") from None
     except (OSError, RuntimeError, ValueError, EOFError) as error:

@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ggufkit.checkpoints.source_quantization import compressed_tensors, fp8, modelopt, mxfp4
+from ggufkit.checkpoints.source_quantization import (
+    awq,
+    bitnet,
+    bitsandbytes,
+    compressed_tensors,
+    fp8,
+    gptq,
+    hqq,
+    modelopt,
+    mxfp4,
+    torchao,
+)
 from ggufkit.checkpoints.source_quantization._weights import Blocks, DequantizedTensor, Scheme, Undone
 from ggufkit.checkpoints.tensors import StoredTensor
 from ggufkit.errors import CheckpointError
@@ -16,7 +27,18 @@ from ggufkit.errors import CheckpointError
 __all__ = ["Blocks", "DequantizedTensor", "Scheme", "SourceQuantization", "Undone", "undo_quantization"]
 
 # Where the config does not tell, the first scheme that finds its own tensors has them.
-SCHEMES: tuple[Scheme, ...] = (mxfp4.SCHEME, fp8.SCHEME, modelopt.SCHEME, compressed_tensors.SCHEME)
+SCHEMES: tuple[Scheme, ...] = (
+    mxfp4.SCHEME,
+    fp8.SCHEME,
+    modelopt.SCHEME,
+    compressed_tensors.SCHEME,
+    awq.SCHEME,
+    gptq.SCHEME,
+    bitsandbytes.SCHEME,
+    hqq.SCHEME,
+    torchao.SCHEME,
+    bitnet.SCHEME,
+)
 
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 
@@ -108,7 +130,8 @@ def _choose(
             return None, ()
         return found, (f"config.json names no quantization, but the tensors are {found.name}'s",)
     method = str(settings.get("quant_method") or "").lower()
-    named = next((scheme for scheme in SCHEMES if method in scheme.methods), None)
+    candidates = [scheme for scheme in SCHEMES if method in scheme.methods]  # AutoRound writes several layouts
+    named = next((scheme for scheme in candidates if scheme.holds(stored)), candidates[0] if candidates else None)
     if named is not None and named.holds(stored):
         return named, ()
     if found is not None:

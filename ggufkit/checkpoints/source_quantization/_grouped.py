@@ -38,7 +38,7 @@ def grouped_weight(
     """
     rows, columns = shape
     groups = _groups(scale, shape)
-    width = -(-columns // groups)
+    width = group if group is not None and 0 < group <= columns else -(-columns // groups)
     if group is not None and group > 0 and groups != -(-columns // group):
         raise CheckpointError(
             f"tensor {scale.name!r} has {groups} scales for each of {rows} rows of {columns}, "

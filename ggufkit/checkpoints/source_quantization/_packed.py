@@ -1,15 +1,17 @@
-"""Integers of 2 to 8 bits packed in 32-bit words, as GPTQ and AWQ store them.
+"""Integers of 2 to 8 bits packed in words, as GPTQ and AWQ store them, and in planes, as HQQ and BitNet do.
 
-Continuous: a stream of bits from the lowest on, so that a value may lie in two words (AutoGPTQ; for 2, 4 and 8 bits none
+Continuous: a stream of bits from the lowest on, so that a value may lie in two words (AutoGPTQ; of 2, 4 and 8 bits none
 does). Planar: for every 32 values, first the words of their low bits, then those of the higher ones (GPTQModel,
 utils/planar_packing.py), in planes whose widths divide 32.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ggufkit.checkpoints.source_quantization._reading import Array
+from ggufkit.checkpoints.tensors import StoredTensor
 
 WORD = 32
 _PLANES = {3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
@@ -57,3 +59,23 @@ def _unpack_planes(words: Array, count: int, bits: int) -> Array:
                 found[:, word * values + value] |= (part << np.uint32(offset)).astype(np.uint8)
         first, offset = first + width, offset + width
     return found.reshape(-1, words.shape[1])[:count]
+
+
+def read_planes(tensor: StoredTensor, span: range, item: str, bits: int, shifts: Sequence[int]) -> Array:
+    """Read values `span` of a tensor whose items hold several, a whole plane apart: uint8 [len(span)].
+
+    Of n items of type `item` (numpy's name), value i is that of item i % n, shifted right by shifts[i // n].
+    """
+    size = np.dtype(item).itemsize
+    items = tensor.size // size
+    found = np.empty(len(span), np.uint8)
+    place = span.start
+    while place < span.stop:
+        plane, first = divmod(place, items)
+        count = min(items - first, span.stop - place)
+        stored = np.empty(count, item)
+        tensor.read_into(stored.view(np.uint8).data, first * size)
+        shifted = (stored >> stored.dtype.type(shifts[plane])) & stored.dtype.type(2**bits - 1)
+        found[place - span.start : place - span.start + count] = shifted
+        place += count
+    return found
