@@ -27,12 +27,14 @@ from ggufkit.cli import (
     plan,
     pull,
     quantize,
+    rm,
     serve,
     setup,
     tune,
     verify,
     worker,
 )
+from ggufkit.cli import list as list_models
 from ggufkit.cli._help import GroupedCommand
 from ggufkit.errors import GgufkitError
 
@@ -55,6 +57,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("pull")(pull.command)
+app.command("list")(list_models.command)
+app.command("ls", hidden=True)(list_models.command)
+app.command("rm")(rm.command)
 app.command("convert")(convert.command)
 app.command("plan")(plan.command)
 app.command("quantize")(quantize.command)

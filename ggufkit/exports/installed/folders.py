@@ -1,0 +1,106 @@
+"""The models in plain folders: LM Studio's, and ggufkit's own."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from ggufkit.checkpoints.hub import Listing, RemoteFile, Repository
+from ggufkit.checkpoints.hub_selection import RemoteGguf, gguf_models, projectors
+from ggufkit.errors import OutputError
+from ggufkit.exports.installed.model import InstalledModel, Removal, Where
+
+_DEPTH = 4
+_MOST = 20_000  # entries looked at: it may be a home folder that somebody named
+_CHECKPOINT = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)")
+
+
+def lmstudio_folder() -> Path:
+    """Where LM Studio keeps models: `~/.lmstudio/models`, older versions `~/.cache/lm-studio/models`."""
+    pointer = Path.home() / ".lmstudio-home-pointer"
+    try:
+        home = Path(pointer.read_text(encoding="utf-8").strip())
+    except (OSError, ValueError):
+        home = Path.home() / ".lmstudio"
+    old = Path.home() / ".cache" / "lm-studio" / "models"
+    return old if old.is_dir() and not (home / "models").is_dir() else home / "models"
+
+
+def models(folder: Path, where: Where) -> list[InstalledModel]:
+    """List the GGUF models and the checkpoints in a folder and those below it, not too deep."""
+    files = _files(folder)
+    listing = Listing(
+        Repository("folder/folder"), "", tuple(RemoteFile(str(path.relative_to(folder)), size) for path, size in files)
+    )
+    found = [
+        _model(folder, model, kind, where)
+        for kind, listed in (("gguf", gguf_models(listing)), ("mmproj", projectors(listing)))
+        for model in listed
+    ]
+    by_folder: dict[Path, dict[str, int]] = {}
+    for path, size in files:
+        by_folder.setdefault(path.parent, {})[path.name] = size
+    for place, names in by_folder.items():
+        if "config.json" in names and any(_CHECKPOINT.fullmatch(name) for name in names):
+            paths = tuple(place / name for name in names if not name.endswith(".gguf"))
+            found.append(
+                InstalledModel(
+                    where,
+                    _name(folder, place),
+                    "checkpoint",
+                    "",
+                    place,
+                    paths,
+                    sum(names[path.name] for path in paths),
+                    place.stat().st_mtime,
+                )
+            )
+    return found
+
+
+def remove(model: InstalledModel) -> Removal:
+    """Remove a model's files, and folders that are empty then.
+
+    Raises:
+        OutputError: something may not be removed.
+    """
+    try:
+        freed = sum(file.stat().st_size for file in model.files if file.stat().st_nlink == 1)
+        for file in model.files:
+            file.unlink()
+        for folder in {file.parent for file in model.files}:
+            if not any(folder.iterdir()):
+                shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(f"cannot remove {error.filename}: {error.strerror}") from error
+    return Removal(model.name, model.files, freed)
+
+
+def _model(folder: Path, model: RemoteGguf, kind: str, where: Where) -> InstalledModel:
+    paths = tuple(folder / file.path for file in model.files)
+    problem = "" if model.is_complete else "parts are missing"
+    path = paths[0]
+    label = model.label if model.label != Path(model.path).stem else ""
+    return InstalledModel(
+        where, _name(folder, path), kind, label, path, paths, model.size, path.stat().st_mtime, problem
+    )
+
+
+def _name(folder: Path, path: Path) -> str:
+    return str(path.relative_to(folder)) if path != folder else folder.name
+
+
+def _files(folder: Path) -> list[tuple[Path, int]]:
+    found: list[tuple[Path, int]] = []
+    seen = 0
+    for place, folders, names in os.walk(folder):
+        depth = len(Path(place).relative_to(folder).parts)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < _DEPTH else []
+        seen += len(names) + 1
+        if seen > _MOST:
+            break
+        for name in sorted(names):
+            path = Path(place, name)
+            if not name.startswith(".") and path.is_file():
+                found.append((path, path.stat().st_size))
+    return found
