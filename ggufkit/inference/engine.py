@@ -3,13 +3,13 @@
 import secrets
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ggufkit.errors import LlamaCppError, UsageError
 from ggufkit.inference.generation import FinishReason, Generation, GenerationResult, Piece, peak_memory
 from ggufkit.inference.loaded_model import LoadedModel
 from ggufkit.inference.options import LARGEST_SEED, SamplingOptions
+from ggufkit.inference.scores import TokenScore, score
 from ggufkit.inference.text_stream import TextStream
 from ggufkit.llamacpp import native
 
@@ -50,12 +50,14 @@ class Engine(LoadedModel):
         *,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
+        top_scores: int | None = None,
     ) -> Generation:
         """Continue a prompt until the model ends it, a stop string comes up, or there is no more room.
 
         The room is `max_tokens`, or what is left of the context.
 
-        The prompt's ids are evaluated as they are: nothing is added. The stop string is not part of the reply.
+        The prompt's ids are evaluated as they are: nothing is added. The stop string is not part of the reply. With
+        `top_scores` every token comes with its score and that many of the likeliest tokens.
 
         Raises:
             UsageError: no tokens, tokens outside the vocabulary, or an empty stop string.
@@ -71,7 +73,7 @@ class Engine(LoadedModel):
         options = sampling or self.sampling_defaults()
         self._interrupted = False
         context.resume()
-        return Generation(self._steps(tuple(tokens), options, max_tokens, tuple(stop)))
+        return Generation(self._steps(tuple(tokens), options, max_tokens, tuple(stop), top_scores))
 
     def interrupt(self) -> None:
         """End the running reply after the current token, or its prompt at once; for signal handlers and threads."""
@@ -98,19 +100,27 @@ class Engine(LoadedModel):
         return np.concatenate(parts)
 
     def _steps(
-        self, prompt: tuple[int, ...], options: SamplingOptions, max_tokens: int | None, stop: tuple[str, ...]
+        self,
+        prompt: tuple[int, ...],
+        options: SamplingOptions,
+        max_tokens: int | None,
+        stop: tuple[str, ...],
+        top_scores: int | None,
     ) -> Generator[Piece, None, GenerationResult]:
-        context, model = self._live_context(), self._model
+        context = self._live_context()
         seed = secrets.randbelow(LARGEST_SEED + 1) if options.seed is None else options.seed
         stream = TextStream(stop)
         texts: list[str] = []
+        scores: list[TokenScore] = []
+        scored: TokenScore | None = None
         generated = evaluated = 0
+        decoding = 0.0
         reason = FinishReason.INTERRUPTED
         self._turn += 1
         turn = self._turn
         started = first = time.perf_counter()
         reused = self._reuse(prompt)
-        sampler = _sampler(model, options, seed, prompt)
+        sampler = self._sampler(options, seed, prompt)
         try:
             try:
                 self._in_memory += prompt[reused:]
@@ -124,7 +134,7 @@ class Engine(LoadedModel):
             ready = time.perf_counter()
             # Looked up once: the loop runs for every token.
             sample, decode, bytes_of, feed = sampler.sample, context.decode_one, self._reply_bytes, stream.feed
-            in_memory, full = self._in_memory, self.context_size
+            in_memory, full, clock = self._in_memory, self.context_size, time.perf_counter
             while not self._interrupted:
                 token = sample(context)
                 if not generated:
@@ -136,7 +146,10 @@ class Engine(LoadedModel):
                 generated += 1
                 text = feed(data)
                 texts.append(text)
-                yield Piece(text, token)
+                if top_scores is not None:
+                    scored = score(context.last_logits(), token, top_scores)
+                    scores.append(scored)
+                yield Piece(text, token, scored)
                 if self._turn != turn:
                     raise UsageError("this reply cannot go on: the engine has begun another one")
                 if stream.stopped_by is not None:
@@ -148,7 +161,9 @@ class Engine(LoadedModel):
                 if self._interrupted:
                     break
                 in_memory.append(token)
+                before = clock()
                 decode(token)
+                decoding += clock() - before
                 evaluated += 1
             ended = time.perf_counter()
             if rest := stream.finish():
@@ -171,6 +186,8 @@ class Engine(LoadedModel):
             load_seconds=self.load_seconds,
             peak_memory=peak_memory(),
             seed=seed,
+            decode_seconds=decoding,
+            scores=tuple(scores) if top_scores is not None else None,
         )
 
     def _reuse(self, prompt: tuple[int, ...]) -> int:
@@ -200,12 +217,3 @@ class Engine(LoadedModel):
         if self._context is None:
             raise UsageError("only the vocabulary of this model is loaded, or it was closed")
         return self._context
-
-
-def _sampler(model: native.Model, options: SamplingOptions, seed: int, prompt: tuple[int, ...]) -> native.Sampler:
-    settings = native.SamplerSettings(**{**asdict(options), "seed": seed})
-    sampler = native.Sampler(model, settings)
-    longest = max(options.repeat_last_n, options.dry_penalty_last_n if options.dry_multiplier else 0)
-    if longest and sampler.looks_back:
-        sampler.accept(prompt[-longest:])
-    return sampler

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ggufkit.errors import LlamaCppError
+from ggufkit.inference.scores import TokenScore
 
 
 class FinishReason(StrEnum):
@@ -18,10 +19,14 @@ class FinishReason(StrEnum):
 
 
 class Piece(NamedTuple):
-    """What one token added to the reply; `text` may be empty, `token` is None for text held back until the end."""
+    """What one token added to the reply; `text` may be empty, `token` is None for text held back until the end.
+
+    `score` is there when it was asked for.
+    """
 
     text: str
     token: int | None
+    score: TokenScore | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +34,8 @@ class GenerationResult:
     """A finished reply and what it took. Times are in seconds, memory in bytes.
 
     `prompt_seconds` is for the evaluated tokens only: `reused_tokens` of the prompt were in memory already.
-    `generation_seconds` starts with the first token, so it spans one evaluation less than the reply has tokens.
+    `generation_seconds` starts with the first token, so it spans one evaluation less than the reply has tokens;
+    `decode_seconds` is the part of it that llama.cpp computed. `scores` are there when they were asked for.
     """
 
     text: str
@@ -46,6 +52,8 @@ class GenerationResult:
     load_seconds: float
     peak_memory: int
     seed: int
+    decode_seconds: float = 0.0
+    scores: tuple[TokenScore, ...] | None = None
 
     @property
     def prompt_tokens_per_second(self) -> float:
@@ -58,9 +66,11 @@ class GenerationResult:
         return _rate(self.evaluated_tokens, self.generation_seconds)
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as values that JSON has."""
+        """Return everything as values that JSON has, but for the scores, whose tokens need a model to be named."""
+        values = asdict(replace(self, scores=None))
+        del values["scores"]
         return {
-            **asdict(self),
+            **values,
             "prompt_tokens_per_second": self.prompt_tokens_per_second,
             "tokens_per_second": self.tokens_per_second,
         }

@@ -1,12 +1,15 @@
 """A model in memory: what it is, its tokens and their text, and what it takes to make contexts for it."""
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ggufkit.errors import GgufFileError, InputError, UsageError
+from ggufkit.inference import placement
 from ggufkit.inference.model_file import cache_bytes, check_model_file
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SamplingOptions
 from ggufkit.llamacpp import cpu, native
@@ -20,13 +23,16 @@ class LoadedModel:
         started = time.perf_counter()
         self._header = check_model_file(path)
         self.path = path
-        self.options = options
+        self.placement = placement.resolve(path, self._header, options)
+        self.options = options = self.placement.options
         self._pieces: dict[int, bytes | None] = {}
         self._control_tokens: dict[str, int] | None = None
+        self._endings: tuple[int, ...] | None = None
         self._model = native.Model(
             path,
             placement=_placement(options),
             load_mode=options.load_mode,
+            repack=options.repack,
             vocabulary_only=options.vocabulary_only,
             on_progress=lambda fraction: progress("Loading", int(fraction * 1000), 1000, "steps"),
         )
@@ -185,6 +191,22 @@ class LoadedModel:
             self._pieces[token] = data
             return data
 
+    def _sampler(self, options: SamplingOptions, seed: int, prompt: Sequence[int]) -> native.Sampler:
+        values = asdict(replace(options, seed=seed))
+        if values.pop("ignore_eos"):
+            values["logit_bias"] += tuple((token, -math.inf) for token in self._ending_tokens())
+        sampler = native.Sampler(self._model, native.SamplerSettings(**values))
+        longest = max(options.repeat_last_n, options.dry_penalty_last_n if options.dry_multiplier else 0)
+        if longest and sampler.looks_back:
+            sampler.accept(prompt[-longest:])
+        return sampler
+
+    def _ending_tokens(self) -> tuple[int, ...]:
+        if self._endings is None:
+            ends = self._model.vocabulary.ends_generation
+            self._endings = tuple(token for token in range(self.vocabulary_size) if ends(token))
+        return self._endings
+
     def _check_tokens(self, tokens: Sequence[int]) -> None:
         if not tokens:
             raise UsageError("there are no tokens to evaluate")
@@ -223,7 +245,6 @@ class LoadedModel:
             cache_type_v=options.cache_type_v,
             most_outputs=most_outputs,
             sequences=sequences,
-            shared_memory=sequences > 1,
             full_window_cache=options.full_window_cache,
             offload_cache=options.offload_cache,
             offload_operations=options.offload_operations,

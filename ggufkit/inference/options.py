@@ -127,6 +127,7 @@ class EngineOptions:
         rpc_servers: `host:port` of machines whose devices are used as well.
         offload_cache: keep keys and values on the devices that hold their layers.
         offload_operations: let a device compute long prompts also with weights that lie in memory.
+        repack: let the CPU keep weights in an order of its own that makes prompts faster.
         full_window_cache: keep all past tokens for layers that look at a window only, so that prompts can be reused.
     """
 
@@ -150,6 +151,7 @@ class EngineOptions:
     rpc_servers: tuple[str, ...] = ()
     offload_cache: bool = True
     offload_operations: bool = True
+    repack: bool = True
     full_window_cache: bool = False
 
     def __post_init__(self) -> None:
@@ -193,6 +195,7 @@ class SamplingOptions:
         dry_allowed_length: sequences up to this length may be repeated.
         dry_penalty_last_n: how many recent tokens are searched for repeated sequences.
         logit_bias: pairs of a token and what is added to its logit; minus infinity forbids it.
+        ignore_eos: forbid all tokens that end a reply.
         grammar: GBNF with a rule `root` that the reply has to follow.
         seed: 0 to 2**32 - 2 for the same draws every time; None for different ones.
     """
@@ -214,6 +217,7 @@ class SamplingOptions:
     dry_allowed_length: int = 2
     dry_penalty_last_n: int = 64
     logit_bias: tuple[tuple[int, float], ...] = ()
+    ignore_eos: bool = False
     grammar: str | None = None
     seed: int | None = None
 

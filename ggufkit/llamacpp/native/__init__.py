@@ -1,5 +1,6 @@
 """Thin, typed handles on libllama: a model, a context, a sampler chain. They own C memory and know no policy."""
 
+from ggufkit.llamacpp.native.batch import SequenceBatch
 from ggufkit.llamacpp.native.context import CACHE_TYPES, FLASH_ATTENTION, AbortedError, Context
 from ggufkit.llamacpp.native.library import has_gpu, log_excerpt
 from ggufkit.llamacpp.native.model import Adapter, Model
@@ -19,6 +20,7 @@ __all__ = [
     "Placement",
     "Sampler",
     "SamplerSettings",
+    "SequenceBatch",
     "Vocabulary",
     "has_gpu",
     "log_excerpt",

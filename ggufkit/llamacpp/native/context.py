@@ -5,7 +5,7 @@ import ctypes
 import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ggufkit.errors import LlamaCppError
 from ggufkit.llamacpp import binding
@@ -15,6 +15,8 @@ from ggufkit.llamacpp.native.signals import signals_held
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ggufkit.llamacpp.native.batch import SequenceBatch
 
 _DECODE_NO_ROOM, _DECODE_ABORTED = 1, 2  # llama.h, return values of llama_decode
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama.h, enum llama_flash_attn_type
@@ -103,6 +105,7 @@ class Context:
             if self.lib.llama_set_adapters_lora(self.handle, handles, len(adapters), scales):
                 self.close()
                 raise LlamaCppError(f"llama.cpp cannot use the adapter: {log_excerpt(logged)}")
+        self._decode: Any = self.lib.llama_decode
         self._memory: Any = self.lib.llama_get_memory(self.handle)
         self._stop = threading.Event()
         self._abort = self.lib.ggml_abort_callback(lambda _: self._stop.is_set())
@@ -175,7 +178,18 @@ class Context:
     def decode_one(self, token: int) -> None:
         """Append one token: the fast path, stopped only between calls. Raises LlamaCppError."""
         self._one[0] = token
-        self._run(self._one_batch)
+        if status := self._decode(self.handle, self._one_batch):
+            self._fail(status)
+
+    def decode_many(self, batch: "SequenceBatch") -> None:
+        """Append tokens to several sequences and compute the logits that are wanted.
+
+        Raises:
+            AbortedError: `interrupt` was called meanwhile.
+            LlamaCppError: llama.cpp failed.
+        """
+        with self._interruptible():
+            self._run(batch.handle)
 
     def logits(self, tokens: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.float32]]":
         """Append at most `batch_size` tokens and return the logits after each, float32 [n_tokens, n_vocab]."""
@@ -191,6 +205,12 @@ class Context:
         rows = self.lib.llama_get_logits(self.handle)
         return np.ctypeslib.as_array(rows, (count, self.vocabulary_size)).copy()
 
+    def all_logits(self, count: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """Return the logits that the last batch asked for, float32 [count, n_vocab]; valid until the next."""
+        import numpy as np
+
+        return np.ctypeslib.as_array(self.lib.llama_get_logits(self.handle), (count, self.vocabulary_size))
+
     def last_logits(self, row: int = -1) -> "np.ndarray[Any, np.dtype[np.float32]]":
         """Return the logits at one place of the last batch (-1: its last), float32 [n_vocab]; valid until the next."""
         import numpy as np
@@ -204,13 +224,15 @@ class Context:
         return bool(np.isfinite(self.last_logits(row).sum(dtype=np.float64)))
 
     def _run(self, batch: Any) -> None:
-        status: int = self.lib.llama_decode(self.handle, batch)
+        if status := self._decode(self.handle, batch):
+            self._fail(status)
+
+    def _fail(self, status: int) -> NoReturn:
         if status == _DECODE_ABORTED:
             raise AbortedError
         if status == _DECODE_NO_ROOM:
             raise LlamaCppError("llama.cpp found no room left in the context", hint="a larger -c gives more room")
-        if status != 0:
-            raise LlamaCppError(f"llama.cpp failed to compute (llama_decode returned {status}): {log_excerpt(0)}")
+        raise LlamaCppError(f"llama.cpp failed to compute (llama_decode returned {status}): {log_excerpt(0)}")
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -28,12 +28,14 @@ class Model:
         placement: Placement | None = None,
         load_mode: str = "auto",
         check_tensors: bool = False,
+        repack: bool = True,
         vocabulary_only: bool = False,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         """Load a file. `gpu_layers` < 0 means all; `on_progress` gets the loaded fraction, 0 to 1.
 
         A `placement` says more than `gpu_layers`, and takes its place. `load_mode` is a key of LOAD_MODES.
+        Without `repack` weights stay in the file's order, also where the CPU has a faster one.
 
         Raises:
             GgufFileError: llama.cpp cannot load it; the message quotes its log.
@@ -53,6 +55,7 @@ class Model:
             kept = placing.write(placement, parameters)
         parameters.load_mode = LOAD_MODES[load_mode]
         parameters.check_tensors = check_tensors
+        parameters.use_extra_bufts = repack
         parameters.vocab_only = vocabulary_only
         stopped = threading.Event()
 

@@ -1,0 +1,354 @@
+"""Many prompts answered side by side: sequences of one context, a new prompt in as soon as a reply has ended.
+
+Reading the weights of a model takes most of the time that a token takes. Here that is done once for all sequences.
+Each sequence has a memory of its own, so that none pays for the length of the others. Prompts are read one by one, as
+`Engine` does it: attention over a prompt is rounded differently when it comes in other pieces.
+"""
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from ggufkit.errors import GgufkitError, LlamaCppError, UsageError
+from ggufkit.inference.generation import FinishReason, GenerationResult, peak_memory
+from ggufkit.inference.loaded_model import LoadedModel
+from ggufkit.inference.model_file import cache_bytes
+from ggufkit.inference.options import LARGEST_SEED, EngineOptions, SamplingOptions
+from ggufkit.inference.scores import TokenScore, score
+from ggufkit.inference.text_stream import TextStream
+from ggufkit.llamacpp import cpu, native
+from ggufkit.progress import Progress, silent
+
+MOST_SEQUENCES = 255  # llama-cparams.h, LLAMA_MAX_SEQ, less one for the shared beginning
+_DEFAULT_SEQUENCES = 32
+_MEMORY_SHARE = 0.5  # of what is free, for the memories of all sequences
+_SHORTEST_PREFIX = 8  # tokens; less is not worth a copy
+_WINDOW = 8  # requests looked ahead for each sequence: those of like length are begun together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRequest:
+    """A prompt to continue; `key` says which one it is. The rest is as for `Engine.generate`."""
+
+    key: int
+    tokens: tuple[int, ...]
+    sampling: SamplingOptions
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    top_scores: int | None = None
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A sequence at work: what is still to be read of its prompt, or the reply as far as it is."""
+
+    request: BatchRequest
+    seed: int
+    sampler: native.Sampler
+    stream: TextStream
+    begun: float
+    reused: int
+    held: int  # tokens that the context holds
+    token: int = -1  # the last one of the reply, which it does not hold yet; -1 before the first
+    first: float = 0.0
+    ready: float = 0.0
+    texts: list[str] = field(default_factory=list)
+    scores: list[TokenScore] = field(default_factory=list)
+    generated: int = 0
+
+
+_Outcome = tuple[int, GenerationResult | GgufkitError]
+
+
+class BatchEngine(LoadedModel):
+    """A model that answers many prompts at once; `context_size` is the room of each."""
+
+    def __init__(self, path: Path, options: EngineOptions, progress: Progress, sequences: int | None = None) -> None:
+        self._wanted_sequences = sequences
+        self._context: native.Context | None = None
+        self._interrupted = False
+        super().__init__(path, options, progress)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        options: EngineOptions | None = None,
+        *,
+        progress: Progress = silent,
+        sequences: int | None = None,
+    ) -> Self:
+        """Load a GGUF model for up to `sequences` prompts at once; None: 32, or as many as the memory allows.
+
+        Raises:
+            As `LoadedModel.open`.
+            UsageError: `sequences` is not from 1 to 255.
+        """
+        if sequences is not None and not 1 <= sequences <= MOST_SEQUENCES:
+            raise UsageError(f"{sequences} prompts at once are not possible: 1 to {MOST_SEQUENCES}")
+        return cls(Path(path), options or EngineOptions(), progress, sequences)
+
+    def _prepare(self) -> None:
+        self._sequences = self._wanted_sequences or self._fitting_sequences()
+        # One sequence more holds the beginning that all prompts share.
+        self._context = self._new_context(
+            most_outputs=self._sequences + 1,
+            size=(self._sequences + 1) * self.context_size,
+            sequences=self._sequences + 1,
+        )
+        self._batch = native.SequenceBatch(self._model.lib, max(self.options.batch_size, self._sequences))
+        self._slots: list[_Slot | None] = [None] * self._sequences
+        self._room = self.context_size
+        self._prefix: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Free all memory; a second call does nothing."""
+        if self._context:
+            self._context.close()
+            self._context = None
+        super().close()
+
+    @property
+    def sequences(self) -> int:
+        """Return how many prompts are answered at once."""
+        return self._sequences
+
+    def interrupt(self) -> None:
+        """End `run` after the current step; for signal handlers and threads."""
+        self._interrupted = True
+        if self._context:
+            self._context.interrupt()
+
+    def run(self, requests: Iterable[BatchRequest]) -> Iterator[_Outcome]:
+        """Answer prompts; yield the key of each with its result, or the reason why there is none, as they are done.
+
+        Requests are taken a few at a time. After `interrupt` the iterator ends; unfinished replies are lost.
+
+        Raises:
+            LlamaCppError: llama.cpp failed.
+        """
+        context = self._context
+        if context is None:
+            raise UsageError("the model was closed")
+        self._interrupted = False
+        context.resume()
+        pending = _Pending(iter(requests), _WINDOW * self._sequences)
+        try:
+            while not self._interrupted:
+                yield from self._admit(context, pending)
+                if not any(self._slots):
+                    return
+                if not pending:
+                    self._close_ranks(context)
+                yield from self._step(context)
+        except native.AbortedError:
+            return
+        finally:
+            for at, slot in enumerate(self._slots):
+                if slot:
+                    self._leave(context, at, slot)
+            context.clear()
+            self._prefix = ()
+
+    # ---- coming and going
+
+    def _admit(self, context: native.Context, pending: "_Pending") -> Iterator[_Outcome]:
+        """Fill the empty sequences: read the prompts and draw the first tokens."""
+        for at in range(self._sequences):
+            while self._slots[at] is None and pending and not self._interrupted:
+                if not self._prefix and not any(self._slots):
+                    self._share(context, pending.shared())
+                request = pending.take()
+                try:
+                    slot = self._slots[at] = self._begin(context, at, request)
+                except GgufkitError as error:
+                    yield request.key, error
+                    continue
+                self._read(context, request.tokens[slot.reused :], slot.reused, at, wants_last=True)
+                slot.held = len(request.tokens)
+                slot.ready = time.perf_counter()
+                if not context.has_finite_logits():
+                    message = f"{self.path} computes values that are not numbers: its weights or metadata are broken"
+                    self._leave(context, at, slot)
+                    yield request.key, LlamaCppError(message)
+                    continue
+                yield from self._draw(context, at, slot, -1)
+
+    def _begin(self, context: native.Context, at: int, request: BatchRequest) -> _Slot:
+        self._check_tokens(request.tokens)
+        if request.max_tokens is not None and request.max_tokens < 1:
+            raise UsageError("max_tokens must be positive")
+        if not all(request.stop):
+            raise UsageError("a stop string must not be empty")
+        seed = request.sampling.seed
+        seed = secrets.randbelow(LARGEST_SEED + 1) if seed is None else seed
+        sampler = self._sampler(request.sampling, seed, request.tokens)
+        reused = self._reuse(context, at, request.tokens)
+        return _Slot(
+            request=request,
+            seed=seed,
+            sampler=sampler,
+            stream=TextStream(request.stop),
+            begun=time.perf_counter(),
+            reused=reused,
+            held=reused,
+        )
+
+    def _share(self, context: native.Context, prefix: tuple[int, ...]) -> None:
+        """Read what all prompts begin with once, in a sequence of its own."""
+        if len(prefix) < _SHORTEST_PREFIX or len(prefix) > self.context_size:
+            return
+        self._read(context, prefix, 0, self._sequences, wants_last=False)
+        self._prefix = prefix
+
+    def _reuse(self, context: native.Context, at: int, tokens: tuple[int, ...]) -> int:
+        """Begin a sequence with what it has in common with the shared beginning; return how many tokens that is."""
+        longest = min(len(self._prefix), len(tokens) - 1)
+        shared = next((place for place in range(longest) if tokens[place] != self._prefix[place]), longest)
+        if shared < _SHORTEST_PREFIX or (shared < len(self._prefix) and self._model.keeps_state):
+            return 0
+        context.copy(self._sequences, at)
+        if shared < len(self._prefix) and not context.cut(shared, at):
+            context.cut(0, at)
+            return 0
+        return shared
+
+    def _leave(self, context: native.Context, at: int, slot: _Slot) -> None:
+        slot.sampler.close()
+        context.cut(0, at)
+        self._slots[at] = None
+
+    def _close_ranks(self, context: native.Context) -> None:
+        """Move the last sequences into the gaps: llama.cpp computes only those together that lie side by side."""
+        gaps = [at for at, slot in enumerate(self._slots) if slot is None]
+        last = len(self._slots) - 1
+        for gap in gaps:
+            while last > gap and self._slots[last] is None:
+                last -= 1
+            if last <= gap:
+                return
+            context.copy(last, gap)
+            context.cut(0, last)
+            self._slots[gap], self._slots[last] = self._slots[last], None
+
+    # ---- computing
+
+    def _read(
+        self, context: native.Context, tokens: Sequence[int], position: int, sequence: int, *, wants_last: bool
+    ) -> None:
+        """Append tokens to one sequence. Raises AbortedError and LlamaCppError."""
+        for start in range(0, len(tokens), self.options.batch_size):
+            part = tokens[start : start + self.options.batch_size]
+            ends = start + len(part) == len(tokens)
+            self._batch.fill(part, position + start, sequence, wants_last=wants_last and ends)
+            context.decode_many(self._batch)
+
+    def _step(self, context: native.Context) -> Iterator[_Outcome]:
+        """Compute and draw one token more of every reply; yield those that have ended."""
+        working = [(at, slot) for at, slot in enumerate(self._slots) if slot]
+        self._batch.fill_one_each(
+            [slot.token for _, slot in working], [slot.held for _, slot in working], [at for at, _ in working]
+        )
+        context.decode_many(self._batch)
+        for row, (at, slot) in enumerate(working):
+            slot.held += 1
+            yield from self._draw(context, at, slot, row)
+
+    def _draw(self, context: native.Context, at: int, slot: _Slot, row: int) -> Iterator[_Outcome]:
+        try:
+            reason = self._next_token(context, slot, row)
+        except LlamaCppError as error:
+            self._leave(context, at, slot)
+            yield slot.request.key, error
+            return
+        if reason is not None:
+            self._leave(context, at, slot)
+            yield slot.request.key, self._result(slot, reason)
+
+    def _next_token(self, context: native.Context, slot: _Slot, row: int) -> FinishReason | None:
+        request = slot.request
+        token = slot.sampler.sample(context, row)
+        slot.first = slot.first or time.perf_counter()
+        data = self._reply_bytes(token)
+        if data is None:
+            return FinishReason.STOP
+        slot.generated += 1
+        slot.texts.append(slot.stream.feed(data))
+        if request.top_scores is not None:
+            slot.scores.append(score(context.last_logits(row), token, request.top_scores))
+        if slot.stream.stopped_by is not None:
+            return FinishReason.STOP
+        if slot.generated == request.max_tokens or slot.held >= self._room:
+            return FinishReason.LENGTH
+        slot.token = token
+        return None
+
+    def _result(self, slot: _Slot, reason: FinishReason) -> GenerationResult:
+        slot.texts.append(slot.stream.finish())
+        request, ended = slot.request, time.perf_counter()
+        evaluated = slot.held - len(request.tokens)
+        return GenerationResult(
+            text="".join(slot.texts),
+            finish_reason=reason,
+            stop_string=slot.stream.stopped_by,
+            context_full=reason is FinishReason.LENGTH and slot.generated != request.max_tokens,
+            prompt_tokens=len(request.tokens),
+            reused_tokens=slot.reused,
+            generated_tokens=slot.generated,
+            evaluated_tokens=evaluated,
+            prompt_seconds=slot.ready - slot.begun,
+            generation_seconds=ended - slot.first,
+            time_to_first_token=slot.first - slot.begun,
+            load_seconds=self.load_seconds,
+            peak_memory=peak_memory(),
+            seed=slot.seed,
+            scores=None if request.top_scores is None else tuple(slot.scores),
+        )
+
+    def _fitting_sequences(self) -> int:
+        """Return how many sequences the memory has room for."""
+        options = self.options
+        each = cache_bytes(self._header, self.context_size, options.cache_type_k, options.cache_type_v)
+        if not each or native.has_gpu():
+            return _DEFAULT_SEQUENCES
+        room = int(cpu.available_memory() * _MEMORY_SHARE / each) - 1
+        return max(1, min(_DEFAULT_SEQUENCES, room))
+
+
+class _Pending:
+    """Requests that wait, looked at a window at a time, in which the longest prompts come first."""
+
+    def __init__(self, requests: Iterator[BatchRequest], window: int) -> None:
+        self._requests = requests
+        self._window = window
+        self._waiting: list[BatchRequest] = []
+
+    def __bool__(self) -> bool:
+        self._fill()
+        return bool(self._waiting)
+
+    def take(self) -> BatchRequest:
+        """Return the next one."""
+        self._fill()
+        return self._waiting.pop()
+
+    def shared(self) -> tuple[int, ...]:
+        """Return the tokens with which all that wait begin; none for a single one."""
+        self._fill()
+        prompts = [request.tokens for request in self._waiting]
+        if len(prompts) < 2:
+            return ()
+        first, last = min(prompts), max(prompts)
+        longest = min(len(first), len(last) - 1)
+        return first[: next((at for at in range(longest) if first[at] != last[at]), longest)]
+
+    def _fill(self) -> None:
+        if not self._waiting:
+            for request in self._requests:
+                self._waiting.append(request)
+                if len(self._waiting) == self._window:
+                    break
+            self._waiting.sort(key=lambda request: len(request.tokens))
