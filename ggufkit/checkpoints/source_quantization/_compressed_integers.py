@@ -59,9 +59,8 @@ def _shape(
         rows, columns = (int(size) for size in read_all(told))
         if rows and columns:
             if rows != tensor.shape[0] or columns < 1:
-                raise CheckpointError(
-                    f"tensor {told.name!r} says {(rows, columns)}, but {tensor.name!r} {tensor.shape}"
-                )
+                what = f"{rows} x {columns}, but {tensor.name!r} is {tensor.shape}"
+                raise CheckpointError(f"tensor {told.name!r} says {what}")
             return rows, columns
     if bits is None:
         raise CheckpointError(f"tensor {tensor.name!r} has neither a weight_shape nor num_bits in the config")
@@ -74,6 +73,7 @@ def _bits(tensor: StoredTensor, shape: Shape, told: int | None) -> int:
     """Work out the bits of a packed integer by the words of a row; the config must agree. Raises CheckpointError."""
     words, columns = tensor.shape[1], shape[1]
     found = [bits for bits in range(1, 9) if words in _grouped.row_words(columns, bits)]
+    found.sort(key=lambda bits: words != words_for(columns, bits))  # dense packing is far more likely
     if told in found:
         return told
     if told is None and found:

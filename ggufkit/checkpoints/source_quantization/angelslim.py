@@ -2,7 +2,7 @@
 
 `qweight` I8 [rows, columns / 2], the even column in the low half; `weight_scale.int4` [rows, columns / 128]. It calls
 itself compressed-tensors, naive-quantized. By angelslim 0.3.0 (compressor/quant/core/packing_utils.py:
-pack_weight_to_int8), of which no code runs such a layer: see README for what is known of the scales.
+pack_weight_to_int8; modules/helper_layer.py: QDQModule; core/save.py), of which no code runs such a layer.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -16,7 +16,13 @@ from ggufkit.checkpoints.source_quantization._weights import DequantizedTensor
 from ggufkit.checkpoints.tensors import StoredTensor
 from ggufkit.errors import CheckpointError
 
+NAME = "AngelSlim's W4A8"
 _SCALE = "weight_scale.int4"
+_WHY = "the scale of FP8 weights that the integers were made of"
+REMARK = (
+    "AngelSlim's W4A8 is taken as it is stored: for other models than DeepSeek, version 0.3.0 rounds with absmax / 7 "
+    "and stores absmax / 8, so that weights come out 7/8 as large as they were"
+)
 
 
 def holds(stored: Mapping[str, StoredTensor]) -> bool:
@@ -37,9 +43,9 @@ def weight(module: str, stored: Mapping[str, StoredTensor], dropped: MutableMapp
         raise CheckpointError(
             f"tensor {packed.name!r} is {packed.dtype} of shape {packed.shape}, expected rows of bytes"
         )
-    for part in ("weight_scale", "input_scale"):
+    for part, why in (("weight_scale", _WHY), ("input_scale", fp8.WHY_DROPPED)):
         if f"{module}.{part}" in stored:
-            dropped[f"{module}.{part}"] = fp8.WHY_DROPPED
+            dropped[f"{module}.{part}"] = why
     shape = (packed.shape[0], 2 * packed.shape[1])
 
     def codes(rows: range) -> Array:

@@ -63,7 +63,7 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
         module, _, part = name.rpartition(".")
         if part == "qweight":
             weights.append(angelslim.weight(module, stored, dropped))
-            kinds["W4A8"] += 1
+            kinds[angelslim.NAME] += 1
         elif part == "weight_packed" or (part == "weight" and f"{name}_scale" in stored):
             weight, kind = _weight(module, tensor, stored, _arguments(config, module))
             weights.append(weight)
@@ -75,7 +75,8 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
         if tensor.dtype in (*fp8.FP8, "I8") and name.endswith(".weight") and name not in consumed:
             raise CheckpointError(f"tensor {name!r} is {tensor.dtype}, and there is no {name}_scale for it")
     counted = [f"{count} {kind}" if len(kinds) > 1 else kind for kind, count in kinds.most_common()]
-    return Undone(tuple(weights), dropped, "; ".join(counted))
+    remarks = (angelslim.REMARK,) if kinds[angelslim.NAME] else ()
+    return Undone(tuple(weights), dropped, "; ".join(counted), remarks)
 
 
 def _quantized(scale: str, stored: Mapping[str, StoredTensor]) -> bool:
