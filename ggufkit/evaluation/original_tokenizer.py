@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ggufkit.checkpoints.vocabulary.ranks import is_ranks_file
 from ggufkit.errors import CheckpointError, MissingDependencyError
+
+
+class TokenizerMissingError(CheckpointError):
+    """A folder has no tokenizer, or one that only code of its own would read: there is no judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +36,27 @@ def open_tokenizer(folder: Path) -> OriginalTokenizer:
 
     Raises:
         MissingDependencyError: the library that this folder needs is not installed.
-        CheckpointError: there is no tokenizer, or the library does not take it.
+        TokenizerMissingError: there is no tokenizer, or none that transformers reads.
+        CheckpointError: tokenizer.json or tokenizer.model is damaged: its own library does not take it.
     """
+    opening, path = _opening(folder)
     try:
-        if (folder / "tokenizer.json").is_file():
-            opened = _by_tokenizers(folder / "tokenizer.json")
-        elif (folder / "tokenizer.model").is_file():
-            opened = _by_sentencepiece(folder / "tokenizer.model")
-        else:
-            opened = _by_transformers(folder)
+        opened = opening(path)
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is not installed", hint="pip install 'ggufkit[hf]'") from None
     except Exception as error:  # each library raises its own kinds, some of them plain Exception
-        raise CheckpointError(f"{folder}: its own library does not take the tokenizer: {error}") from error
+        kind = TokenizerMissingError if opening is _by_transformers else CheckpointError
+        raise kind(f"{path}: its own library does not take the tokenizer: {error}") from error
     return replace(opened, encode=_saying_why(opened.encode, folder))
+
+
+def _opening(folder: Path) -> tuple[Callable[[Path], OriginalTokenizer], Path]:
+    """Say which library opens what; a tokenizer.model may also be a list of tiktoken's ranks."""
+    if (path := folder / "tokenizer.json").is_file():
+        return _by_tokenizers, path
+    if (path := folder / "tokenizer.model").is_file() and not is_ranks_file(path):
+        return _by_sentencepiece, path
+    return _by_transformers, folder
 
 
 def _saying_why(encode: Callable[[str], list[int]], folder: Path) -> Callable[[str], list[int]]:

@@ -7,24 +7,14 @@ from typing import Any
 
 from ggufkit.errors import CheckpointError, GgufkitError, MissingDependencyError
 from ggufkit.evaluation import engine_child
-from ggufkit.evaluation.known_differences import common_text
-from ggufkit.evaluation.original_tokenizer import OriginalTokenizer, open_tokenizer
+from ggufkit.evaluation.known_differences import REASONS, common_ids, common_text
+from ggufkit.evaluation.original_tokenizer import OriginalTokenizer, TokenizerMissingError, open_tokenizer
 from ggufkit.evaluation.results import Check, Grade
 from ggufkit.evaluation.texts import hard_texts
 from ggufkit.gguf_file.reader import GgufHeader
 
 NAME = "tokens"
 _SHOWN = 5
-
-# llama.cpp writes the regular expressions of these without the classes of marks and of letters that have case
-# (src/llama-vocab.cpp: "original regex from tokenizer.json"), so it cuts words that hold such letters elsewhere.
-_WITHOUT_MARKS = {"tekken", "gpt-4o", "llama4"}
-_REASONS = {
-    "bert": "llama.cpp drops accents and control characters in its own way (Hangul, marks with a width, U+0085); "
-    "without those characters the texts are cut alike",
-    "t5": "llama.cpp normalizes decomposed text as SentencePiece does, and takes fewer characters for spaces; composed "
-    "and with plain spaces the texts are cut alike",
-}
 
 
 def check_tokens(model: Path, checkpoint: Path, parts: Sequence[GgufHeader]) -> Check:
@@ -33,8 +23,10 @@ def check_tokens(model: Path, checkpoint: Path, parts: Sequence[GgufHeader]) -> 
         return Check(NAME, Grade.SKIPPED, "the file holds no vocabulary")
     try:
         original = open_tokenizer(checkpoint)
-    except (MissingDependencyError, CheckpointError) as error:
+    except (MissingDependencyError, TokenizerMissingError) as error:
         return Check(NAME, Grade.SKIPPED, str(error))
+    except CheckpointError as error:
+        return Check(NAME, Grade.FAILED, str(error))
     texts = hard_texts()
     try:
         wanted = [original.encode(text) for text in texts]
@@ -67,7 +59,7 @@ def check_tokens(model: Path, checkpoint: Path, parts: Sequence[GgufHeader]) -> 
         return Check(NAME, Grade.FAILED, summary, tuple(details), figures)
     if different:
         kind = str(parts[0].metadata.get("tokenizer.ggml.model"))
-        details.append(_REASONS.get(kind, "for this pre-tokenizer llama.cpp cuts words with marks or case otherwise"))
+        details.append(REASONS[kind])
         return Check(NAME, Grade.CLOSE, f"{summary}, but for {len(different)}", tuple(details), figures)
     if unnormalized:
         details.append(f"{len(unnormalized)} texts are not in NFC; llama.cpp does not normalize, the original does")
@@ -78,22 +70,16 @@ def _known(texts: Sequence[str], header: GgufHeader, original: OriginalTokenizer
     """Tell which texts differ by nothing but what no metadata could mend: the rest of them must be cut alike."""
     rests = [common_text(text, header) for text in texts]
     found = engine_child.tokenize(model, rests, parse_special=original.parses_special)
-    without_marks = header.metadata.get("tokenizer.ggml.pre") in _WITHOUT_MARKS
-    return [
-        (without_marks and _has_marks_or_case(text)) or (rest != text and original.encode(rest) == ids)
-        for text, rest, ids in zip(texts, rests, found, strict=True)
-    ]
+    return [_is_known(text, rest, ids, header, original) for text, rest, ids in zip(texts, rests, found, strict=True)]
+
+
+def _is_known(text: str, rest: str, ids: Sequence[int], header: GgufHeader, original: OriginalTokenizer) -> bool:
+    wanted = original.encode(rest)
+    common = common_ids(wanted, header)
+    return (rest != text or common != wanted) and common == list(ids)
 
 
 def _difference(text: str, wanted: Sequence[int], found: Sequence[int]) -> str:
     at = next((at for at, pair in enumerate(zip(wanted, found, strict=False)) if pair[0] != pair[1]), 0)
     shown = text if len(text) <= 40 else f"{text[:37]}..."
     return f"{shown!r}: {list(found[at : at + 6])}, expected {list(wanted[at : at + 6])} (from token {at})"
-
-
-def _has_marks_or_case(text: str) -> bool:
-    """Tell whether a text holds a combining mark, or a letter beyond ASCII that is upper-case."""
-    kinds = [unicodedata.category(character) for character in text]
-    return any(kind.startswith("M") for kind in kinds) or any(
-        kind in ("Lu", "Lt") and ord(character) > 127 for kind, character in zip(kinds, text, strict=True)
-    )

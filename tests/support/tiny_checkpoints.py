@@ -169,25 +169,23 @@ def _write_byte_level_bpe(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def _write_sentencepiece(folder: Path) -> None:
+def train_sentencepiece(folder: Path, **options: Any) -> Path:
+    """Train a tokenizer.model on made-up words."""
     import sentencepiece
 
     words = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "lmnrst"]
     corpus = [line for line in _TEXT.splitlines() if line] * 8 + [" ".join(words[i : i + 12]) for i in range(300)]
+    settings = {"model_type": "bpe", "vocab_size": VOCABULARY, "byte_fallback": True, "remove_extra_whitespaces": False}
+    ids = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "normalization_rule_name": "identity", "minloglevel": 2}
     with (folder / "tokenizer.model").open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(corpus),
-            model_writer=file,
-            model_type="bpe",
-            vocab_size=VOCABULARY,
-            byte_fallback=True,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            minloglevel=2,
+            sentence_iterator=iter(corpus), model_writer=file, **{**settings, **ids, **options}
         )
+    return folder / "tokenizer.model"
+
+
+def _write_sentencepiece(folder: Path) -> None:
+    train_sentencepiece(folder)
     settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "tokenizer_class": "LlamaTokenizer"}
     (folder / "tokenizer_config.json").write_text(
         json.dumps({**settings, "add_bos_token": True, "add_eos_token": False})

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-_TRAINER, _NORMALIZER = 2, 3
+_PIECE, _TRAINER, _NORMALIZER = 1, 2, 3
+_PIECE_TYPE, _USER_DEFINED = 3, 4
 _TRAINER_MODEL_TYPE, _TRAINER_SPACE_AS_SUFFIX, _TRAINER_BYTE_FALLBACK = 3, 24, 35
 _NORMALIZER_CHARSMAP, _NORMALIZER_ADD_DUMMY_PREFIX, _NORMALIZER_REMOVE_EXTRA_WHITESPACES = 2, 3, 4
 
@@ -53,6 +54,17 @@ def read_settings(content: bytes) -> ModelSettings:
         bool(_number(normalizer, _NORMALIZER_ADD_DUMMY_PREFIX, 1)),
         bool(_number(normalizer, _NORMALIZER_REMOVE_EXTRA_WHITESPACES, 1)),
     )
+
+
+def user_defined(content: bytes) -> set[int]:
+    """Find the pieces that are cut out of a text before all others, by their ids. Raises as `read_settings`."""
+    pieces = (value for number, value in _fields(content) if number == _PIECE and isinstance(value, bytes))
+    mark = bytes((_PIECE_TYPE << 3, _USER_DEFINED))  # looked for first: a vocabulary has up to a million pieces
+    return {
+        place
+        for place, piece in enumerate(pieces)
+        if mark in piece and dict(_fields(piece)).get(_PIECE_TYPE) == _USER_DEFINED
+    }
 
 
 def _number(message: dict[int, int | bytes], wanted: int, default: int) -> int:

@@ -7,11 +7,12 @@ from pathlib import Path
 from ggufkit.checkpoints.vocabulary.added_tokens import merged_added_tokens, read_base_vocabulary, read_merges
 from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT, TokenizerFiles
 from ggufkit.checkpoints.vocabulary.lists import ADDED_SCORE, VocabularyLists, check_room
-from ggufkit.checkpoints.vocabulary.model_proto import ModelSettings, ModelType, read_settings
+from ggufkit.checkpoints.vocabulary.model_proto import ModelSettings, ModelType, read_settings, user_defined
 from ggufkit.checkpoints.vocabulary.token_types import TokenType, classify_added
 from ggufkit.errors import CheckpointError
 
 BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_SPACE = "▁"
 _NULL, _NOT_NULL = "\0", "🐉"  # llama.cpp's strings end at a zero; its converter puts this sign there (InternLM2)
 
 
@@ -64,10 +65,15 @@ def load_pieces(path: Path) -> tuple[list[tuple[str, float, TokenType]], dict[st
         (processor.is_unused, TokenType.UNUSED),
         (processor.is_byte, TokenType.BYTE),
     )
+    first = user_defined(path.read_bytes())
+    # behind a token that is cut out first, llama.cpp puts the space that opens a text: a run of spaces would grow
+    spaced = read_model_settings(path).add_dummy_prefix
     pieces = []
     for token_id in range(processor.vocab_size()):
         kind = next((kind for is_kind, kind in kinds if is_kind(token_id)), TokenType.NORMAL)
         text = processor.id_to_piece(token_id)
+        if token_id in first and not (spaced and _SPACE in text):
+            text, kind = classify_added(text, special=False)
         pieces.append((text, processor.get_score(token_id), kind))
     if all(text != _NOT_NULL for text, _, _ in pieces):
         pieces = [(_NOT_NULL if text == _NULL else text, score, kind) for text, score, kind in pieces]
