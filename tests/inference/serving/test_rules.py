@@ -1,0 +1,185 @@
+"""Who may pass the gate, and with what."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ggufkit.errors import InputError, UsageError
+from ggufkit.inference.serving import ServeOptions
+from ggufkit.inference.serving.options import read_keys
+from ggufkit.inference.serving.rules import Head, Rules, blame, refuse_body
+
+JSON = {"content-type": "application/json"}
+
+
+def head(method: str = "GET", target: str = "/v1/models", **headers: str) -> Head:
+    return Head(
+        method, target, {"host": "localhost:8080", **{name.replace("_", "-"): headers[name] for name in headers}}
+    )
+
+
+def status(rules: Rules, request: Head) -> int | None:
+    refusal = rules.refuse(request)
+    return refusal.status if refusal else None
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost:8080", None),
+        ("127.0.0.1", None),
+        ("[::1]:8080", None),
+        ("LOCALHOST:1", None),
+        ("evil.example:8080", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("", 403),
+        ("known.lan:80", None),
+    ],
+)
+def test_only_names_of_this_machine_are_served_when_only_it_can_connect(host: str, expected: int | None) -> None:
+    assert status(Rules(hosts=("known.lan",)), head(host=host)) == expected
+
+
+def test_other_machines_may_use_any_name_for_us() -> None:
+    assert status(Rules(is_local=False, keys=("k",)), head(host="box.lan", authorization="Bearer k")) is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("http://localhost:8080", None),
+        ("https://localhost:8080", None),
+        ("http://localhost:9999", 403),
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("", 403),
+        ("http://[", 403),
+        ("https://friend.example", None),
+    ],
+)
+def test_pages_of_other_sites_are_refused(origin: str, expected: int | None) -> None:
+    assert status(Rules(origins=("https://friend.example",)), head("POST", origin=origin)) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer right"}, None),
+        ({"authorization": "bearer also-right"}, None),
+        ({"authorization": "right"}, None),
+        ({"x_api_key": "right"}, None),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"authorization": "Bearer "}, 401),
+        ({"authorization": "Bearer rightt"}, 401),
+        ({"authorization": "Bearer \xff\xfe"}, 401),
+    ],
+)
+def test_a_key_opens(headers: dict[str, str], expected: int | None) -> None:
+    assert status(Rules(keys=("right", "also-right")), head(**headers)) == expected
+
+
+def test_health_and_the_page_need_no_key() -> None:
+    rules = Rules(keys=("right",), public=frozenset({"/"}))
+    assert [status(rules, head(target=target)) for target in ("/health", "/?x=1", "/metrics")] == [None, None, 401]
+
+
+def test_odd_methods_and_targets_are_refused() -> None:
+    requests = [head("BREW"), head(target="http://other/"), head(target="/" + "a" * 5000)]
+    assert [status(Rules(), request) for request in requests] == [405, 400, 414]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not JSON"),
+        (b'{"a": ', "not JSON"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": 1e999}', "too large"),
+        (b'"text"', "object"),
+        (b'{"a": "\xff"}', "UTF-8"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b"[" * 100_000, "nested"),
+        (b'{"a": "[[[' + b"[" * 100 + b'"}' + b"}", "not JSON"),
+        (json.dumps({"grammar": "root ::= " + "(" * 60_000}).encode(), "grammar"),
+        (json.dumps({"stop": ["x"] * 1_000_000}).encode(), "stop"),
+    ],
+)
+def test_what_is_no_sound_json_is_refused_with_a_reason(body: bytes, words: str) -> None:
+    refusal = refuse_body(head("POST", **JSON), body)
+    assert refusal is not None
+    assert refusal.status == 400
+    assert words in refusal.message
+    assert json.loads(refusal.body())["error"]["code"] == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "[[[[" * 100},
+        {"prompt": "\U0001f600"},
+        {"prompt": 'a "quoted" \\ [text'},
+        {"stop": ["a", "b"]},
+        {"stop": None, "grammar": 'root ::= ("a" | "b")*'},
+    ],
+)
+def test_sound_bodies_pass(body: dict[str, object]) -> None:
+    assert refuse_body(head("POST", **JSON), json.dumps(body).encode()) is None
+
+
+def test_a_body_must_call_itself_json() -> None:
+    refusal = refuse_body(head("POST", content_type="text/plain"), b"{}")
+    assert refusal is not None
+    assert refusal.status == 415
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (500, "[json.exception.type_error.302] type must be string, but is array", 400),
+        (501, "Infill is not supported by this model", 400),
+        (500, "Compute error.", None),
+        (503, "Loading model", None),
+    ],
+)
+def test_llama_server_blames_itself_for_what_clients_send(status: int, message: str, expected: int | None) -> None:
+    refusal = blame(status, json.dumps({"error": {"message": message}}).encode())
+    assert (refusal.status if refusal else None) == expected
+
+
+def test_an_answer_that_is_no_json_stays() -> None:
+    assert blame(500, b"<html>") is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "box.lan"])
+def test_other_machines_are_let_in_only_with_a_key(host: str) -> None:
+    with pytest.raises(UsageError, match="key"):
+        ServeOptions(host=host)
+    assert ServeOptions(host=host, keys=("k",)).host == host
+
+
+def test_a_key_does_not_show() -> None:
+    assert "secret" not in repr(ServeOptions(keys=("secret",)))
+
+
+def test_keys_are_read_line_by_line(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# ours\n first \n\nsecond\n")
+    assert read_keys(file) == ("first", "second")
+
+
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"a key\n", "clé".encode(), b"\xff"])
+def test_a_file_without_a_usable_key_is_refused(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(content)
+    with pytest.raises(InputError):
+        read_keys(file)
+
+
+def test_a_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GGUFKIT_API_KEY", "secret")
+    assert read_keys(None) == ("secret",)
+    monkeypatch.delenv("GGUFKIT_API_KEY")
+    assert read_keys(None) == ()
