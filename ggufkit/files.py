@@ -132,11 +132,12 @@ class PartialFile:
 
 
 @contextlib.contextmanager
-def resumable_output(path: Path, *, size: int) -> Iterator[PartialFile]:
+def resumable_output(path: Path, *, size: int, keep_on: tuple[type[BaseException], ...] = ()) -> Iterator[PartialFile]:
     """As `atomic_output`, for work of hours: when the run is interrupted or killed, the next one may go on.
 
     What the block yields may exist already, from a run that was interrupted; it is the caller who knows, by the
-    journal, what is in it. Both go away when the block ends well, and when it fails by anything but an interruption.
+    journal, what is in it. Both go away when the block ends well, and when it fails by anything but an interruption
+    or the exceptions of `keep_on`.
 
     Raises:
         As `atomic_output`.
@@ -160,11 +161,10 @@ def resumable_output(path: Path, *, size: int) -> Iterator[PartialFile]:
             partial.path.replace(target)
             _sync(target.parent)
             partial.journal.unlink(missing_ok=True)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:
-            partial.path.unlink(missing_ok=True)
-            partial.journal.unlink(missing_ok=True)
+        except BaseException as error:
+            if not isinstance(error, (KeyboardInterrupt, SystemExit, *keep_on)):
+                partial.path.unlink(missing_ok=True)
+                partial.journal.unlink(missing_ok=True)
             raise
 
 

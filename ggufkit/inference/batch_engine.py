@@ -7,7 +7,7 @@ Each sequence has a memory of its own, so that none pays for the length of the o
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,7 @@ from ggufkit.llamacpp import cpu, native
 from ggufkit.progress import Progress, silent
 
 MOST_SEQUENCES = 255  # llama-cparams.h, LLAMA_MAX_SEQ, less one for the shared beginning
-_DEFAULT_SEQUENCES = 32
+_DEFAULT_SEQUENCES = 64
 _MEMORY_SHARE = 0.5  # of what is free, for the memories of all sequences
 _SHORTEST_PREFIX = 8  # tokens; less is not worth a copy
 _WINDOW = 8  # requests looked ahead for each sequence: those of like length are begun together
@@ -31,7 +31,10 @@ _WINDOW = 8  # requests looked ahead for each sequence: those of like length are
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRequest:
-    """A prompt to continue; `key` says which one it is. The rest is as for `Engine.generate`."""
+    """A prompt to continue; `key` says which one it is. The rest is as for `Engine.generate`.
+
+    Tokens in `spelled`, which write nothing by themselves, write what it says into the text.
+    """
 
     key: int
     tokens: tuple[int, ...]
@@ -39,6 +42,7 @@ class BatchRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     top_scores: int | None = None
+    spelled: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -66,8 +70,11 @@ _Outcome = tuple[int, GenerationResult | GgufkitError]
 class BatchEngine(LoadedModel):
     """A model that answers many prompts at once; `context_size` is the room of each."""
 
-    def __init__(self, path: Path, options: EngineOptions, progress: Progress, sequences: int | None = None) -> None:
+    def __init__(
+        self, path: Path, options: EngineOptions, progress: Progress, sequences: int | None = None, most: int = 0
+    ) -> None:
         self._wanted_sequences = sequences
+        self._most = most
         self._context: native.Context | None = None
         self._interrupted = False
         super().__init__(path, options, progress)
@@ -80,8 +87,11 @@ class BatchEngine(LoadedModel):
         *,
         progress: Progress = silent,
         sequences: int | None = None,
+        most: int = 0,
     ) -> Self:
-        """Load a GGUF model for up to `sequences` prompts at once; None: 32, or as many as the memory allows.
+        """Load a GGUF model for up to `sequences` prompts at once.
+
+        None: 64, or as many as the memory has room for, and no more than the `most` that there will be (0: unknown).
 
         Raises:
             As `LoadedModel.open`.
@@ -89,10 +99,10 @@ class BatchEngine(LoadedModel):
         """
         if sequences is not None and not 1 <= sequences <= MOST_SEQUENCES:
             raise UsageError(f"{sequences} prompts at once are not possible: 1 to {MOST_SEQUENCES}")
-        return cls(Path(path), options or EngineOptions(), progress, sequences)
+        return cls(Path(path), options or EngineOptions(), progress, sequences, most)
 
     def _prepare(self) -> None:
-        self._sequences = self._wanted_sequences or self._fitting_sequences()
+        self._sequences = min(self._wanted_sequences or self._fitting_sequences(), self._most or MOST_SEQUENCES)
         # One sequence more holds the beginning that all prompts share.
         self._context = self._new_context(
             most_outputs=self._sequences + 1,
@@ -276,6 +286,8 @@ class BatchEngine(LoadedModel):
         if data is None:
             return FinishReason.STOP
         slot.generated += 1
+        if request.spelled and (spelling := request.spelled.get(token)):
+            data += spelling.encode()
         slot.texts.append(slot.stream.feed(data))
         if request.top_scores is not None:
             slot.scores.append(score(context.last_logits(row), token, request.top_scores))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from ggufkit.errors import GgufFileError, InputError, UsageError
 from ggufkit.inference import placement
 from ggufkit.inference.model_file import cache_bytes, check_model_file
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SamplingOptions
+from ggufkit.inference.scores import TokenScore
 from ggufkit.llamacpp import cpu, native
 from ggufkit.progress import Progress, silent
 
@@ -176,6 +177,20 @@ class LoadedModel:
             self._control_tokens = {text: token for token in ids if (text := self._model.vocabulary.token_text(token))}
         return self._control_tokens
 
+    def scores_as_json(self, scores: Iterable[TokenScore]) -> list[dict[str, Any]]:
+        """Return scores with their tokens named: `bytes` are exact, `text` has U+FFFD for what is no character."""
+
+        def named(token: int, logprob: float) -> dict[str, Any]:
+            data = self.token_bytes(token, special=True)
+            text = data.decode("utf-8", "replace")
+            # JSON has no infinity: what a grammar or bias has ruled out may be that unlikely.
+            return {"token": token, "text": text, "bytes": list(data), "logprob": max(logprob, -9999.0)}
+
+        return [
+            {**named(each.token, each.logprob), "top": [named(token, logprob) for token, logprob in each.top]}
+            for each in scores
+        ]
+
     # ---- for those who compute
 
     def _prepare(self) -> None:
@@ -218,8 +233,12 @@ class LoadedModel:
                 hint=f"-c {2 * len(tokens)} gives room for it and a reply",
             )
 
-    def _new_context(self, *, most_outputs: int, size: int | None = None, sequences: int = 1) -> native.Context:
+    def _new_context(
+        self, *, most_outputs: int, size: int | None = None, sequences: int = 1, batch_size: int | None = None
+    ) -> native.Context:
         """Make a context of `size` tokens (None: `context_size`), which the `sequences` share.
+
+        `batch_size` tokens are handed over in one call (None: as the options say).
 
         Raises:
             GgufFileError: the model cannot continue a text.
@@ -238,7 +257,7 @@ class LoadedModel:
             size=size,
             threads=threads,
             threads_batch=options.threads_batch or threads,
-            batch_size=options.batch_size,
+            batch_size=batch_size or options.batch_size,
             micro_batch_size=options.micro_batch_size,
             flash_attention=options.flash_attention,
             cache_type_k=options.cache_type_k,

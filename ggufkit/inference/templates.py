@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ggufkit.errors import InputError, UnsafeError
-from ggufkit.inference.engine import Engine
+from ggufkit.inference.loaded_model import LoadedModel
 
 Role = Literal["system", "user", "assistant"]
 
@@ -59,7 +59,7 @@ class ChatTemplate:
             raise InputError(f"the chat template is not valid: {_reason(error)}", hint=_OTHER_TEMPLATE) from error
 
     @classmethod
-    def of(cls, engine: Engine, source: str | None = None) -> "ChatTemplate":
+    def of(cls, engine: LoadedModel, source: str | None = None) -> "ChatTemplate":
         """Return the template of a model, or `source` in its place.
 
         Raises:
@@ -142,7 +142,7 @@ class ChatTemplate:
 
     def tokenize(
         self,
-        engine: Engine,
+        engine: LoadedModel,
         messages: Sequence[Message],
         *,
         variables: Mapping[str, Any] | None = None,
@@ -171,7 +171,7 @@ class ChatTemplate:
 
     def _tokenize_guarded(
         self,
-        engine: Engine,
+        engine: LoadedModel,
         messages: Sequence[Message],
         spellings: set[str],
         variables: Mapping[str, Any] | None,
@@ -210,13 +210,13 @@ def merge_system(messages: Sequence[Message]) -> list[Message]:
 _OTHER_TEMPLATE = "use another template with --chat-template FILE"
 
 
-def _control_spellings(engine: Engine, text: str) -> set[str]:
+def _control_spellings(engine: LoadedModel, text: str) -> set[str]:
     """Return the control tokens that a text spells."""
     tokens = engine.tokenize(text, parse_special=True)
     return {engine.token_text(token) for token in _controls(engine, tokens)}
 
 
-def _controls(engine: Engine, tokens: Sequence[int]) -> list[int]:
+def _controls(engine: LoadedModel, tokens: Sequence[int]) -> list[int]:
     return [token for token in tokens if engine.is_control(token)]
 
 
@@ -234,7 +234,7 @@ def _changed(messages: Sequence[Message], pattern: re.Pattern[str], change: Any)
     ]
 
 
-def _tokenize_marked(engine: Engine, text: str, pattern: re.Pattern[str], left: str, right: str) -> list[int]:
+def _tokenize_marked(engine: LoadedModel, text: str, pattern: re.Pattern[str], left: str, right: str) -> list[int]:
     """Split a text at its control tokens, but for the marked ones, and tokenize what is between as plain text.
 
     This is what llama.cpp does with the whole text, so where nothing is marked the tokens are the same.
@@ -274,7 +274,7 @@ def _outside(special: re.Pattern[str], text: str, protected: set[int]) -> Iterat
             at = found.end()
 
 
-def _plain_tokens(engine: Engine, text: str, strip_left: bool, strip_right: bool) -> list[int]:
+def _plain_tokens(engine: LoadedModel, text: str, strip_left: bool, strip_right: bool) -> list[int]:
     text = text.lstrip() if strip_left else text
     text = text.rstrip() if strip_right else text
     return engine.tokenize(text, parse_special=False) if text else []
