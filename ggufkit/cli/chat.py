@@ -91,6 +91,7 @@ def command(
     seed: sampling.Seed = None,
     grammar: sampling.Grammar = None,
     json_schema: sampling.JsonSchema = None,
+    draft: Annotated[str | None, typer.Option("--draft", hidden=True)] = None,
     profile: engine.Profile = "auto",
     threads: engine.Threads = None,
     threads_batch: engine.ThreadsBatch = None,
@@ -115,7 +116,15 @@ def command(
     With a PROMPT, or with piped text, it answers once; only the answer goes to stdout.
     """
     from ggufkit.cli import _chat
+    from ggufkit.errors import UsageError
     from ggufkit.inference.options import EngineOptions
+
+    if draft is not None:
+        raise UsageError(
+            "--draft is not offered: on the CPUs that were measured, checking drafted tokens takes longer than "
+            "they save, unless nearly all of them are right",
+            hint="scripts/bench-drafting MODEL measures it for your model and machine",
+        )
 
     # Whatever makes no sense is refused before the model is fetched or loaded.
     chosen = sampling.sampling_options(

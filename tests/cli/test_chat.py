@@ -133,6 +133,124 @@ def test_a_model_without_template_says_so(tmp_path: Path) -> None:
     assert "--chat-template" in done.stderr.decode()
 
 
+# ---- reasoning, grammars, sessions, profiles
+
+
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    said = [*tiny_model.ids("hmdu"), tiny_model.token("</think>"), *tiny_model.ids("Yes")]
+    start = {tiny_model.token(tiny_model.spell("\n")): tiny_model.token("<think>")}
+    successors = start | tiny_model.chain(tiny_model.token("<think>"), said)
+    return tiny_model.write(
+        tmp_path_factory.mktemp("chat") / "m.gguf", successors=successors, template=tiny_model.CHATML
+    )
+
+
+def test_reasoning_stays_out_of_stdout_and_has_its_place_in_json(thinking: Path) -> None:
+    done = chat(thinking, "hello", *FLAGS)
+    assert done.stdout == b"Yes\n"
+    assert "(thought for " in done.stderr.decode()
+    assert "hmdu" not in done.stderr.decode()
+    shown = chat(thinking, "hello", "--show-reasoning", *FLAGS)
+    assert shown.stdout == b"Yes\n"
+    assert "hmdu\n" in shown.stderr.decode()
+    document = json.loads(chat(thinking, "hello", "--json", *FLAGS).stdout)
+    assert (document["answer"], document["reasoning"]) == ("Yes", "hmdu")
+
+
+def test_reasoning_that_nobody_knows_cannot_be_switched_on(tmp_path: Path) -> None:
+    # No token of this vocabulary and nothing in its template is about reasoning.
+    template = tmp_path / "plain.jinja"
+    template.write_text("{{ messages[0].content }}")
+    done = chat(tiny_model.saying(tmp_path / "m.gguf", "Hi"), "x", "--reasoning", "on", "--chat-template", template)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert "knows reasoning" in done.stderr.decode()
+
+
+def test_a_schema_or_a_grammar_shapes_the_answer(endless: Path, tmp_path: Path) -> None:
+    schema = '{"enum": ["yes", "no"]}'
+    assert json.loads(chat(endless, "hello", "-j", schema, *FLAGS).stdout) in {"yes", "no"}
+    grammar = tmp_path / "digits.gbnf"
+    grammar.write_text('root ::= [0-9] [0-9] "."')
+    for given in (str(grammar), grammar.read_text()):
+        answer = chat(endless, "hello", "--grammar", given, *FLAGS).stdout.decode()
+        assert len(answer) == 4
+        assert answer[:2].isdecimal()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--grammar", "root ::= ("], 3, "not valid GBNF"),
+        (["--grammar", "missing.gbnf"], 3, "cannot read the grammar missing.gbnf"),
+        (["-j", "{"], 3, "JSON"),
+        (["-j", "{}", "--grammar", "root ::= [a]"], 2, "cannot be given together"),
+        (["-j", "{}", "--reasoning", "on"], 2, "do not go together"),
+        (["--lora", "missing.gguf"], 3, "missing.gguf"),
+        (["--lora", "missing.gguf:strong"], 2, "FILE:SCALE"),
+        (["--profile", "missing.json"], 3, "cannot read the profile missing.json"),
+        (["--chat-template-kwargs", "[1]"], 2, "must be a JSON object"),
+        (["--when-full", "explode"], 2, "drop"),
+        (["--draft", "small.gguf"], 2, "takes longer"),
+    ],
+)
+def test_wrong_values_are_refused_with_a_reason(model: Path, arguments: list[str], status: int, message: str) -> None:
+    done = chat(model, "hello", *arguments, *FLAGS)
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert message in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_session_file_carries_a_chat_from_call_to_call(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chat.json"
+    for text in ("one", "two"):
+        assert chat(model, text, "--session", file, "-sys", "be kind", *FLAGS).returncode == 0
+    document = json.loads(file.read_text())
+    assert [turn["content"] for turn in document["turns"]] == ["one", "Hi 🙂!", "two", "Hi 🙂!"]
+    assert document["system"] == "be kind"
+    file.write_text("{")
+    done = chat(model, "three", "--session", file, *FLAGS)
+    assert (done.returncode, file.read_text()) == (3, "{")
+
+
+def test_values_for_the_template_come_from_the_command_line(model: Path, tmp_path: Path) -> None:
+    template = tmp_path / "show.jinja"
+    template.write_text("{{ raise_exception(mood) }}")
+    done = chat(model, "hi", "--chat-template", template, "--chat-template-kwargs", '{"mood": "jolly"}')
+    assert "jolly" in done.stderr.decode()
+
+
+# ---- never waits, never writes control codes where nobody watches
+
+
+@pytest.mark.parametrize("interactive", ["stdin", "stdout", "stderr"])
+def test_with_one_stream_on_a_terminal_nothing_waits_and_no_control_codes_are_written(
+    model: Path, thinking: Path, interactive: str
+) -> None:
+    master, terminal = os.openpty()
+    streams: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    streams[interactive] = terminal
+    environment = {**os.environ, "TERM": "xterm-256color", "FORCE_COLOR": "1"}
+    command = [*CHAT, thinking, "hello", *FLAGS]
+    with subprocess.Popen(command, env=environment, **streams) as process:
+        os.close(terminal)
+        output, errors = process.communicate(timeout=60)
+    shown = b""
+    while chunk := _read(master):
+        shown += chunk
+    os.close(master)
+    assert process.returncode == 0
+    assert b"Yes" in (output or b"") + shown
+    assert b"\x1b" not in (output or b"") + (errors or b"") + shown
+
+
+def _read(master: int) -> bytes:
+    try:
+        return os.read(master, 1 << 16)
+    except OSError:  # the other side is closed, and Linux calls that an error
+        return b""
+
+
 # ---- signals and pipes
 
 
@@ -157,10 +275,10 @@ def test_a_signal_while_the_prompt_is_read_ends_it(endless: Path) -> None:
         process.stdin.write(question.encode())
         process.stdin.close()
         process.stdin = None
-        time.sleep(2.5)
+        time.sleep(2.5)  # whether it loads or reads by then, it has to end
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=60)
         assert (process.returncode, output) == (143, b"")
         assert b"Traceback" not in errors
 

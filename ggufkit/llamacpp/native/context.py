@@ -91,7 +91,12 @@ class Context:
         parameters.kv_unified = shared_memory
         parameters.no_perf = True
         logged = binding.log_position()
-        self.handle = self.lib.llama_init_from_model(model.handle, parameters)
+        try:
+            with signals_held(lambda: None):  # what it logs comes through Python, where a signal would get lost
+                self.handle = self.lib.llama_init_from_model(model.handle, parameters)
+        except BaseException:
+            self.close()
+            raise
         if not self.handle:
             raise LlamaCppError(
                 f"llama.cpp cannot prepare a context of {size} tokens: {log_excerpt(logged)}",
