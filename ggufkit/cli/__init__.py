@@ -26,6 +26,7 @@ from ggufkit.cli import (
     merge_lora,
     plan,
     pull,
+    push,
     quantize,
     rm,
     serve,
@@ -57,6 +58,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("pull")(pull.command)
+app.command("push")(push.command)
 app.command("list")(list_models.command)
 app.command("ls", hidden=True)(list_models.command)
 app.command("rm")(rm.command)

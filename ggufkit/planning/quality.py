@@ -9,12 +9,14 @@ An own measurement is a JSON file of the form
     {"schema_version": 1, "kind": "divergence", "model": "<fingerprint>", "text": "what was read",
      "results": [{"type": "Q4_K_M", "mean_kld": 0.0312, "standard_error": 0.0002, "imatrix": false}, …]}
 
+A result may also hold `perplexity` and `perplexity_error`, which model cards show.
 `fingerprint` below says what identifies a model. Files are looked for as `*.divergence.json` in the checkpoint folder
 or beside the GGUF file, and in the folder `divergence` of ggufkit's cache.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +76,9 @@ class Quality:
     measured: bool
     source: str
     standard_error: float | None = None
+    perplexity: float | None = None
+    perplexity_error: float | None = None
+    text: str | None = None  # what was read
 
 
 def prior(kind: str, *, with_imatrix: bool) -> Quality | None:
@@ -122,7 +127,8 @@ def _results(path: Path, model: str) -> list[dict[str, Any]]:
     if not isinstance(document, dict) or document.get("kind") != KIND or document.get("model") != model:
         return []
     results = document.get("results")
-    return [result for result in results if isinstance(result, dict)] if isinstance(results, list) else []
+    known = results if isinstance(results, list) else []
+    return [{"text": document.get("text"), **result} for result in known if isinstance(result, dict)]
 
 
 def _quality(result: Mapping[str, Any], path: Path) -> Quality | None:
@@ -135,4 +141,13 @@ def _quality(result: Mapping[str, Any], path: Path) -> Quality | None:
         measured=True,
         source=str(path),
         standard_error=float(error) if isinstance(error, int | float) else None,
+        perplexity=_number(result.get("perplexity")),
+        perplexity_error=_number(result.get("perplexity_error")),
+        text=text if isinstance(text := result.get("text"), str) else None,
     )
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number that is not negative, None for anything else."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return float(value) if good else None

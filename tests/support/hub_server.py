@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import hub_uploads
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _LARGE = 1 << 20
 _MOST = 64 << 20  # a client that takes this much in one piece took too much
@@ -39,6 +41,9 @@ class Hub:
         self.tokens: dict[str, set[str | None]] = {"hub": set(), "content": set()}
         self.requests: list[str] = []
         self.faults: list[Fault] = []
+        self.created: list[dict[str, object]] = []  # repositories that clients made, as they asked for them
+        self.received: list[str] = []  # SHA-256 of large files that were uploaded
+        self.commits: list[str] = []
         self.content = _server(self, _Content)
         self.api = _server(self, _Api)
         self.url = f"http://127.0.0.1:{self.api.server_port}"
@@ -75,6 +80,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.answer(body=False)
+
+    def do_POST(self) -> None:
+        self.take()
+
+    def do_PUT(self) -> None:
+        self.take()
+
+    def take(self) -> None:
+        """Take an upload, or fail as a test wants it."""
+        self.hub.tokens[self.host].add(self.headers.get("Authorization"))
+        self.hub.requests.append(f"{self.command} {self.path}")
+        for fault in self.hub.faults:
+            if fault.times > 0 and re.search(fault.request, f"{self.host} {self.command} {self.path}"):
+                fault.times -= 1
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                fault.act(self, None)
+                return
+        hub_uploads.answer(self)
 
     def log_message(self, *_: object) -> None:
         """Stay quiet."""
