@@ -36,7 +36,8 @@ def planned(folder: Path, outtype: str = "f32") -> Iterator[ConversionPlan]:
             "tokenizer.ggml.token_type_count": opened.config.get("type_vocab_size") or 1,
             f"{spec.name}.vocab_size": opened.config["vocab_size"],
         }
-        yield make_plan(opened, spec, OutputType(outtype), description=no_tokenizer)
+        wanted = OutputType(outtype)
+        yield make_plan(opened, spec, wanted, description=no_tokenizer, keep=wanted.keeps)
 
 
 def convert(folder: Path, outtype: OutputType = OutputType.F32) -> Path:
