@@ -90,9 +90,16 @@ def _all_models(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def push(
-    plan: PlannedPush, *, private: bool = False, message: str | None = None, progress: Progress = silent
+    plan: PlannedPush,
+    *,
+    private: bool = False,
+    message: str | None = None,
+    bars: bool = False,
+    progress: Progress = silent,
 ) -> Pushed:
     """Upload what the repository does not have yet, make it if need be, and commit everything at once.
+
+    `progress` hears of whole files; `bars` lets huggingface_hub draw its own, which know of bytes.
 
     Raises:
         HubError: the hub cannot be reached, or does not let this account write there.

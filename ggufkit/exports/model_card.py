@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ggufkit.conversion.description import own_version
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.inspection.facts import Inspection
 from ggufkit.inspection.gguf import inspect_gguf
@@ -173,7 +174,8 @@ def _provenance(files: Sequence[CardFile]) -> str:
     first = files[0].inspection
     lines = []
     if version := first.origin.get("ggufkit.version"):
-        lines.append(f"Converted by ggufkit {_text(version)}, quantized by llama.cpp as of {pin().version}.")
+        lines.append(f"Converted by ggufkit {_text(version)}.")
+    lines.append(f"Card written by ggufkit {own_version()}, which works with llama.cpp `{pin().commit[:12]}`.")
     revisions = {str(f.inspection.origin.get("ggufkit.source.revision")) for f in files} - {"None"}
     fingerprints = {str(f.inspection.origin.get("ggufkit.source.fingerprint")) for f in files} - {"None"}
     lines += [f"Source revision: `{_text(each)}`." for each in sorted(revisions)]
