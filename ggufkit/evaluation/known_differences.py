@@ -11,7 +11,7 @@ REASONS = {
     "bert": "llama.cpp drops accents and control characters in its own way (Hangul, marks with a width, U+0085); "
     "without those characters the texts are cut alike",
     "t5": "llama.cpp normalizes decomposed text as SentencePiece does, takes fewer characters for spaces, and has no "
-    "bytes for what the vocabulary lacks; composed, with plain spaces and bytes as unknown tokens, the texts are cut alike",
+    "bytes for what the vocabulary lacks; composed, with plain spaces and bytes as unknown, the texts are cut alike",
     "llama": "llama.cpp puts a space behind user-defined tokens as behind control tokens, and takes some tokens for "
     "control tokens by their names; without those tokens the texts are cut alike",
     "gpt2": "for this pre-tokenizer llama.cpp knows neither marks nor case beyond a-z; without them the texts are cut "
