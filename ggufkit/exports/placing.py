@@ -143,7 +143,7 @@ def _hashed(
     view = memoryview(buffer)
     done = 0
     progress(stage, 0, size)
-    while count := os.preadv(descriptor, [buffer], done):
+    while count := os.preadv(descriptor, [view[: size - done]], done) if done < size else 0:  # it may grow meanwhile
         state.update(view[:count])
         if use:
             use(view[:count])

@@ -87,8 +87,9 @@ class _Run:
         depth = len(self._variables)
         pipeline = node.pipeline
         value = self._value(parser.Pipeline(pipeline.commands, (), False, pipeline.line), dot)
-        pairs = list(_pairs(value, pipeline.line))
-        for key, item in pairs:
+        empty = True
+        for key, item in _pairs(value, pipeline.line):
+            empty = False
             values = (key, item)[-len(pipeline.variables) :] if pipeline.variables else ()
             for name, one in zip(pipeline.variables, values, strict=True):
                 self._set(name, one, declares=pipeline.declares)
@@ -99,7 +100,7 @@ class _Run:
                     break
             finally:
                 del self._variables[depth:]
-        if not pairs:
+        if empty:
             yield from self.text_of(node.otherwise, dot)
 
     def _set(self, name: str, value: Any, *, declares: bool) -> None:

@@ -1,6 +1,7 @@
 """The Go template for a GGUF file: its own Jinja template and its special tokens, looked at and converted."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -44,12 +45,15 @@ def go_template_of(header: GgufHeader) -> GoChatTemplate:
         return jinja
 
     long_ago = datetime(2001, 2, 3)  # noqa: DTZ001 - any other day, of which only the writing counts
-    return convert(
+    found = convert(
         rendering(),
         bos=bos if adds_bos(header) else "",
         eos=eos,
         other_day=rendering(strftime_now=lambda pattern: long_ago.strftime(pattern)),
     )
+    if "tools" in source:
+        found = replace(found, warnings=(*found.warnings, "the chat template knows tools, the Go template does not"))
+    return found
 
 
 def token_text(header: GgufHeader, name: str) -> str:
