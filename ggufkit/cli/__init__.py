@@ -21,6 +21,7 @@ from ggufkit.cli import (
     doctor,
     edit,
     export,
+    generate,
     imatrix,
     inspect,
     merge_lora,
@@ -62,21 +63,22 @@ app.command("push")(push.command)
 app.command("list")(list_models.command)
 app.command("ls", hidden=True)(list_models.command)
 app.command("rm")(rm.command)
-app.command("convert")(convert.command)
-app.command("plan")(plan.command)
-app.command("quantize")(quantize.command)
-app.command("imatrix")(imatrix.command)
+app.command("convert", cls=GroupedCommand)(convert.command)
+app.command("plan", cls=GroupedCommand)(plan.command)
+app.command("quantize", cls=GroupedCommand)(quantize.command)
+app.command("imatrix", cls=GroupedCommand)(imatrix.command)
 app.command("chat", cls=GroupedCommand)(chat.command)
+app.command("generate", cls=GroupedCommand)(generate.command)
 app.command("tune")(tune.command)
 app.command("inspect")(inspect.command)
 app.command("show", hidden=True)(inspect.command)
 app.command("diff")(diff.command)
 app.command("edit")(edit.command)
-app.command("verify")(verify.command)
+app.command("verify", cls=GroupedCommand)(verify.command)
 app.command("convert-lora")(convert_lora.command)
 app.command("merge-lora")(merge_lora.command)
 app.add_typer(export.app, name="export")
-app.command("serve")(serve.command)
+app.command("serve", cls=GroupedCommand)(serve.command)
 app.command("worker")(worker.command)
 app.command("setup")(setup.command)
 app.command("doctor")(doctor.command)

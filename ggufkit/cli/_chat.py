@@ -70,7 +70,7 @@ def question(prompt: str | None, wishes: Wishes) -> str | None:
         UsageError: there is nothing to answer and nobody to ask.
         InputError: the piped text is not UTF-8.
     """
-    piped = _piped_text()
+    piped = piped_text()
     text = "\n\n".join(part for part in (piped, prompt) if part)
     if not text and piped is not None:
         raise UsageError("nothing to answer: there is no prompt and stdin is empty", hint='ggufkit chat MODEL "Hello"')
@@ -86,9 +86,9 @@ def run(model: Path, question: str | None, options: EngineOptions, wishes: Wishe
         InputError: the template or the session cannot be read.
         UsageError: reasoning was asked of a model that knows none.
     """
-    template = _read_template(wishes.template) if wishes.template else None
+    template = read_template(wishes.template) if wishes.template else None
     saved = session_file.load(wishes.session) if wishes.session and wishes.session.exists() else None
-    with _loaded(model, options, verbose=wishes.verbose) as engine:
+    with loaded(model, options, verbose=wishes.verbose) as engine:
         session = ChatSession(
             engine=engine,
             template=ChatTemplate.of(engine, template),
@@ -151,10 +151,15 @@ def _answer_once(session: ChatSession, question: str, wishes: Wishes) -> int:
 
 
 @contextlib.contextmanager
-def _loaded(model: Path, options: EngineOptions, *, verbose: bool) -> Iterator[Engine]:
+def loaded(model: Path, options: EngineOptions, *, verbose: bool, quiet: bool = False) -> Iterator[Engine]:
+    """Load a model, and say what a person should know about where it went.
+
+    Raises:
+        As `Engine.open`.
+    """
     with contextlib.ExitStack() as stack:
         try:
-            if _chat_screen.is_live() and not verbose:
+            if _chat_screen.is_live() and not verbose and not quiet:
                 with _output.stderr().status(f"Loading {model.name}"):
                     engine = stack.enter_context(Engine.open(model, options))
             else:
@@ -163,6 +168,9 @@ def _loaded(model: Path, options: EngineOptions, *, verbose: bool) -> Iterator[E
             if verbose:
                 print(*binding.log_lines(), sep="\n", file=sys.stderr)
             raise
+        if quiet:
+            yield engine
+            return
         for line in (*(f"warning: {text}" for text in engine.placement.warnings), *engine.placement.lines):
             _chat_screen.tell(line)
         if engine.context_size > engine.training_context:
@@ -173,20 +181,22 @@ def _loaded(model: Path, options: EngineOptions, *, verbose: bool) -> Iterator[E
         yield engine
 
 
-def _piped_text() -> str | None:
-    """Return all of stdin when it is not a terminal (without its last line end); None when it is one."""
+def piped_text(*, strip: bool = True) -> str | None:
+    """Return all of stdin when it is not a terminal (without its last line ends, if `strip`); None when it is one."""
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
         return None
     data = sys.stdin.buffer.read()
     try:
-        return data.decode("utf-8").rstrip("\n")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"the text on stdin is not UTF-8 (byte {error.start} is {data[error.start]:#04x})") from None
+    return text.rstrip("\n") if strip else text
 
 
-def _read_template(path: Path) -> str:
+def read_template(path: Path) -> str:
+    """Read a chat template. Raises InputError."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, cast, get_args
 
 from ggufkit.errors import InputError, UsageError
@@ -63,8 +64,10 @@ def parse(line: bytes) -> BatchLine:
     if not isinstance(values, dict):
         raise InputError('it is not a JSON object such as {"prompt": "..."}')
     if unknown := sorted(values.keys() - {*CARRIED, *_OWN, *_NUMBERS}):
-        known = ", ".join((*_OWN, *CARRIED, *_NUMBERS))
-        raise InputError(f"{unknown[0]!r} is not known; known are {known}")
+        names = (*_OWN, *CARRIED, *_NUMBERS)
+        near = get_close_matches(unknown[0], names, 1)
+        meant = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+        raise InputError(f"{unknown[0]!r} is not known; {meant}")
     given = {name: value for name, value in values.items() if value is not None}  # null: not given
     messages, prompt = _messages(given.get("messages")), given.get("prompt")
     if bool(messages) == (prompt is not None):
