@@ -8,7 +8,7 @@ from pathlib import Path
 from ggufkit.checkpoints import safetensors, torch_bin
 from ggufkit.checkpoints.config import Config, check_values, read_config, read_json_object
 from ggufkit.checkpoints.source_quantization import Blocks, DequantizedTensor, SourceQuantization, undo_quantization
-from ggufkit.checkpoints.source_quantization.modelopt import read_settings
+from ggufkit.checkpoints.source_quantization.settings_files import read_settings
 from ggufkit.checkpoints.tensors import StoredTensor
 
 __all__ = [

@@ -58,7 +58,7 @@ class OutputType(StrEnum):
 
 
 # llama.cpp's numbers for a file whose matrices are mostly of a type (`general.file_type`, llama.h: llama_ftype).
-_FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "BF16": 32, "MXFP4": 38, "NVFP4": 39}
+_FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "BF16": 32, "TQ2_0": 37, "MXFP4": 38, "NVFP4": 39}
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ _AGAIN = "the checkpoint is damaged or incomplete: download it again"
 
 def holds(stored: Mapping[str, StoredTensor]) -> bool:
     """Tell whether a weight has the parts that only this library writes."""
-    return any(_STATE in name or name.endswith(".SCB") for name in stored)
+    return any(_STATE in name or name.endswith((".SCB", ".weight_format", ".quant_map")) for name in stored)
 
 
 def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undone:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ggufkit.checkpoints.source_quantization import awq
 from ggufkit.checkpoints.source_quantization._grouped import grouped_weight
 from ggufkit.checkpoints.source_quantization._modules import Module, modules, said, summary
 from ggufkit.checkpoints.source_quantization._packed import WORD, unpack, words_for
@@ -47,11 +48,8 @@ class _Layout:
 
 
 def holds(stored: Mapping[str, StoredTensor]) -> bool:
-    """Tell whether modules hold integers in words, as many columns as there are outputs."""
-    return any(
-        "scales" not in module.parts or module.parts["scales"].shape[-1:] == module.parts["qweight"].shape[-1:]
-        for module in modules(stored, "qweight", "I32")
-    )
+    """Tell whether modules hold integers in words, and not in AWQ's layout."""
+    return bool(modules(stored, "qweight", "I32")) and not awq.holds(stored)
 
 
 def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undone:
