@@ -134,7 +134,10 @@ def choose_checkpoint(listing: Listing, read_index: Callable[[RemoteFile], Itera
         HubError: the repository holds no config or no weights, or lacks a shard that its index names.
     """
     if not listing.file("config.json") and not listing.file("adapter_config.json") and not listing.file("params.json"):
-        raise HubError(f"{listing.repository} holds no checkpoint: there is no config.json")
+        raise HubError(
+            f"{listing.repository} holds no checkpoint: there is no config.json",
+            hint="name the repository of the original model",
+        )
     small = [
         file
         for file in listing.files
@@ -159,13 +162,22 @@ def _weights(listing: Listing, read_index: Callable[[RemoteFile], Iterable[str]]
         index = listing.file(_SHARD.sub("", found[0].path) + ".index.json")
         if index is None:
             whole = tuple(file for file in found if not _SHARD.search(file.path))
-            return whole or found
+            return whole or _all_shards(listing, found)
         named = sorted(set(read_index(index)))
         missing = [name for name in named if not listing.file(name)]
         if missing:
             raise HubError(f"{listing.repository} lacks {missing[0]}, which {index.path} names")
         return tuple(file for name in named if (file := listing.file(name)))
     return ()
+
+
+def _all_shards(listing: Listing, found: tuple[RemoteFile, ...]) -> tuple[RemoteFile, ...]:
+    """Check that shards without an index are complete, by the numbers in their names."""
+    for file in found:
+        shard = _SHARD.search(file.path)
+        if shard and int(shard[2]) != len([each for each in found if f"-of-{shard[2]}." in each.path]):
+            raise HubError(f"{listing.repository} lacks some of {int(shard[2])} shards such as {file.path}")
+    return found
 
 
 def _is_description(name: str) -> bool:

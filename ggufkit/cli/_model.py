@@ -55,18 +55,18 @@ def name_on_hub(text: str | Path) -> "ModelName | None":
 
 
 def _fetch(name: "ModelName", kind: "Kind", *, quiet: bool) -> Path:
-    from ggufkit.checkpoints.hub_pull import PullOptions, plan_pull, pull
+    from ggufkit.checkpoints.hub import list_files
+    from ggufkit.checkpoints.hub_pull import PullOptions, choose, pull
     from ggufkit.errors import HubError
 
     options = PullOptions(kind)
     try:
-        plan = plan_pull(name, options)
+        listing = list_files(name.repository)
     except HubError as error:
         if name.explicit:
             raise
-        raise HubError(
-            f"there is no path {name.repository.id} here, and on the hub: {error}", hint=error.hint
-        ) from None
+        raise HubError(f"no path here is called {name}; as a model on the hub: {error}", hint=error.hint) from None
+    plan = choose(listing, name.quantization, options)
     if not quiet:
         _output.note(f"fetching {plan.model or 'the checkpoint'} of {name.repository} ({_output.size(plan.size)})")
     with _output.progress_bar(quiet=quiet) as progress:

@@ -1,6 +1,7 @@
 """What a server of files can do wrong, as answers to one request each; hub_server asks these first."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,3 +99,22 @@ def _head(handler: Any, code: int, length: int, start: int, file: Path) -> None:
     if code == 206:
         handler.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
     handler.end_headers()
+
+
+class Stall:
+    """Send half of the file, then nothing until it is let go; `reached` is set when the half is out."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, handler: Any, file: Path | None) -> None:
+        start = _start(handler)
+        content = file.read_bytes()[start:]
+        _head(handler, 206 if start else 200, len(content), start, file)
+        with contextlib.suppress(OSError):
+            handler.wfile.write(content[: len(content) // 2])
+            handler.wfile.flush()
+        self.reached.set()
+        self.go.wait(60)
+        handler.close_connection = True
