@@ -1,14 +1,17 @@
 """A model spread over workers: the same text as on one machine, and an error that names the worker that is lost."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fake_worker
+import namespaces
 import pytest
 import served
 from served import Running
@@ -39,6 +42,7 @@ try:
                 sys.stdin.readline()
             reply = engine.generate(prompt, SamplingOptions(temperature=0), max_tokens=30)
             found["texts"].append("".join(piece.text for piece in reply))
+            found["speed"] = reply.result.tokens_per_second
 except GgufkitError as error:
     found["error"] = [type(error).__name__, str(error), error.hint]
 print(json.dumps(found))
@@ -59,7 +63,7 @@ def workers() -> Iterator[list[Running]]:
         yield [first, second]
 
 
-def generate(model: Path, options: dict[str, object], *steps: str) -> dict[str, list[object]]:
+def generate(model: Path, options: dict[str, object], *steps: str) -> dict[str, Any]:
     command = [sys.executable, "-c", GENERATE, str(model), json.dumps(options), *(steps or ["say"])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=served.PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
@@ -79,6 +83,25 @@ def test_a_model_over_three_machines_says_the_same(demo: Path, workers: list[Run
     split = generate(demo, chosen)
     assert split["shares"] == [["CPU", 0, 1], [workers[0].where, 1, 2], [workers[1].where, 2, 4]]
     assert split["texts"] == alone["texts"]
+
+
+def test_workers_in_other_network_namespaces(demo: Path, figure: Callable[[str, str], None]) -> None:
+    if reason := namespaces.why_not():
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
+        wheres = []
+        for number in (1, 2):
+            address, prefix = stack.enter_context(namespaces.machine(number))
+            arguments = ("worker", "--host", address, "--port", "50052", "-t", "1")
+            worker = stack.enter_context(served.running(*arguments, prefix=prefix))
+            assert any(line.startswith("warning: listening on") and "authentication" in line for line in worker.lines)
+            wheres.append(worker.where)
+        alone, spread = generate(demo, {}), generate(demo, {"rpc_servers": wheres})
+        assert [name for name, _, _ in spread["shares"]] == ["CPU", *wheres]
+        assert spread["texts"] == alone["texts"]
+        figure(
+            "workers: demo model, tokens per second", f"{alone['speed']:.0f} alone, {spread['speed']:.0f} over three"
+        )
 
 
 @pytest.mark.fault
