@@ -1,8 +1,8 @@
 """Many prompts answered side by side: sequences of one context, a new prompt in as soon as a reply has ended.
 
 Reading the weights of a model takes most of the time that a token takes. Here that is done once for all sequences.
-Each sequence has a memory of its own, so that none pays for the length of the others. Prompts are read one by one, as
-`Engine` does it: attention over a prompt is rounded differently when it comes in other pieces.
+Each sequence has a memory of its own, so that none pays for the length of the others. Short prompts are read together,
+long ones alone: cut into other pieces, attention over them would be rounded otherwise than `Engine` has it.
 """
 
 import secrets
@@ -26,6 +26,8 @@ MOST_SEQUENCES = 255  # llama-cparams.h, LLAMA_MAX_SEQ, less one for the shared 
 _DEFAULT_SEQUENCES = 64
 _MEMORY_SHARE = 0.5  # of what is free, for the memories of all sequences
 _SHORTEST_PREFIX = 8  # tokens; less is not worth a copy
+_LONG_PROMPT = 64  # tokens; ggml computes attention over fewer row by row (ops.cpp, GGML_FA_TILE_Q)
+_WAITING_PARTS = 8  # new prompts are begun when one in so many sequences is empty
 _WINDOW = 8  # requests looked ahead for each sequence: those of like length are begun together
 
 
@@ -166,26 +168,61 @@ class BatchEngine(LoadedModel):
     # ---- coming and going
 
     def _admit(self, context: native.Context, pending: "_Pending") -> Iterator[_Outcome]:
-        """Fill the empty sequences: read the prompts and draw the first tokens."""
-        for at in range(self._sequences):
-            while self._slots[at] is None and pending and not self._interrupted:
+        """Fill the empty sequences, once enough are empty: read the prompts and draw the first tokens."""
+        empty = [at for at, slot in enumerate(self._slots) if slot is None]
+        if len(empty) * _WAITING_PARTS < self._sequences:
+            return
+        begun: list[tuple[int, _Slot]] = []
+        for at in empty:
+            while self._slots[at] is None and pending:
                 if not self._prefix and not any(self._slots):
                     self._share(context, pending.shared())
                 request = pending.take()
                 try:
                     slot = self._slots[at] = self._begin(context, at, request)
+                    begun.append((at, slot))
                 except GgufkitError as error:
                     yield request.key, error
-                    continue
-                self._read(context, request.tokens[slot.reused :], slot.reused, at, wants_last=True)
-                slot.held = len(request.tokens)
-                slot.ready = time.perf_counter()
-                if not context.has_finite_logits():
-                    message = f"{self.path} computes values that are not numbers: its weights or metadata are broken"
-                    self._leave(context, at, slot)
-                    yield request.key, LlamaCppError(message)
-                    continue
-                yield from self._draw(context, at, slot, -1)
+        for group in self._groups(begun):
+            yield from self._read_prompts(context, group)
+
+    def _groups(self, begun: list[tuple[int, _Slot]]) -> Iterator[list[tuple[int, _Slot]]]:
+        """Put short prompts together as long as they are computed at once, and each long one alone."""
+        group: list[tuple[int, _Slot]] = []
+        size = 0
+        for at, slot in begun:
+            unread = len(slot.request.tokens) - slot.held
+            if group and (unread >= _LONG_PROMPT or size + unread > self.options.micro_batch_size):
+                yield group
+                group, size = [], 0
+            if unread >= _LONG_PROMPT:
+                yield [(at, slot)]
+            else:
+                group.append((at, slot))
+                size += unread
+        if group:
+            yield group
+
+    def _read_prompts(self, context: native.Context, group: list[tuple[int, _Slot]]) -> Iterator[_Outcome]:
+        if len(group) == 1:
+            [(at, slot)] = group
+            self._read(context, slot.request.tokens[slot.held :], slot.held, at, wants_last=True)
+            rows = [-1]
+        else:
+            self._batch.clear()
+            rows = [
+                self._batch.add(slot.request.tokens[slot.held :], slot.held, at, wants_last=True) for at, slot in group
+            ]
+            context.decode_many(self._batch)
+        for row, (at, slot) in zip(rows, group, strict=True):
+            slot.held = len(slot.request.tokens)
+            slot.ready = time.perf_counter()
+            if context.has_finite_logits(row):
+                yield from self._draw(context, at, slot, row)
+            else:
+                message = f"{self.path} computes values that are not numbers: its weights or metadata are broken"
+                self._leave(context, at, slot)
+                yield slot.request.key, LlamaCppError(message)
 
     def _begin(self, context: native.Context, at: int, request: BatchRequest) -> _Slot:
         self._check_tokens(request.tokens)
@@ -253,7 +290,8 @@ class BatchEngine(LoadedModel):
         for start in range(0, len(tokens), self.options.batch_size):
             part = tokens[start : start + self.options.batch_size]
             ends = start + len(part) == len(tokens)
-            self._batch.fill(part, position + start, sequence, wants_last=wants_last and ends)
+            self._batch.clear()
+            self._batch.add(part, position + start, sequence, wants_last=wants_last and ends)
             context.decode_many(self._batch)
 
     def _step(self, context: native.Context) -> Iterator[_Outcome]:

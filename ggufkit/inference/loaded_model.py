@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -92,6 +92,11 @@ class LoadedModel:
     def vocabulary_size(self) -> int:
         """Return the number of tokens."""
         return self._model.vocabulary_size
+
+    @property
+    def cannot_go_back(self) -> bool:
+        """Tell whether the model keeps a state instead of its past, so that it cannot forget only the last tokens."""
+        return self._model.keeps_state
 
     @property
     def bos(self) -> int | None:
@@ -207,7 +212,7 @@ class LoadedModel:
             return data
 
     def _sampler(self, options: SamplingOptions, seed: int, prompt: Sequence[int]) -> native.Sampler:
-        values = asdict(replace(options, seed=seed))
+        values = {option.name: getattr(options, option.name) for option in fields(options)} | {"seed": seed}
         if values.pop("ignore_eos"):
             values["logit_bias"] += tuple((token, -math.inf) for token in self._ending_tokens())
         sampler = native.Sampler(self._model, native.SamplerSettings(**values))

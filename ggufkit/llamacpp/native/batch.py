@@ -30,33 +30,32 @@ class SequenceBatch:
             kind = dict(lib.llama_batch._fields_)[member]  # the types that ctypes wants
             setattr(self.handle, member, ctypes.cast(array.ctypes.data, kind))
 
-    def fill(self, tokens: Sequence[int], position: int, sequence: int, *, wants_last: bool) -> None:
-        """Hold tokens of one sequence from a position on, and ask for the logits after the last one, or for none."""
-        count = len(tokens)
-        self._tokens[:count] = tokens
-        self._positions[:count] = range(position, position + count)
-        self._sequences[:count] = sequence
-        self._wanted[:count] = 0
-        self._wanted[count - 1] = wants_last
-        self.handle.n_tokens = count
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.handle.n_tokens = 0
 
-    def fill_chunks(self, chunks: Sequence[Sequence[int]], position: int, *, wanted_from: int) -> None:
-        """Hold a chunk of each of several sequences, numbered from 0, all of one length and from one position on.
+    def add(self, tokens: Sequence[int], position: int, sequence: int, *, wants_last: bool) -> int:
+        """Add tokens of one sequence from a position on, and want the logits after the last one, or none.
 
-        The logits are asked for after every token at the position `wanted_from` or behind it.
+        Returns the place of the last one in the batch.
         """
-        length = len(chunks[0])
-        for sequence, tokens in enumerate(chunks):
-            place = slice(sequence * length, (sequence + 1) * length)
-            self._tokens[place] = tokens
-            self._positions[place] = range(position, position + length)
-            self._sequences[place] = sequence
-        count = length * len(chunks)
-        self._wanted[:count] = self._positions[:count] >= wanted_from
-        self.handle.n_tokens = count
+        start = self.handle.n_tokens
+        end = start + len(tokens)
+        self._tokens[start:end] = tokens
+        self._positions[start:end] = range(position, position + len(tokens))
+        self._sequences[start:end] = sequence
+        self._wanted[start:end] = 0
+        self._wanted[end - 1] = wants_last
+        self.handle.n_tokens = end
+        return end - 1
+
+    def want_from(self, position: int) -> None:
+        """Want the logits after every token at this position of its sequence or behind it."""
+        count = self.handle.n_tokens
+        self._wanted[:count] = self._positions[:count] >= position
 
     def fill_one_each(self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int]) -> None:
-        """Hold one token for each of several sequences, and ask for the logits after each."""
+        """Hold one token for each of several sequences, and want the logits after each."""
         count = len(tokens)
         self._tokens[:count] = tokens
         self._positions[:count] = positions
