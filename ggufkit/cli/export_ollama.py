@@ -1,22 +1,21 @@
 """`ggufkit export ollama`: a model into Ollama's store, or into a Modelfile; the store's models listed and removed."""
 
 import shlex
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from ggufkit.cli import _model, _options, _output
+from ggufkit.cli import _export_ollama_view, _model, _options, _output
+from ggufkit.cli._help import GroupedCommand
 
 if TYPE_CHECKING:
-    from ggufkit.exports.ollama import Exported, ExportOptions, ModelName, Plan, Store, StoredModel
+    from ggufkit.exports.ollama import ExportOptions, Plan, Store
 
-_PAIRS = {"--parameter": None, "--message": ("system", "user", "assistant")}
+_PAIRS = {"--parameter": "=", "--message": ": "}
 
 
-class PairedOptions(TyperCommand):
+class PairedOptions(GroupedCommand):
     """Takes `--parameter KEY VALUE` and `--message ROLE TEXT`, repeated; Typer's lists hold one word each.
 
     `--parameter KEY=VALUE` and `--message "ROLE: TEXT"` are taken as well.
@@ -34,10 +33,9 @@ class PairedOptions(TyperCommand):
                 break
             if word not in _PAIRS or not rest:
                 continue
-            known, first = _PAIRS[word], rest.pop(0)
-            is_pair = first in known if known else "=" not in first
-            separator = ": " if known else "="
-            joined.append(f"{first}{separator}{rest.pop(0)}" if is_pair and rest else first)
+            separator, first = _PAIRS[word], rest.pop(0)
+            is_pair = separator not in first and rest and not rest[0].startswith("--")
+            joined.append(f"{first}{separator}{rest.pop(0)}" if is_pair else first)
         return super().parse_args(ctx, joined)
 
 
@@ -126,16 +124,16 @@ def command(
     sampling defaults come from the model. A server that runs shows the model at its next list.
     """
     from ggufkit.errors import UsageError
-    from ggufkit.exports.ollama import Store, default_store, parse_name, plan_export
+    from ggufkit.exports.ollama import Store, check_writable, default_store, parse_name, plan_export
 
     place = Store(store or default_store())
     if show_list or remove:
         if model or modelfile or (show_list and remove):
             raise UsageError("--list and --remove stand alone", hint="ggufkit export ollama --list")
         if remove:
-            _remove(place, parse_name(remove), dry_run=dry_run, as_json=as_json, quiet=quiet)
+            _export_ollama_view.run_removal(place, parse_name(remove), dry_run=dry_run, as_json=as_json, quiet=quiet)
         else:
-            _list(place, as_json=as_json, quiet=quiet)
+            _export_ollama_view.run_list(place, as_json=as_json, quiet=quiet)
         return
     if model is None:
         raise UsageError("name a model, and what Ollama shall call it", hint="ggufkit export ollama MODEL NAME[:TAG]")
@@ -146,7 +144,7 @@ def command(
     wanted = parse_name(name) if name else None
     options = _export_options(system, parameters, licenses, messages, adapter, mmproj, generation_config)
     if modelfile is None and not dry_run:
-        place.check_writable(_again(model, name, place))
+        check_writable(place, _again(model, name, place))
     path = _model.resolve(model, kind="gguf", quiet=quiet or as_json)
     options = _with_template(options, template, path, quiet=quiet or as_json)
     plan = plan_export(path, options)
@@ -155,7 +153,7 @@ def command(
     if modelfile is not None:
         _write_modelfile(plan, options, modelfile, as_json=as_json, quiet=quiet, dry_run=dry_run)
     elif wanted is not None:
-        _export(plan, wanted, place, copy=copy, dry_run=dry_run, as_json=as_json, quiet=quiet)
+        _export_ollama_view.run_export(plan, wanted, place, copy=copy, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
 
 def _export_options(
@@ -256,118 +254,6 @@ def _write_modelfile(
         print(output)
     else:
         print(f"{output}: ollama create NAME -f {shlex.quote(str(output))}")
-
-
-def _export(
-    plan: "Plan", name: "ModelName", store: "Store", *, copy: bool, dry_run: bool, as_json: bool, quiet: bool
-) -> None:
-    import os
-
-    from ggufkit.exports.ollama import export
-
-    keep_old = bool(os.environ.get("OLLAMA_NOPRUNE", "").strip("\"' "))
-    with _output.progress_bar(quiet=quiet or as_json) as progress:
-        done = export(plan, name, store, copy=copy, keep_old=keep_old, dry_run=dry_run, progress=progress)
-    if as_json:
-        _output.print_json(_document(done, plan, dry_run=dry_run))
-    elif quiet:
-        print(done.name.short)
-    else:
-        for layer in done.layers:
-            way = done.how.get(layer.digest, "")
-            kind = layer.media_type.rpartition(".")[2]
-            print(f"{kind:<10} {layer.digest[:19]}  {_output.size(layer.size)}{f'  {way}' if way else ''}")
-        what = "would be in" if dry_run else "is in"
-        then = "nothing was written" if dry_run else f"ollama run {done.name.short}"
-        print(f"{done.name.short} {what} {done.store}: {then}")
-        if not dry_run:
-            _mention_service(store)
-
-
-def _mention_service(store: "Store") -> None:
-    """Say so when another store is the one that a service on this machine uses."""
-    from ggufkit.exports.ollama.store import SERVICE_STORE
-
-    if SERVICE_STORE.is_dir() and not SERVICE_STORE.samefile(store.path):
-        _output.note(f"an Ollama that runs as a service keeps its models in {SERVICE_STORE}: --store {SERVICE_STORE}")
-
-
-def _document(done: "Exported", plan: "Plan", *, dry_run: bool) -> dict[str, Any]:
-    import hashlib
-
-    from ggufkit.exports.ollama.go_json import Float32
-
-    values = {
-        key: float(value.value) if isinstance(value, Float32) else value for key, value in plan.parameters.items()
-    }
-    return {
-        "name": done.name.short,
-        "store": str(done.store),
-        "manifest": str(done.store / "manifests" / done.name.path),
-        "manifest_digest": f"sha256:{hashlib.sha256(done.manifest).hexdigest()}",
-        "config": done.config.json(),
-        "layers": [
-            {**layer.json(), **({"how": done.how[layer.digest]} if layer.digest in done.how else {})}
-            for layer in done.layers
-        ],
-        "parameters": values,
-        "written": not dry_run,
-        "warnings": list(plan.warnings),
-    }
-
-
-def _list(store: "Store", *, as_json: bool, quiet: bool) -> None:
-    models = store.models()
-    if as_json:
-        _output.print_json({"store": str(store.path), "models": [_listed(model) for model in models]})
-        return
-    width = max((len(model.name.short) for model in models), default=0)
-    for model in models:
-        if quiet:
-            print(model.name.short)
-            continue
-        date = time.strftime("%Y-%m-%d %H:%M", time.localtime(model.modified))
-        kind = f"{model.family} {model.parameters} {model.quantization}"
-        print(f"{model.name.short:<{width}}  {model.digest[:12]:<12}  {_output.size(model.size):>10}  {date}  {kind}")
-        if model.problem:
-            _output.warn(f"{model.name.short}: {model.problem}")
-    if not models and not quiet:
-        _output.note(f"there are no models in {store.path}")
-
-
-def _listed(model: "StoredModel") -> dict[str, Any]:
-    return {
-        "name": model.name.short,
-        "digest": model.digest,
-        "bytes": model.size,
-        "modified": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(model.modified)),
-        "family": model.family,
-        "parameters": model.parameters,
-        "quantization": model.quantization,
-        "model": str(model.model) if model.model else None,
-        "problem": model.problem or None,
-    }
-
-
-def _remove(store: "Store", name: "ModelName", *, dry_run: bool, as_json: bool, quiet: bool) -> None:
-    from ggufkit.errors import UsageError
-
-    if dry_run:
-        raise UsageError("--remove has no --dry-run", hint="ggufkit export ollama --list shows what is there")
-    store.check_writable(f"export ollama --remove {shlex.quote(name.short)} --store {shlex.quote(str(store.path))}")
-    removed = store.remove(name)
-    if as_json:
-        _output.print_json(
-            {
-                "name": removed.name.short,
-                "store": str(store.path),
-                "removed_blobs": list(removed.blobs),
-                "freed_bytes": removed.freed,
-            }
-        )
-    elif not quiet:
-        count = f"{len(removed.blobs)} blob{'s' if len(removed.blobs) != 1 else ''}"
-        print(f"removed {removed.name.short} and {count}, {_output.size(removed.freed)} freed")
 
 
 def _again(model: str, name: str | None, store: "Store") -> str:

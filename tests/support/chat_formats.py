@@ -66,15 +66,14 @@ FORMATS = {
         "{%- set content = content.split('</think>')[-1].lstrip('\\n') %}{%- endif %}"
         "{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}{%- endfor %}"
         "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
-        "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
+        "{%- if enable_thinking is defined and enable_thinking is false %}"
+        "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
         "{%- endif %}",
         "ChatML",
     ),
     "llama 2": Format(
-        _SYSTEM_APART
-        + "{% for message in messages %}"
-        + _ALTERNATE
-        + "{% if loop.first and system %}{% set content = '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' + message.content %}"
+        _SYSTEM_APART + "{% for message in messages %}" + _ALTERNATE + "{% if loop.first and system %}"
+        "{% set content = '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' + message.content %}"
         "{% else %}{% set content = message.content %}{% endif %}"
         "{% if message.role == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
         "{% else %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}",
@@ -196,13 +195,14 @@ FORMATS = {
             assistant="'Assistant: ' + message.content + eos_token",
         ),
         "DeepSeek",
-        "<｜begin▁of▁sentence｜>",
-        "<｜end▁of▁sentence｜>",
+        "<\uff5cbegin▁of▁sentence\uff5c>",
+        "<\uff5cend▁of▁sentence\uff5c>",
     ),
     "deepseek coder": Format(
         by_role(
             "### Response:",
-            "{{ bos_token }}{% if messages[0].role != 'system' %}{{ 'You are an AI programming assistant.\\n' }}{% endif %}",
+            "{{ bos_token }}"
+            "{% if messages[0].role != 'system' %}{{ 'You are an AI programming assistant.\\n' }}{% endif %}",
             system="message.content",
             user="'### Instruction:\\n' + message.content + '\\n'",
             assistant="'### Response:\\n' + message.content + '\\n<|EOT|>\\n'",
@@ -211,24 +211,25 @@ FORMATS = {
     ),
     "deepseek v3 and r1": Format(
         by_role(
-            "<｜Assistant｜>",
+            "<\uff5cAssistant\uff5c>",
             "{{ bos_token }}",
             system="message.content",
-            user="'<｜User｜>' + message.content",
-            assistant="'<｜Assistant｜>' + message.content + '<｜end▁of▁sentence｜>'",
+            user="'<\uff5cUser\uff5c>' + message.content",
+            assistant="'<\uff5cAssistant\uff5c>' + message.content + '<\uff5cend▁of▁sentence\uff5c>'",
         ),
         "DeepSeek V3 and R1",
-        "<｜begin▁of▁sentence｜>",
-        "<｜end▁of▁sentence｜>",
+        "<\uff5cbegin▁of▁sentence\uff5c>",
+        "<\uff5cend▁of▁sentence\uff5c>",
     ),
     "deepseek r1, which begins to think": Format(
         "{{ bos_token }}" + _SYSTEM_APART + "{{ system }}{% for message in messages %}{% if message.role == 'user' %}"
-        "{{ '<｜User｜>' + message.content }}{% else %}"
-        "{{ '<｜Assistant｜>' + message.content.split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}",
+        "{{ '<\uff5cUser\uff5c>' + message.content }}{% else %}"
+        "{{ '<\uff5cAssistant\uff5c>' + message.content.split('</think>')[-1] }}"
+        "{{ '<\uff5cend▁of▁sentence\uff5c>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<\uff5cAssistant\uff5c><think>\\n' }}{% endif %}",
         "DeepSeek V3 and R1",
-        "<｜begin▁of▁sentence｜>",
-        "<｜end▁of▁sentence｜>",
+        "<\uff5cbegin▁of▁sentence\uff5c>",
+        "<\uff5cend▁of▁sentence\uff5c>",
     ),
     "command r": Format(
         "{{ bos_token }}{% if messages[0].role != 'system' %}"

@@ -6,6 +6,7 @@ from ggufkit.errors import InputError
 from ggufkit.exports.installed.model import InstalledModel, Removal, Where
 from ggufkit.exports.ollama.names import parse_name
 from ggufkit.exports.ollama.store import SERVICE_STORE, Store, default_store
+from ggufkit.exports.ollama.writing import remove as remove_from_store
 
 
 def models() -> list[InstalledModel]:
@@ -43,7 +44,7 @@ def remove(model: InstalledModel) -> Removal:
     name = parse_name(model.name)
     stores = [Store(path) for path in _stores()]
     store = next((s for s in stores if model.path and model.path.is_relative_to(s.path)), stores[0])
-    removed = store.remove(name)
+    removed = remove_from_store(store, name)
     return Removal(model.name, tuple(store.blob(digest) for digest in removed.blobs), removed.freed)
 
 

@@ -7,7 +7,9 @@ files that it was read from. Newer servers read what is written here; they ignor
 
 from ggufkit.exports.ollama.export import Exported, ExportOptions, Plan, export, plan_export
 from ggufkit.exports.ollama.names import ModelName, parse_name
-from ggufkit.exports.ollama.store import Removed, Store, StoredModel, default_store
+from ggufkit.exports.ollama.store import Store, StoredModel, default_store
+from ggufkit.exports.ollama.store_files import check_writable
+from ggufkit.exports.ollama.writing import Removed, remove
 
 __all__ = [
     "ExportOptions",
@@ -17,8 +19,10 @@ __all__ = [
     "Removed",
     "Store",
     "StoredModel",
+    "check_writable",
     "default_store",
     "export",
     "parse_name",
     "plan_export",
+    "remove",
 ]

@@ -14,8 +14,10 @@ from ggufkit.exports import placing
 from ggufkit.exports.ollama import messages as turns
 from ggufkit.exports.ollama import parameters as settings
 from ggufkit.exports.ollama.description import Config, Kind, architecture_of, config_of, kind_of
+from ggufkit.exports.ollama.manifests import CONFIG_TYPE, LAYER_TYPE, Layer, layer_of, manifest_bytes
 from ggufkit.exports.ollama.names import ModelName
-from ggufkit.exports.ollama.store import CONFIG_TYPE, LAYER_TYPE, Layer, Store, layer_of, manifest_bytes
+from ggufkit.exports.ollama.store import Store
+from ggufkit.exports.ollama.writing import writing
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader, read_header
 from ggufkit.progress import Progress, silent
@@ -133,21 +135,21 @@ def export(
             for kind, path in plan.files
         ]
         return Exported(name, store.path, manifest_bytes(config, [*large, *small]), config, (*large, *small), how)
-    with store.writing():
+    with writing(store) as writer:
         old = store.digests_of(name)
         large = []
         for kind, path in plan.files:
-            layer, way = store.put_file(f"{LAYER_TYPE}{kind.value}", path, copy=copy, progress=progress)
+            layer, way = writer.put_file(f"{LAYER_TYPE}{kind.value}", path, copy=copy, progress=progress)
             large.append(layer)
             how[layer.digest] = way
         for layer, (_, content) in zip(small, plan.texts, strict=True):
-            store.put(layer.media_type, content)
-        store.put(CONFIG_TYPE, plan.config.encode())
+            writer.put(layer.media_type, content)
+        writer.put(CONFIG_TYPE, plan.config.encode())
         layers = (*large, *small)
-        content = store.write_manifest(name, config, layers)
+        content = writer.write_manifest(name, config, layers)
         if not keep_old:
             kept = {layer.digest for layer in (config, *layers)}
-            store.drop_unused(digest for digest in old if digest not in kept)
+            writer.drop_unused(digest for digest in old if digest not in kept)
     return Exported(name, store.path, content, config, layers, how)
 
 

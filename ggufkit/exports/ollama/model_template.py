@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from ggufkit.errors import InputError
-from ggufkit.exports.ollama.go_chat_template import GoChatTemplate, Jinja, convert
+from ggufkit.exports.ollama.chat_slots import Jinja
+from ggufkit.exports.ollama.go_chat_template import GoChatTemplate, convert
 from ggufkit.exports.ollama.messages import Message
 from ggufkit.gguf_file.reader import GgufHeader
 

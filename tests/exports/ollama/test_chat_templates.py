@@ -12,7 +12,8 @@ from chat_formats import FORMATS, Format
 
 from ggufkit.errors import InputError
 from ggufkit.exports.ollama.chat import render
-from ggufkit.exports.ollama.go_chat_template import Jinja, convert
+from ggufkit.exports.ollama.chat_slots import Jinja
+from ggufkit.exports.ollama.go_chat_template import convert
 from ggufkit.exports.ollama.messages import Message
 from ggufkit.exports.ollama.model_template import adds_bos, go_template_of
 from ggufkit.gguf_file.reader import read_header

@@ -1,0 +1,160 @@
+"""How files come into Ollama's store: under another name first, flushed, with the owner and mode that belong there."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from ggufkit.errors import OutputError, UsageError
+from ggufkit.exports.ollama.store import Store
+
+_TEMPORARY = "ggufkit-part-"
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def check_writable(store: Store, command: str) -> None:
+    """Refuse a store that we may not write to; `command` is the rest of a `ggufkit` command line.
+
+    Raises:
+        OutputError: with the command that may, as the user who owns it.
+        UsageError: something there is no folder.
+    """
+    for folder in (store.path, store.blobs, store.manifests):
+        nearest = _nearest(folder)
+        if not nearest.is_dir():
+            raise UsageError(f"{nearest} is no folder, so {store.path} is no model store", hint="see --store")
+        if os.access(nearest, os.W_OK | os.X_OK):
+            continue
+        owner = nearest.stat().st_uid
+        if owner == os.geteuid():
+            raise OutputError(f"no permission to write in {nearest}", hint=f"chmod u+wx {nearest}")
+        raise OutputError(
+            f"no permission to write in {nearest}: the model store belongs to user {_user_name(owner)}",
+            hint=f"sudo -u {_user_name(owner)} ggufkit {command}",
+        )
+
+
+def owner_of(store: Store) -> int:
+    """Number the user who owns the store, or its nearest folder that exists."""
+    return _nearest(store.blobs).stat().st_uid
+
+
+@contextlib.contextmanager
+def locked(store: Store, *, alone: bool) -> Iterator[int]:
+    """Hold the lock on a store, with others or alone; yields its descriptor. Leftovers of killed runs are removed.
+
+    Raises:
+        OutputError: alone, while others hold it.
+    """
+    descriptor = os.open(store.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if take_alone(descriptor):
+            _remove_leftovers(store)  # we are alone, so nobody is at work on them
+        elif alone:
+            raise OutputError(f"{store.path} is being written by another ggufkit", hint="try again when it is done")
+        if not alone:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # whoever is alone is so for a moment only
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def take_alone(lock: int) -> bool:
+    """Try to hold a lock alone. When others hold it, what we held of it is lost: flock does not convert in one step."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def temporary_file(store: Store, folder: Path) -> Iterator[Path]:
+    """Yield a name for a file that is not ready; it is gone in the end."""
+    path = folder / f".{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with _errors(store):
+            yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def write_new(store: Store, path: Path, content: bytes) -> None:
+    """Write a small file that is on the disk when this returns."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - it is a descriptor
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    own(store, path, 0o644)
+
+
+def rename(temporary: Path, path: Path) -> None:
+    """Give a file its name, for good."""
+    temporary.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(store: Store, folder: Path) -> None:
+    """Make a folder and those above it. Raises OutputError."""
+    with _errors(store):
+        for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                own(store, path, 0o755)
+
+
+def own(store: Store, path: Path, mode: int) -> None:
+    """Set the mode that Ollama sets; when root writes to another's store, what is new becomes his."""
+    path.chmod(mode)
+    if os.geteuid() == 0:
+        status = _nearest(store.path).stat()
+        os.chown(path, status.st_uid, status.st_gid)
+
+
+def touch(path: Path) -> None:
+    """Let a blob look new, so that a server that starts does not take it for one that nobody wants."""
+    with contextlib.suppress(PermissionError):  # a blob of another user, which is in use or young all the same
+        os.utime(path)
+
+
+def same_device(one: Path, other: Path) -> bool:
+    """Tell whether two paths lie on one file system."""
+    return one.stat().st_dev == other.stat().st_dev
+
+
+@contextlib.contextmanager
+def _errors(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "sudo -u OWNER ggufkit … writes as another user" if error.errno in _DENIED else None
+        if error.errno == errno.ENOSPC:
+            hint = "free some space, or name another store with --store"
+        raise OutputError(f"cannot write {error.filename or store.path}: {error.strerror}", hint=hint) from error
+
+
+def _remove_leftovers(store: Store) -> None:
+    for folder in {store.path, store.blobs, store.manifests}:
+        for path in folder.glob(f".{_TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
+
+def _nearest(path: Path) -> Path:
+    return next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
+
+
+def _user_name(number: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
