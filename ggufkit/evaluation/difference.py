@@ -34,7 +34,7 @@ _FEW = 16  # elements of an array that are shown
 _OF_FILES = ("split.*", "general.alignment")  # how a model is cut into files, not what it is
 _OF_QUANTIZING = ("general.file_type", "general.quantization_version", "quantize.*")
 # Half a unit in the last place, relative; and half the smallest subnormal number of F16.
-_PLAIN = {TensorType.F32: 2.0**-24, TensorType.F16: 2.0**-11, TensorType.BF16: 2.0**-8 / 2, TensorType.F64: 2.0**-24}
+_PLAIN = {TensorType.F32: 2.0**-24, TensorType.F16: 2.0**-11, TensorType.BF16: 2.0**-8, TensorType.F64: 2.0**-24}
 _SMALLEST = {TensorType.F16: 2.0**-25}
 
 

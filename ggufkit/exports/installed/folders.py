@@ -2,9 +2,9 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
 
+from ggufkit.checkpoints import own_models
 from ggufkit.checkpoints.hub import Listing, RemoteFile, Repository
 from ggufkit.checkpoints.hub_selection import RemoteGguf, gguf_models, projectors
 from ggufkit.errors import OutputError
@@ -68,9 +68,10 @@ def remove(model: InstalledModel) -> Removal:
         freed = sum(file.stat().st_size for file in model.files if file.stat().st_nlink == 1)
         for file in model.files:
             file.unlink()
-        for folder in {file.parent for file in model.files}:
+        roots = {lmstudio_folder(), *own_models.folders()}
+        for folder in {file.parent for file in model.files} - roots:
             if not any(folder.iterdir()):
-                shutil.rmtree(folder)
+                folder.rmdir()
     except OSError as error:
         raise OutputError(f"cannot remove {error.filename}: {error.strerror}") from error
     return Removal(model.name, model.files, freed)
