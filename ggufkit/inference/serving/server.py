@@ -163,7 +163,7 @@ class Server:
             self._tell(f"warning: {warning}")
         for line in self.placement.lines:
             self._tell(line)
-        return placed(planned, self.placement.options)
+        return placed(planned, self.header, self.placement.options)
 
     def _backend(self, name: str, options: LlamaServerOptions) -> Backend:
         backend = Backend(options, tell=self._tell, log=self._log, patience=self._patience)

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from ggufkit.errors import InputError
+from ggufkit.errors import InputError, UsageError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.inference.model_file import cache_bytes
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions
@@ -26,7 +26,7 @@ def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions,
     context = _context_size(header, engine)
     available = cpu.available_memory()
     slots = options.slots or _affordable_slots(header, engine, context, available)
-    _check_memory(header, engine, context, slots, available)
+    makes_embeddings = _makes_embeddings(header)
     threads = engine.threads or cpu.usable_cores()
     return LlamaServerOptions(
         model=model,
@@ -36,18 +36,22 @@ def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions,
         slots=slots,
         threads=threads,
         threads_batch=engine.threads_batch or threads,
-        batch_size=engine.batch_size,
-        micro_batch_size=engine.micro_batch_size,
+        # A text of which a vector is made must be computed at once.
+        batch_size=max(engine.batch_size, context) if makes_embeddings else engine.batch_size,
+        micro_batch_size=max(engine.micro_batch_size, context) if makes_embeddings else engine.micro_batch_size,
         flash_attention=engine.flash_attention.value,
         cache_type_k=engine.cache_type_k.value,
         cache_type_v=engine.cache_type_v.value,
         load_mode=engine.load_mode.value,
-        embeddings=_makes_embeddings(header),
+        embeddings=makes_embeddings,
         cache_ram=min(available // _PROMPTS_SHARE // _MIB, _MOST_FOR_PROMPTS),
         chat_template=options.chat_template,
         template_arguments=options.template_arguments,
         reasoning=options.reasoning,
-        adapters=tuple((adapter.path, adapter.scale) for adapter in engine.adapters),
+        adapters=tuple(
+            (_without_marks(adapter.path, folder / f"adapter-{number}.gguf"), adapter.scale)
+            for number, adapter in enumerate(engine.adapters)
+        ),
         offload_cache=engine.offload_cache,
         offload_operations=engine.offload_operations,
         full_window_cache=engine.full_window_cache,
@@ -55,8 +59,18 @@ def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions,
     )
 
 
-def placed(options: LlamaServerOptions, engine: EngineOptions) -> LlamaServerOptions:
-    """Add where the weights go, which `placement` has decided."""
+def placed(options: LlamaServerOptions, header: GgufHeader, engine: EngineOptions) -> LlamaServerOptions:
+    """Add where the weights go, which `placement` has decided.
+
+    Raises:
+        InputError: all is with the CPU, and the context takes more memory than is free.
+        UsageError: llama-server's command line cannot say it.
+    """
+    if not engine.gpu_layers:
+        _check_memory(header, engine, options)
+    for override in engine.tensor_overrides:
+        if "," in override.pattern:
+            raise UsageError(f"llama-server takes no pattern with a comma: {override.pattern}")
     return dataclasses.replace(
         options,
         gpu_layers=engine.gpu_layers if isinstance(engine.gpu_layers, int) else -1,
@@ -108,19 +122,32 @@ def _affordable_slots(header: GgufHeader, engine: EngineOptions, context: int, a
     return max(1, min(_DEFAULT_SLOTS, available // 2 // one)) if one else _DEFAULT_SLOTS
 
 
-def _check_memory(header: GgufHeader, engine: EngineOptions, context: int, slots: int, available: int) -> None:
-    needed = cache_bytes(header, context * slots, engine.cache_type_k, engine.cache_type_v)
-    if needed > available and not engine.rpc_servers and engine.gpu_layers == 0:
+def _without_marks(path: Path, link: Path) -> Path:
+    """Return a name that llama-server's command line can hold: it cuts lists of adapters at commas and colons."""
+    if not path.is_file():
+        raise InputError(f"there is no adapter {path}")
+    link.symlink_to(path.absolute())
+    return link
+
+
+def _check_memory(header: GgufHeader, engine: EngineOptions, options: LlamaServerOptions) -> None:
+    needed = cache_bytes(header, options.context_size, engine.cache_type_k, engine.cache_type_v)
+    available = cpu.available_memory()
+    if needed > available:
         raise InputError(
-            f"{slots} requests at a time with {context} tokens each take {needed / 1e9:.1f} GB, "
-            f"but {available / 1e9:.1f} GB of memory are free",
+            f"{options.slots} requests at a time with {options.context_size // options.slots} tokens each take "
+            f"{needed / 1e9:.1f} GB, but {available / 1e9:.1f} GB of memory are free",
             hint="a smaller -c, or a smaller -np",
         )
 
 
 def _makes_embeddings(header: GgufHeader) -> bool:
-    """Tell whether the model was made for embeddings: its file says how the vectors of tokens become one."""
-    return _number(header, "pooling_type") > 0
+    """Tell whether the model was made for embeddings.
+
+    Its file says how the vectors of tokens become one, or that each token sees those behind it, as encoders have it.
+    """
+    causal = header.metadata.get(f"{header.metadata.get('general.architecture')}.attention.causal", True)
+    return _number(header, "pooling_type") > 0 or causal is False
 
 
 def _number(header: GgufHeader, name: str) -> int:
