@@ -2,7 +2,7 @@
 
 import typer
 
-from ggufkit.cli import export_ollama, push
+from ggufkit.cli import export_lmstudio, export_ollama, push
 
 app = typer.Typer(
     help="Bring a model to Ollama, to the hub or to another program.",
@@ -11,4 +11,5 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("ollama", cls=export_ollama.PairedOptions)(export_ollama.command)
+app.command("lmstudio")(export_lmstudio.command)
 app.command("hub")(push.command)

@@ -205,6 +205,8 @@ def _license(text: str) -> str:
 
 def _with_template(options: "ExportOptions", template: str, model: Path, *, quiet: bool) -> "ExportOptions":
     """Convert the model's chat template, or read a Go template, when one of them is asked for."""
+    if template == "jinja":
+        return options
     from dataclasses import replace
 
     from ggufkit.errors import InputError
@@ -213,8 +215,6 @@ def _with_template(options: "ExportOptions", template: str, model: Path, *, quie
     from ggufkit.exports.ollama.model_template import go_template_of
     from ggufkit.gguf_file.reader import read_header
 
-    if template == "jinja":
-        return options
     if template == "go":
         found = go_template_of(read_header(model))
         for warning in found.warnings:

@@ -6,8 +6,8 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,10 +128,23 @@ def _copied(source: int, target: Path, size: int, progress: Progress) -> str:
 
 def _flushed_and_hashed(path: Path, size: int, progress: Progress) -> str:
     """Hash a file while the system writes to the disk what may still be in memory of it."""
-    with _opened(path) as descriptor, ThreadPoolExecutor(1) as pool:
-        flushed = pool.submit(os.fsync, descriptor)
-        digest = _hashed(descriptor, size, progress, "hashing")
-        flushed.result()
+    failures: list[OSError] = []
+
+    def flush(descriptor: int) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:  # the system tells of it but once
+            failures.append(error)
+
+    with _opened(path) as descriptor:
+        flushing = threading.Thread(target=flush, args=(descriptor,))
+        flushing.start()
+        try:
+            digest = _hashed(descriptor, size, progress, "hashing")
+        finally:
+            flushing.join()
+    if failures:
+        raise failures[0]
     return digest
 
 

@@ -10,6 +10,7 @@ from ggufkit.checkpoints import own_models
 from ggufkit.errors import InputError
 from ggufkit.exports.installed import folders, hub, ollama
 from ggufkit.exports.installed.model import InstalledModel, Removal, Where
+from ggufkit.exports.lmstudio import models_folder
 
 __all__ = ["InstalledModel", "Removal", "Where", "find", "installed_models", "remove"]
 
@@ -17,7 +18,7 @@ __all__ = ["InstalledModel", "Removal", "Where", "find", "installed_models", "re
 def installed_models(extra: Sequence[Path] = ()) -> list[InstalledModel]:
     """List all models, those of `extra` folders too; a store that cannot be read holds one entry that says why."""
     own = [*own_models.folders(), *extra]
-    lmstudio = folders.lmstudio_folder()
+    lmstudio = models_folder()
     found = [
         *hub.models(),
         *ollama.models(),

@@ -9,21 +9,11 @@ from ggufkit.checkpoints.hub import Listing, RemoteFile, Repository
 from ggufkit.checkpoints.hub_selection import RemoteGguf, gguf_models, projectors
 from ggufkit.errors import OutputError
 from ggufkit.exports.installed.model import InstalledModel, Removal, Where
+from ggufkit.exports.lmstudio import models_folder
 
 _DEPTH = 4
 _MOST = 20_000  # entries looked at: it may be a home folder that somebody named
 _CHECKPOINT = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)")
-
-
-def lmstudio_folder() -> Path:
-    """Where LM Studio keeps models: `~/.lmstudio/models`, older versions `~/.cache/lm-studio/models`."""
-    pointer = Path.home() / ".lmstudio-home-pointer"
-    try:
-        home = Path(pointer.read_text(encoding="utf-8").strip())
-    except (OSError, ValueError):
-        home = Path.home() / ".lmstudio"
-    old = Path.home() / ".cache" / "lm-studio" / "models"
-    return old if old.is_dir() and not (home / "models").is_dir() else home / "models"
 
 
 def models(folder: Path, where: Where) -> list[InstalledModel]:
@@ -68,7 +58,7 @@ def remove(model: InstalledModel) -> Removal:
         freed = sum(file.stat().st_size for file in model.files if file.stat().st_nlink == 1)
         for file in model.files:
             file.unlink()
-        roots = {lmstudio_folder(), *own_models.folders()}
+        roots = {models_folder(), *own_models.folders()}
         for folder in {file.parent for file in model.files} - roots:
             if not any(folder.iterdir()):
                 folder.rmdir()

@@ -1,0 +1,133 @@
+"""LM Studio's models: plain files in `<folder>/<publisher>/<model>/`, projectors (`mmproj-…`) beside their models.
+
+From LM Studio's documentation (Import models) and its command-line tool `lms` (src/lmstudioPaths.ts). The folder is
+what `settings.json` names as `downloadsFolder`, else `models` in LM Studio's home, which `~/.lmstudio-home-pointer`
+names.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufkit.errors import GgufFileError, OutputError, UsageError
+from ggufkit.exports import placing
+from ggufkit.files import PlannedFile, check_space
+from ggufkit.gguf_file.parts import read_parts
+from ggufkit.gguf_file.reader import GgufHeader, read_header
+from ggufkit.progress import Progress, silent
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
+_QUANTIZATION = re.compile(r"[-._](I?Q\d\w*|F16|F32|BF16|MXFP4\w*|TQ\d_\d)(?=[-._]|$).*", re.IGNORECASE)
+_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+_OWN_PUBLISHER = "ggufkit"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where each file goes; the first part of a split model comes last."""
+
+    name: str  # publisher/model
+    folder: Path
+    files: tuple[tuple[Path, Path], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """A file where LM Studio finds it, and how it came there."""
+
+    path: Path
+    way: str  # "reflink", "hard link", "copy" or "already there"
+    size: int
+
+
+def models_folder() -> Path:
+    """Say where LM Studio looks for models."""
+    home = Path.home() / ".lmstudio"
+    with contextlib.suppress(OSError, ValueError):
+        home = Path((Path.home() / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip())
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+        chosen = json.loads((home / "settings.json").read_text(encoding="utf-8")).get("downloadsFolder")
+        if isinstance(chosen, str) and chosen:
+            return Path(chosen).expanduser()
+    old = Path.home() / ".cache" / "lm-studio" / "models"
+    return old if old.is_dir() and not (home / "models").is_dir() else home / "models"
+
+
+def plan_export(model: Path, name: str | None, folder: Path, *, projector: Path | None = None) -> Plan:
+    """Decide on the names of all files of a model. Reads headers only.
+
+    `name` is `publisher/model`, or `model` alone; without it both are what the file says of itself.
+
+    Raises:
+        GgufFileError: a file is missing, malformed, or not the first part of a split model.
+        UsageError: the name cannot be that of a folder.
+    """
+    if model.is_dir():
+        hint = f"ggufkit quantize Q4_K_M {model}" if (model / "config.json").exists() else None
+        raise GgufFileError(f"{model} is a folder, not a GGUF file", hint=hint)
+    headers = read_parts(model)
+    publisher, _, own = (name or "").rpartition("/") if name else (_publisher(headers[0]), "", _name(headers[0]))
+    publisher = publisher or _OWN_PUBLISHER
+    for part in (publisher, own):
+        if not _PART.fullmatch(part):
+            raise UsageError(
+                f"{part!r} cannot be the name of a publisher or a model in LM Studio", hint="name it PUBLISHER/MODEL"
+            )
+    target = folder.expanduser().absolute() / publisher / own
+    files = [(header.path, target / header.path.name) for header in headers]
+    if projector:
+        read_header(projector)
+        shown = projector.name if "mmproj" in projector.name.lower() else f"mmproj-{projector.name}"
+        files.append((projector, target / shown))
+    return Plan(f"{publisher}/{own}", target, tuple(files[1:] + files[:1]))
+
+
+def export(
+    plan: Plan, *, copy: bool = False, overwrite: bool = False, progress: Progress = silent
+) -> list[ExportedFile]:
+    """Give all files their names in LM Studio's folder, linked where that can be.
+
+    Raises:
+        InputError: a file cannot be read, or changes meanwhile.
+        OutputError: another file has a name already, or the folder cannot be written.
+    """
+    done = []
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        for source, target in plan.files:
+            if target.exists() and not target.samefile(source) and not overwrite:
+                raise OutputError(f"there is another file {target}", hint="--overwrite replaces it")
+        if copy or plan.files[0][0].stat().st_dev != plan.folder.stat().st_dev:
+            check_space([PlannedFile(target, source.stat().st_size) for source, target in plan.files])
+        for source, target in plan.files:
+            if target.exists() and target.samefile(source):
+                done.append(ExportedFile(target, "already there", source.stat().st_size))
+                continue
+            temporary = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.ggufkit-part")
+            try:
+                placed = placing.place(source, temporary, copy=copy, progress=progress)
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            done.append(ExportedFile(target, placed.way.value, placed.size))
+    except OSError as error:
+        raise OutputError(f"cannot write {error.filename or plan.folder}: {error.strerror}") from error
+    return done
+
+
+def _publisher(header: GgufHeader) -> str:
+    said = header.metadata.get("general.organization")
+    return _as_name(said) if isinstance(said, str) else _OWN_PUBLISHER
+
+
+def _name(header: GgufHeader) -> str:
+    """Name a model after its file, less its quantization: LM Studio keeps those of one model together."""
+    return _as_name(_QUANTIZATION.sub("", _SPLIT.sub("", header.path.stem))) or "model"
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:96]
