@@ -7,24 +7,27 @@ talking. It adds the token to requests to the endpoint; a redirect to another ho
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from ggufkit.errors import HubError, UnsafeError
+
+Answer = TypeVar("Answer")
 
 _SECONDS = 30.0
 _ATTEMPTS = 5
 _FIRST_WAIT = 0.5  # seconds; each time twice as long
-_LONGEST_WAIT = 300.0  # the hub counts requests by windows of five minutes
+LONGEST_WAIT = 300.0  # the hub counts requests by windows of five minutes
 # One slash is enough behind the scheme: a Path makes one of two.
 _NAME = re.compile(
     r"(?P<scheme>hf:/{1,2}|hf\.co/|https:/{1,2}huggingface\.co/)?"
     r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<quant>[\w./-]+))?(?:@(?P<revision>[\w./-]+))?"
 )
 _COMMIT = re.compile(r"[0-9A-Za-z]{1,64}")
-_BUSY = {408, 429, 500, 502, 503, 504}
+BUSY = {408, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,37 +128,54 @@ def list_files(repository: Repository) -> Listing:
 
 
 def _model_info(repository: Repository) -> Any:
-    """Ask, and ask again when the hub is busy."""
-    from huggingface_hub import HfApi, errors
+    from huggingface_hub import HfApi
 
-    for attempt in range(1, _ATTEMPTS + 1):
+    api = HfApi(library_name="ggufkit")
+    try:
+        return patiently(
+            repository,
+            lambda: api.model_info(repository.id, revision=repository.revision, files_metadata=True, timeout=_SECONDS),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise HubError(f"the answer about {repository} is not one that a hub gives", hint="check HF_ENDPOINT") from None
+
+
+def patiently(repository: Repository, ask: Callable[[], Answer]) -> Answer:
+    """Ask the hub, and again when it is busy, as long as it says or a little longer each time.
+
+    Raises:
+        HubError: as `told_apart` says it, when it does not go right in the end.
+    """
+    from huggingface_hub import errors
+
+    attempt = 0
+    while True:
+        attempt += 1
         with told_apart(repository):
             try:
-                return HfApi(library_name="ggufkit").model_info(
-                    repository.id, revision=repository.revision, files_metadata=True, timeout=_SECONDS
-                )
+                return ask()
             except errors.HfHubHTTPError as error:
                 response = getattr(error, "response", None)
-                if attempt == _ATTEMPTS or response is None or response.status_code not in _BUSY:
+                if attempt == _ATTEMPTS or response is None or response.status_code not in BUSY:
                     raise
                 wait = seconds_to_wait(response.headers, attempt)
-                if wait > _LONGEST_WAIT:
+                if wait > LONGEST_WAIT:
                     raise
-            except errors.HFValidationError:
-                raise
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise HubError(
-                    f"the answer about {repository} is not one that a hub gives", hint="check HF_ENDPOINT"
-                ) from None
+            except errors.HTTPError:  # the connection broke: once is no reason to give up
+                if attempt > 1:
+                    raise
+                wait = seconds_to_wait({}, attempt)
         time.sleep(wait)
-    raise AssertionError
 
 
 def seconds_to_wait(headers: Mapping[str, str], attempt: int) -> float:
     """How long to wait before asking again: what the server says, else longer from time to time."""
-    said = headers.get("Retry-After", "")
-    if said.strip().isdigit():
+    said = headers.get("Retry-After", "").strip()
+    if said.isdigit():
         return float(said)
+    if said:
+        with contextlib.suppress(ValueError, TypeError):
+            return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
     if window := re.search(r"\bt=(\d+)", headers.get("RateLimit", "")):
         return float(window[1])
     return min(30.0, _FIRST_WAIT * 2.0**attempt)
@@ -186,18 +206,20 @@ def read_range(listing: Listing, file: RemoteFile, start: int, count: int) -> by
         return b""
     url = hf_hub_url(listing.repository.id, file.path, revision=listing.commit)
     headers = {**build_hf_headers(library_name="ggufkit"), "Range": f"bytes={start}-{end - 1}"}
-    with (
-        told_apart(listing.repository),
-        get_session().stream("GET", url, headers=headers, timeout=_SECONDS) as response,
-    ):
-        hf_raise_for_status(response)
-        if response.status_code != 206 and start:
-            raise HubError(f"{listing.repository}: the server sends no part of {file.path}, only all of it")
-        content = b""
-        for piece in response.iter_bytes(1 << 16):  # not more, even where the server sends the whole file
-            content += piece
-            if len(content) >= end - start:
-                break
+
+    def ask() -> bytes:
+        with get_session().stream("GET", url, headers=headers, timeout=_SECONDS) as response:
+            hf_raise_for_status(response)
+            if response.status_code != 206 and start:
+                raise HubError(f"{listing.repository}: the server sends no part of {file.path}, only all of it")
+            content = b""
+            for piece in response.iter_bytes(1 << 16):  # not more, even where the server sends the whole file
+                content += piece
+                if len(content) >= end - start:
+                    break
+            return content
+
+    content = patiently(listing.repository, ask)
     if len(content) < end - start:
         raise HubError(f"{listing.repository}: {file.path} ended after {len(content):,} of {end - start:,} bytes")
     return content[: end - start]

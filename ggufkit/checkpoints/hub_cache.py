@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufkit.checkpoints.hub import Listing, RemoteFile, Repository
-from ggufkit.files import write_atomically
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -36,7 +35,7 @@ class CachedRepository:
         path.parent.mkdir(parents=True, exist_ok=True)
         target = os.path.relpath(self.blob(content_name), path.parent)
         if not path.is_symlink() or str(path.readlink()) != target:
-            temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.ggufkit-link")
+            temporary = self._temporary()
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(target)
             temporary.replace(path)
@@ -48,7 +47,13 @@ class CachedRepository:
         if revision != commit:
             path = self.folder / "refs" / revision
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, commit.encode())
+            temporary = self._temporary()
+            temporary.write_text(commit)
+            temporary.replace(path)
+
+    def _temporary(self) -> Path:
+        """A name that no other process uses, where nobody looks for anything."""
+        return self.folder / f".{os.getpid()}.ggufkit-part"
 
 
 def cached_repository(repository: Repository) -> CachedRepository:
@@ -84,7 +89,7 @@ def cached_listing(repository: Repository) -> Listing | None:
     files = [
         RemoteFile(str(path.relative_to(snapshot)), path.stat().st_size)
         for path in sorted(snapshot.rglob("*"))
-        if path.is_file() and not path.name.endswith((".ggufkit-link", ".incomplete"))
+        if path.is_file()
     ]
     return Listing(repository, commit, tuple(files)) if files else None
 

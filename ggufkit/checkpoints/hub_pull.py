@@ -20,7 +20,7 @@ from ggufkit.checkpoints.hub_selection import (
     matching,
     projectors,
 )
-from ggufkit.errors import HubError, UnsafeError, UsageError
+from ggufkit.errors import HubError, OutputError, UnsafeError, UsageError
 from ggufkit.files import PlannedFile, check_space
 from ggufkit.progress import Progress, silent
 
@@ -183,13 +183,21 @@ def pull(plan: PlannedPull, options: PullOptions | None = None, *, progress: Pro
     """
     options = options or PullOptions()
     listing = plan.listing
+    root = options.local_folder or hub_cache.snapshot_of(listing)
+    try:
+        return _pulled(plan, options, root, progress)
+    except OSError as error:
+        raise OutputError(f"cannot write in {root}: {error.strerror}") from error
+
+
+def _pulled(plan: PlannedPull, options: PullOptions, root: Path, progress: Progress) -> Pulled:
+    listing = plan.listing
     described = [hub_transfer.described(listing, file) for file in plan.files]
     work = _Pull(listing, options.local_folder, progress, sum(file.size for file, _ in described))
     missing = work.missing(described)
     work.check_space(missing)
     work.fetch_all(missing)
     paths = work.show(described)
-    root = options.local_folder or hub_cache.snapshot_of(listing)
     return Pulled(
         str(listing.repository),
         listing.commit,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from ggufkit.checkpoints.hub import Listing, RemoteFile, seconds_to_wait, told_apart
+from ggufkit.checkpoints.hub import BUSY, LONGEST_WAIT, Listing, RemoteFile, patiently, seconds_to_wait, told_apart
 from ggufkit.errors import HubError, OutputError, UnsafeError
 
 Wait = Callable[[float, str], None]
@@ -24,11 +24,9 @@ Wait = Callable[[float, str], None]
 _FAILURES = 5  # in a row, with next to nothing received between them
 _FIRST_WAIT = 0.25  # seconds; each time twice as long
 _LITTLE = 1 << 20
-_LONGEST_WAIT = 300.0
 _REDIRECTS = 5
 _SLOWEST = 4096  # bytes in a minute; whoever sends less keeps us waiting for ever
 _PIECE = 1 << 20
-_BUSY = {408, 429, 500, 502, 503, 504}
 _WORD = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
@@ -52,12 +50,8 @@ def described(listing: Listing, file: RemoteFile) -> tuple[RemoteFile, str]:
         return file, known
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    with told_apart(listing.repository):
-        found = get_hf_file_metadata(
-            hf_hub_url(listing.repository.id, file.path, revision=listing.commit),
-            library_name="ggufkit",
-            retry_on_errors=True,
-        )
+    url = hf_hub_url(listing.repository.id, file.path, revision=listing.commit)
+    found = patiently(listing.repository, lambda: get_hf_file_metadata(url, library_name="ggufkit"))
     etag = found.etag or ""
     if file.size and found.size is not None and found.size != file.size:
         raise HubError(f"{listing.repository}: {file.path} has {found.size:,} bytes, {file.size:,} in the listing")
@@ -128,7 +122,8 @@ def fetch(
 
 def part_path(target: Path, content_name: str) -> Path:
     """Where a content lies until it is whole."""
-    return target.with_name(f".{target.name[:60]}.{content_name[:64]}.ggufkit-pull")
+    start = target.name.encode()[:100].decode(errors="ignore")  # names of files end at 255 bytes
+    return target.with_name(f".{start}.{content_name[:64]}.ggufkit-pull")
 
 
 def part_size(target: Path, content_name: str) -> int:
@@ -192,7 +187,7 @@ def _receive(listing: Listing, file: RemoteFile, partial: Path, report: Callable
             grown = partial.stat().st_size - start
             received += max(0, grown)
             failures = 1 if grown >= _LITTLE else failures + 1
-            if failures > _FAILURES or (error.seconds or 0) > _LONGEST_WAIT:
+            if failures > _FAILURES or (error.seconds or 0) > LONGEST_WAIT:
                 raise HubError(
                     f"{listing.repository}: {file.path} cannot be had: {error}",
                     hint="try again later; what has arrived is kept" if partial.stat().st_size else "try again later",
@@ -276,7 +271,7 @@ def _check_status(response: Any, *, elsewhere: bool) -> None:
     from huggingface_hub.utils import hf_raise_for_status
 
     status = response.status_code
-    if status in _BUSY:
+    if status in BUSY:
         said = "Retry-After" in response.headers or "RateLimit" in response.headers
         raise _TryAgainError(f"the server answers {status}", seconds_to_wait(response.headers, 1) if said else None)
     if status in {401, 403} and elsewhere:  # an address that was signed for a time

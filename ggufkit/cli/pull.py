@@ -49,8 +49,8 @@ def command(
     also when it was here already, and stands under its name only when it is right. HF_ENDPOINT, HF_HOME, HF_TOKEN and
     HF_HUB_OFFLINE mean what they mean to `hf`.
     """
-    from ggufkit.checkpoints.hub import ModelName, Repository, model_name
-    from ggufkit.checkpoints.hub_pull import PullOptions, plan_pull, pull
+    from ggufkit.checkpoints.hub import ModelName, Repository, is_offline, model_name
+    from ggufkit.checkpoints.hub_pull import PullOptions, find_cached, plan_pull, pull
     from ggufkit.checkpoints.own_models import remember
     from ggufkit.errors import UsageError
 
@@ -61,6 +61,10 @@ def command(
         if name.repository.revision not in {None, revision}:
             raise UsageError(f"two revisions are given: {name.repository.revision} and {revision}")
         name = ModelName(Repository(name.repository.id, revision), name.quantization, name.explicit)
+    if is_offline() and not local_dir and not include and (here := find_cached(name)):
+        _output.note("HF_HUB_OFFLINE: it is in the cache, and was not compared with the hub")
+        print(here)
+        return
     options = PullOptions(
         include=tuple(include or ()), exclude=tuple(exclude or ()), local_folder=local_dir, projector=mmproj
     )
