@@ -13,6 +13,7 @@ from ggufkit.cli import _chat_screen, _output
 from ggufkit.errors import InputError, UsageError
 from ggufkit.inference import session_file
 from ggufkit.inference.conversation import Conversation
+from ggufkit.inference.drafting import Drafting
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.generation import FinishReason
 from ggufkit.inference.options import EngineOptions
@@ -37,6 +38,7 @@ class Wishes:
     show_reasoning: bool = False
     when_full: str | None = None
     session: Path | None = None
+    draft: Path | None = None
     single_turn: bool = False
     json: bool = False
     verbose: bool = False
@@ -95,6 +97,8 @@ def run(model: Path, question: str | None, options: EngineOptions, wishes: Wishe
             conversation=Conversation(),
             variables=wishes.template_values,
         )
+        if wishes.draft:
+            engine.drafting = Drafting.open(wishes.draft, engine, options.most_drafted)
         if saved:
             saved.restore(session)
         wishes.apply(session)

@@ -137,6 +137,8 @@ def tell_about(session: ChatSession, reply: Reply, *, with_meter: bool = False) 
         tell("the reply ended while the model was still thinking")
     if result.context_full:
         tell(f"the reply was cut off: the context of {size} tokens is full (-c makes it larger)")
+    if drafting := session.engine.drafting:
+        tell(f"drafts: {drafting.accepted} of {drafting.drafted} tokens right, so far")
     used = result.prompt_tokens + result.generated_tokens
     tell(timings(result) + (f"; context {used}/{size} ({used / size:.0%})" if with_meter else ""))
 

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ggufkit.errors import LlamaCppError, UsageError
+from ggufkit.inference.drafting import DraftedSteps, Drafting
 from ggufkit.inference.generation import FinishReason, Generation, GenerationResult, Piece, peak_memory
 from ggufkit.inference.loaded_model import LoadedModel
 from ggufkit.inference.options import LARGEST_SEED, SamplingOptions
@@ -31,14 +32,17 @@ class Engine(LoadedModel):
         self._interrupted = False
         self._in_memory: list[int] = []  # what the context holds, or a continuation of it if a call was cut short
         self._turn = 0
+        self.drafting: Drafting | None = None  # set from outside; closed with the engine
         if not self.options.vocabulary_only:
-            self._context = self._new_context(most_outputs=1)
+            self._context = self._new_context(most_outputs=1 + self.options.most_drafted)
 
     def close(self) -> None:
         """Free all memory; a second call does nothing."""
         if context := getattr(self, "_context", None):
             context.close()
             self._context = None
+        if drafting := getattr(self, "drafting", None):
+            drafting.close()
         super().close()
 
     # ---- computing
@@ -135,8 +139,10 @@ class Engine(LoadedModel):
             # Looked up once: the loop runs for every token.
             sample, decode, bytes_of, feed = sampler.sample, context.decode_one, self._reply_bytes, stream.feed
             in_memory, full, clock = self._in_memory, self.context_size, time.perf_counter
+            steps = DraftedSteps(self.drafting, context, in_memory) if self.drafting else None
+            decode = steps.decode if steps else decode
             while not self._interrupted:
-                token = sample(context)
+                token = sample(context, steps.row) if steps else sample(context)
                 if not generated:
                     first = time.perf_counter()
                 data = bytes_of(token)
@@ -147,7 +153,7 @@ class Engine(LoadedModel):
                 text = feed(data)
                 texts.append(text)
                 if top_scores is not None:
-                    scored = score(context.last_logits(), token, top_scores)
+                    scored = score(context.last_logits(steps.row if steps else -1), token, top_scores)
                     scores.append(scored)
                 yield Piece(text, token, scored)
                 if self._turn != turn:

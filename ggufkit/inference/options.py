@@ -128,6 +128,7 @@ class EngineOptions:
         offload_cache: keep keys and values on the devices that hold their layers.
         offload_operations: let a device compute long prompts also with weights that lie in memory.
         repack: let the CPU keep weights in an order of its own that makes prompts faster.
+        most_drafted: tokens that a draft model may have checked in one call; see `drafting`.
         full_window_cache: keep all past tokens for layers that look at a window only, so that prompts can be reused.
     """
 
@@ -153,6 +154,7 @@ class EngineOptions:
     offload_operations: bool = True
     repack: bool = True
     full_window_cache: bool = False
+    most_drafted: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense. Raises UsageError."""
@@ -166,6 +168,7 @@ class EngineOptions:
             f"gpu_layers must be a number, auto or all, not {self.gpu_layers!r}",
         )
         _refuse_unless(self.main_gpu >= 0, "main_gpu must not be negative")
+        _refuse_unless(0 <= self.most_drafted < self.batch_size, "most_drafted must be 0 or more, and below batch_size")
         shares = self.tensor_split
         _refuse_unless(
             all(math.isfinite(share) and share >= 0 for share in shares) and (not shares or sum(shares) > 0),

@@ -191,7 +191,7 @@ def test_a_schema_or_a_grammar_shapes_the_answer(endless: Path, tmp_path: Path) 
         (["--profile", "missing.json"], 3, "cannot read the profile missing.json"),
         (["--chat-template-kwargs", "[1]"], 2, "must be a JSON object"),
         (["--when-full", "explode"], 2, "drop"),
-        (["--draft", "small.gguf"], 2, "takes longer"),
+        (["--draft", "missing.gguf"], 3, "no such file: missing.gguf"),
     ],
 )
 def test_wrong_values_are_refused_with_a_reason(model: Path, arguments: list[str], status: int, message: str) -> None:
@@ -199,6 +199,12 @@ def test_wrong_values_are_refused_with_a_reason(model: Path, arguments: list[str
     assert (done.returncode, done.stdout) == (status, b"")
     assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
+
+
+def test_a_draft_model_changes_nothing_but_the_speed(model: Path) -> None:
+    done = chat(model, "hello", "--draft", model, "--draft-max", "4", *FLAGS)
+    assert (done.returncode, done.stdout.decode()) == (0, "Hi 🙂!\n")
+    assert "drafts: " in done.stderr.decode()
 
 
 def test_a_session_file_carries_a_chat_from_call_to_call(model: Path, tmp_path: Path) -> None:

@@ -216,6 +216,15 @@ class Context:
 
         return np.ctypeslib.as_array(self.lib.llama_get_logits(self.handle), (count, self.vocabulary_size))
 
+    def decode_rows(self, tokens: Sequence[int]) -> None:
+        """Append at most `batch_size` tokens and compute the logits after each. Raises LlamaCppError."""
+        count = len(tokens)
+        array = (self.lib.llama_token * count)(*tokens)
+        wanted = (ctypes.c_int8 * count)(*[1] * count)
+        batch = self.lib.llama_batch_get_one(array, count)
+        batch.logits = ctypes.cast(wanted, type(batch.logits))
+        self._run(batch)
+
     def last_logits(self, row: int = -1) -> "np.ndarray[Any, np.dtype[np.float32]]":
         """Return the logits at one place of the last batch (-1: its last), float32 [n_vocab]; valid until the next."""
         import numpy as np
