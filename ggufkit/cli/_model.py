@@ -33,7 +33,7 @@ def resolve(text: str | Path, *, kind: Literal["any", "checkpoint", "gguf"] = "a
         OutputError: the disk is too small.
     """
     path = Path(text)
-    if path.exists() or path.is_symlink():
+    if _is_here(path):
         return path
     from ggufkit.errors import InputError
 
@@ -45,9 +45,16 @@ def resolve(text: str | Path, *, kind: Literal["any", "checkpoint", "gguf"] = "a
     return find_cached(name, Kind(kind)) or _fetch(name, Kind(kind), quiet=quiet)
 
 
+def _is_here(path: Path) -> bool:
+    try:
+        return path.exists() or path.is_symlink()
+    except OSError:  # in a folder that is closed to us, or too long: whoever opens it says so
+        return True
+
+
 def name_on_hub(text: str | Path) -> "ModelName | None":
     """Read what means a model on the hub; None for a path that exists, and for what can only be a path."""
-    if Path(text).exists() or Path(text).is_symlink():
+    if _is_here(Path(text)):
         return None
     from ggufkit.checkpoints.hub import model_name
 

@@ -258,5 +258,5 @@ def _write_modelfile(
 
 def _again(model: str, name: str | None, store: "Store") -> str:
     """Spell the command for another user, who may have another home and another current folder."""
-    path = str(Path(model).absolute()) if Path(model).exists() else model
+    path = model if _model.name_on_hub(model) else str(Path(model).absolute())
     return shlex.join(["export", "ollama", path, name or "NAME", "--store", str(store.path)])

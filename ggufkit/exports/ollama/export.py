@@ -155,14 +155,23 @@ def export(
 
 def _header(path: Path, wanted: Kind) -> GgufHeader:
     """Read a header, and see that the file is what it is given for."""
+    try:
+        return _checked_header(path, wanted)
+    except OSError as error:
+        raise GgufFileError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _checked_header(path: Path, wanted: Kind) -> GgufHeader:
     if path.is_dir():
         raise _folder(path, wanted)
     if not path.exists():
         raise GgufFileError(f"there is no file {path}")
-    with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise GgufFileError(f"{path} is a Git LFS pointer, not the file itself", hint="git lfs pull")
-    header = read_header(path)
+    try:
+        header = read_header(path)
+    except GgufFileError as error:
+        if _begins_as_pointer(path):
+            raise GgufFileError(f"{path} is a Git LFS pointer, not the file itself", hint="git lfs pull") from error
+        raise
     if _is_split(header):
         read_parts(path)  # says so when it is not the first one, or another is missing
         merged = path.with_name(path.name.replace("-00001-of-", "-merged-of-"))
@@ -177,6 +186,13 @@ def _header(path: Path, wanted: Kind) -> GgufHeader:
             f"{path} is a {found.value}, where a {wanted.value} is needed", hint=f"give it {option[found]}"
         )
     return header
+
+
+def _begins_as_pointer(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def _is_split(header: GgufHeader) -> bool:

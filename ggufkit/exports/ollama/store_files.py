@@ -10,8 +10,10 @@ from pathlib import Path
 
 from ggufkit.errors import OutputError, UsageError
 from ggufkit.exports.ollama.store import Store
+from ggufkit.files import PlannedFile, check_space
 
 _TEMPORARY = "ggufkit-part-"
+_ELSEWHERE = "free some space, or name another store with --store"
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -26,11 +28,13 @@ def check_writable(store: Store, command: str) -> None:
         nearest = _nearest(folder)
         if not nearest.is_dir():
             raise UsageError(f"{nearest} is no folder, so {store.path} is no model store", hint="see --store")
-        if os.access(nearest, os.W_OK | os.X_OK):
+        if os.access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             continue
         owner = nearest.stat().st_uid
         if owner == os.geteuid():
-            raise OutputError(f"no permission to write in {nearest}", hint=f"chmod u+wx {nearest}")
+            closed = nearest.stat().st_mode & 0o300 != 0o300
+            hint = f"chmod u+wx {nearest}" if closed else "it may be mounted read-only; --store names another"
+            raise OutputError(f"no permission to write in {nearest}", hint=hint)
         raise OutputError(
             f"no permission to write in {nearest}: the model store belongs to user {_user_name(owner)}",
             hint=f"sudo -u {_user_name(owner)} ggufkit {command}",
@@ -104,6 +108,8 @@ def rename(temporary: Path, path: Path) -> None:
 
 def make_folder(store: Store, folder: Path) -> None:
     """Make a folder and those above it. Raises OutputError."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is no folder, as a model store needs it", hint="move it away, or see --store")
     with _errors(store):
         for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
             with contextlib.suppress(FileExistsError):
@@ -117,6 +123,14 @@ def own(store: Store, path: Path, mode: int) -> None:
     if os.geteuid() == 0:
         status = _nearest(store.path).stat()
         os.chown(path, status.st_uid, status.st_gid)
+
+
+def check_room(path: Path, size: int) -> None:
+    """Refuse to copy more than the disk can take. Raises OutputError."""
+    try:
+        check_space([PlannedFile(path, size)])
+    except OutputError as error:
+        raise OutputError(str(error), hint=_ELSEWHERE) from error
 
 
 def touch(path: Path) -> None:
@@ -135,9 +149,9 @@ def _errors(store: Store) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "sudo -u OWNER ggufkit … writes as another user" if error.errno in _DENIED else None
+        hint = f"the store belongs to user {_user_name(owner_of(store))}" if error.errno in _DENIED else None
         if error.errno == errno.ENOSPC:
-            hint = "free some space, or name another store with --store"
+            hint = _ELSEWHERE
         raise OutputError(f"cannot write {error.filename or store.path}: {error.strerror}", hint=hint) from error
 
 

@@ -18,7 +18,6 @@ from ggufkit.exports.ollama import store_files as files
 from ggufkit.exports.ollama.manifests import Layer, layer_of, layers_of, manifest_bytes, read_manifest
 from ggufkit.exports.ollama.names import ModelName
 from ggufkit.exports.ollama.store import Store, size_of
-from ggufkit.files import PlannedFile, check_space
 from ggufkit.progress import Progress, silent
 
 
@@ -108,7 +107,7 @@ class Writer:
                 return known, "already there"
         owner = files.owner_of(store)
         if copy or not files.same_device(source, store.blobs) or status.st_uid != owner:
-            check_space([PlannedFile(store.blobs / "blob", status.st_size)])
+            files.check_room(store.blobs / "blob", status.st_size)
         with files.temporary_file(store, store.blobs) as temporary:
             placed = placing.place(source, temporary, owner=owner, copy=copy, progress=progress)
             layer = Layer(media_type, f"sha256:{placed.sha256}", placed.size)
