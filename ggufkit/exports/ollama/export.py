@@ -22,6 +22,7 @@ from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader, read_header
 from ggufkit.progress import Progress, silent
 
+_MUCH_MEMORY = 4 * 10**9  # bytes, of keys and values
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -93,6 +94,8 @@ def plan_export(model: Path, options: ExportOptions) -> Plan:
     if generation_config is None and options.generation_config:
         raise InputError(f"there is no file {path}")
     parameters = {**settings.parameters_of_model(header, generation_config), **options.parameters}
+    if "num_ctx" not in options.parameters:
+        warnings += _memory_warning(header, parameters.get("num_ctx"))
     has_template = bool(header.metadata.get("tokenizer.chat_template"))
     if not has_template and not options.template:
         warnings.append("the model has no chat template: Ollama will pass prompts to it as they are")
@@ -151,6 +154,19 @@ def export(
             kept = {layer.digest for layer in (config, *layers)}
             writer.drop_unused(digest for digest in old if digest not in kept)
     return Exported(name, store.path, content, config, layers, how)
+
+
+def _memory_warning(header: GgufHeader, context: settings.Parameter | None) -> list[str]:
+    """Say what the model's whole context takes, when that is much."""
+    from ggufkit.inference.model_file import cache_bytes
+    from ggufkit.inference.options import CacheType
+
+    size = cache_bytes(header, context, CacheType.F16, CacheType.F16) if isinstance(context, int) else 0
+    text = (
+        f"num_ctx is the model's whole context of {context:,} tokens, which take up to {size / 1e9:.0f} GB of memory "
+        "beside the weights; --parameter num_ctx 8192 takes less"
+    )
+    return [text] if size >= _MUCH_MEMORY else []
 
 
 def _header(path: Path, wanted: Kind) -> GgufHeader:

@@ -157,6 +157,15 @@ def test_parameters_of_the_model(tmp_path: Path):
     assert set(plan.parameters) == {"stop", "num_ctx", "temperature", "top_k"}
 
 
+def test_a_context_that_takes_much_memory_is_warned_of(tmp_path: Path):
+    large = {"llama__block_count": 32, "llama__attention__head_count": 32, "llama__embedding_length": 4096}
+    model = write_other(tmp_path / "m.gguf", "model", llama__context_length=131072, **large)
+    [warning] = [text for text in plan_export(model, ExportOptions()).warnings if "num_ctx" in text]
+    assert "131,072 tokens, which take up to 69 GB" in warning  # 2 x 2 bytes x 4096 x 32 x 131072
+    chosen = ExportOptions(parameters=read_parameters([("num_ctx", "8192")]))
+    assert not [text for text in plan_export(model, chosen).warnings if "num_ctx" in text]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
