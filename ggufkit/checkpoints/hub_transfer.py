@@ -100,6 +100,10 @@ def fetch(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _partial(target, content_name, wait) as partial:
+            if target.is_file() and is_sound(target, file):  # another process was at it, and has finished
+                partial.unlink()
+                report(file.size)
+                return 0
             for resumed in (partial.stat().st_size > 0, False):
                 report(min(partial.stat().st_size, file.size))
                 received += _receive(listing, file, partial, report, wait)

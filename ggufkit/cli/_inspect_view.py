@@ -1,6 +1,7 @@
 """How `ggufkit inspect` shows a model: lines for people, one document for programs."""
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from ggufkit.cli import _output
@@ -34,7 +35,7 @@ def document(
     if with_tensors:
         found["tensors"] = [dataclasses.asdict(tensor) for tensor in inspection.tensors]
     if with_metadata:
-        found["metadata"] = dict(inspection.metadata)
+        found["metadata"] = _plain(inspection.metadata)
     if previewed:
         found["preview"] = _plain(previewed)
     return found
@@ -157,4 +158,6 @@ def _plain(value: Any) -> Any:
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
         return [_plain(each) for each in value]
-    return dict(value) if hasattr(value, "items") else value
+    if hasattr(value, "items"):
+        return {key: _plain(each) for key, each in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value  # JSON knows no NaN

@@ -63,7 +63,10 @@ def command(
         name = ModelName(Repository(name.repository.id, revision), name.quantization, name.explicit)
     if is_offline() and not local_dir and not include and (here := find_cached(name)):
         _output.note("HF_HUB_OFFLINE: it is in the cache, and was not compared with the hub")
-        print(here)
+        if as_json:
+            _output.print_json({"repository": str(name.repository), "path": str(here), "bytes_fetched": 0})
+        else:
+            print(here)
         return
     options = PullOptions(
         include=tuple(include or ()), exclude=tuple(exclude or ()), local_folder=local_dir, projector=mmproj
@@ -93,7 +96,7 @@ def _show_plan(plan: "PlannedPull", *, as_json: bool, quiet: bool) -> None:
     for file in plan.files:
         print(file.path if quiet else f"{_output.size(file.size):>10}  {file.path}")
     if not quiet:
-        _output.note(f"{len(plan.files)} files, {_output.size(plan.size)} ({plan.size:,} bytes); nothing was fetched")
+        _output.note(f"{_files(len(plan.files))}, {_output.size(plan.size)} ({plan.size:,} bytes); nothing was fetched")
 
 
 def _show(pulled: "Pulled", *, as_json: bool, quiet: bool) -> None:
@@ -114,10 +117,14 @@ def _show(pulled: "Pulled", *, as_json: bool, quiet: bool) -> None:
     if quiet:
         return
     _output.note(
-        f"{len(pulled.files)} files, {_output.size(pulled.size)}, of which {_output.size(pulled.fetched)} were fetched;"
+        f"{_files(len(pulled.files))}, {_output.size(pulled.size)}, {_output.size(pulled.fetched)} of it fetched;"
         " every hash is right"
     )
     if pulled.projector:
         _output.note(f"projector: {pulled.projector}")
     elif pulled.other_projectors:
         _output.note(f"the repository also holds {', '.join(pulled.other_projectors)}: --mmproj fetches one")
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

@@ -14,6 +14,8 @@ from hub_server import COMMIT, Fault, Hub
 from ggufkit.checkpoints import hub, hub_cache, hub_pull, hub_transfer
 from ggufkit.checkpoints.hub_pull import Kind, PullOptions, find_cached, plan_pull, pull
 from ggufkit.errors import GgufkitError, HubError, OutputError, UnsafeError, UsageError
+from ggufkit.quantization.names import output_path
+from ggufkit.quantization.types import quantization_type
 
 pytestmark = [pytest.mark.fault]
 
@@ -245,6 +247,7 @@ def test_two_at_once(served: Hub, root: Path, tmp_path: Path) -> None:
     answers = [process.communicate()[0].strip() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len(set(answers)) == 1
+    assert served.sent < 1.5 * LARGE, "one fetched it, the others waited"
     assert is_whole(Path(answers[0]), root)
     assert list((tmp_path / "home").rglob("*.ggufkit-pull")) == []
 
@@ -254,6 +257,8 @@ def test_what_is_in_the_cache_needs_nobody(served: Hub) -> None:
     assert find_cached(name) is None
     path = fetched()
     asked = len(served.requests)
+    assert hub_cache.repository_of(path) == NAME
+    assert output_path(path, quantization_type("Q4_K_M")) == Path("model-Q4_K_M.gguf"), "nothing goes into the cache"
     assert find_cached(name) == path
     assert find_cached(hub.model_name(f"{NAME}@{COMMIT}"), Kind.GGUF) == path
     assert find_cached(hub.model_name(f"{NAME}:Q4_K_M")) is None
