@@ -70,7 +70,8 @@ def kept(draft: Draft, config: Config, spec: ArchSpec, keep: Keep) -> Kept | Non
     probes: Sequence[Array] = [np.empty((*source.shape[:-1], 1), np.uint8) for source in sources]
     if move_rows(draft.op, probes, [source.shape for source in sources], config) is None:
         return None
-    found = [source.blocks() for source in sources]
+    with np.errstate(all="ignore"):  # what is not finite does not fit
+        found = [source.blocks() for source in sources]
     blocks = tuple(one for one in found if one is not None)
     if len(blocks) != len(found) or len({(one.type, *one.extra) for one in blocks}) != 1:
         return None

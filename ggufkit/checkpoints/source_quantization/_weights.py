@@ -82,7 +82,8 @@ class DequantizedTensor:
             return
         row_bytes = self.size // self.shape[0]
         first, last = start // row_bytes, -(-(start + len(buffer)) // row_bytes)
-        decoded = np.ascontiguousarray(self.decode(range(first, last)), "<f4").reshape(-1).view(np.uint8)
+        with np.errstate(all="ignore"):  # what is not finite is reported where it is encoded
+            decoded = np.ascontiguousarray(self.decode(range(first, last)), "<f4").reshape(-1).view(np.uint8)
         skipped = start - first * row_bytes
         buffer[:] = decoded[skipped : skipped + len(buffer)].data
 

@@ -115,12 +115,12 @@ def _arguments(config: Mapping[str, Any], module: str) -> _Arguments:
     Raises:
         CheckpointError: the config is malformed.
     """
-    groups = config.get("config_groups") or {}
-    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
-        raise CheckpointError("quantization_config: config_groups is no object of groups")
     found: tuple[int, Mapping[str, Any]] | None = None
-    for group in groups.values():
-        for target in group.get("targets") or ("Linear",):
+    for group in _groups(config):
+        targets = group.get("targets") or ["Linear"]
+        if not isinstance(targets, list):
+            raise CheckpointError(f"quantization_config: targets are {targets!r}, expected a list")
+        for target in targets:
             rank = _rank(str(target), module)
             if rank is not None and (found is None or rank < found[0]):
                 found = rank, group
@@ -128,10 +128,20 @@ def _arguments(config: Mapping[str, Any], module: str) -> _Arguments:
     if not isinstance(weights, Mapping):
         return _Arguments()
     bits, group_size = weights.get("num_bits"), weights.get("group_size")
-    if not all(value is None or isinstance(value, int) for value in (bits, group_size)):
+    if not all(
+        value is None or (isinstance(value, int) and not isinstance(value, bool)) for value in (bits, group_size)
+    ):
         raise CheckpointError(f"quantization_config: num_bits is {bits!r} and group_size {group_size!r}")
     grouped = weights.get("strategy") in ("group", "tensor_group")
     return _Arguments(bits, group_size if grouped else None, fp8.block_size(weights.get("block_structure")))
+
+
+def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give the groups of modules. Raises CheckpointError when the config is malformed."""
+    groups = config.get("config_groups") or {}
+    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
+        raise CheckpointError("quantization_config: config_groups is no object of groups")
+    return list(groups.values())
 
 
 def _rank(target: str, module: str) -> int | None:
@@ -148,10 +158,8 @@ def _rank(target: str, module: str) -> int | None:
 
 def _refuse(config: Mapping[str, Any]) -> None:
     """Refuse what no weights can make up for, by its name. Raises CheckpointError."""
-    for form in (
-        config.get("format"),
-        *(_get(group, "format") for group in (config.get("config_groups") or {}).values()),
-    ):
+    for place in (config, *_groups(config)):
+        form = place.get("format")
         if form is not None and form not in FORMATS:
             raise CheckpointError(
                 f"quantization_config: the compressed-tensors format {form!r} is not known; known are "
@@ -162,7 +170,8 @@ def _refuse(config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"quantization_config: sparse weights ({sparsity}) cannot be read", hint=_DECOMPRESS)
     transforms = _get(config.get("transform_config"), "config_groups") or {}
     for transform in transforms.values() if isinstance(transforms, Mapping) else ():
-        for applied in _get(transform, "apply") or ():
+        steps = _get(transform, "apply")
+        for applied in steps if isinstance(steps, list) else ():
             if (place := _get(applied, "location")) in _ONLINE:
                 raise CheckpointError(
                     f"quantization_config: a transform at {place!r} must run with the model, and no GGUF file has one"
