@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,6 +28,8 @@ _LITTLE = 1 << 20
 _REDIRECTS = 5
 _SLOWEST = 4096  # bytes in a minute; whoever sends less keeps us waiting for ever
 _PIECE = 1 << 20
+_LARGEST_BY_HTTP = 50 * 10**9  # as huggingface_hub has it (MAX_HTTP_DOWNLOAD_SIZE)
+_WRONG = "the hash of what was sent for {} is not the one that the hub announces"
 _WORD = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
@@ -99,6 +102,9 @@ def fetch(
     received = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if file.size > _LARGEST_BY_HTTP:
+            report(file.size)
+            return _by_library(listing, file, target, content_name)
         with _partial(target, content_name, wait) as partial:
             if target.is_file() and is_sound(target, file):  # another process was at it, and has finished
                 partial.unlink()
@@ -114,14 +120,33 @@ def fetch(
                 if not resumed:
                     partial.unlink()
                     raise HubError(
-                        f"{listing.repository}: the hash of what was sent for {file.path} is not the one that the hub"
-                        " announces",
+                        f"{listing.repository}: {_WRONG.format(file.path)}",
                         hint="try again; if it stays so, the file is damaged on the server",
                     )
             _settle(partial, target)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
     return received
+
+
+def _by_library(listing: Listing, file: RemoteFile, target: Path, content_name: str) -> int:
+    """Fetch a file that the hub sends by its newer protocol alone, with huggingface_hub; first beside the target."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    staging = part_path(target, content_name).with_suffix(".ggufkit-xet")
+    try:
+        with told_apart(listing.repository):
+            found = hf_hub_download(
+                listing.repository.id, file.path, revision=listing.commit, local_dir=staging, library_name="ggufkit"
+            )
+        if not is_sound(Path(found), file):
+            raise HubError(f"{listing.repository}: {_WRONG.format(file.path)}", hint="try again")
+        _settle(Path(found), target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return file.size
 
 
 def part_path(target: Path, content_name: str) -> Path:

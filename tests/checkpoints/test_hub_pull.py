@@ -142,6 +142,16 @@ def test_a_damaged_part_is_not_kept(served: Hub, root: Path, tmp_path: Path) -> 
         path.resolve().unlink()
 
 
+def test_what_is_too_large_for_plain_http(served: Hub, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library fetches it, which knows the newer protocol; here it speaks HTTP as well. The rest is the same."""
+    monkeypatch.setattr(hub_transfer, "_LARGEST_BY_HTTP", LARGE - 1)
+    served.faults.append(Fault(r"^content GET .*gguf", hub_faults.wrong_bytes, 1))
+    with pytest.raises(HubError, match="hash"):
+        fetched()
+    assert is_whole(fetched(), root)
+    assert sorted(path.suffix for path in served.root.parent.joinpath("cache").rglob(".*")) == []
+
+
 def test_a_server_that_sends_no_ranges(root: Path, served: Hub) -> None:
     served.ranges = False
     served.faults.append(Fault(r"^content GET .*gguf", hub_faults.cut_short, 2))
