@@ -1,8 +1,4 @@
-"""One file of a repository to this disk: resumed where it stopped, and under its name only when its hash is right.
-
-Plain HTTP with huggingface_hub's session, headers and addresses. Redirects are followed by hand, so that the token goes
-to the endpoint and nowhere else, and no encrypted address leads to an unencrypted one.
-"""
+"""One file of a repository to this disk: resumed where it stopped, and under its name only when its hash is right."""
 
 import contextlib
 import fcntl
@@ -15,31 +11,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
-from ggufkit.checkpoints.hub import BUSY, LONGEST_WAIT, Listing, RemoteFile, patiently, seconds_to_wait, told_apart
-from ggufkit.errors import HubError, OutputError, UnsafeError
+from ggufkit.checkpoints.hub import LONGEST_WAIT, Listing, RemoteFile, patiently, told_apart
+from ggufkit.checkpoints.hub_http import TryAgainError, opened, place
+from ggufkit.errors import HubError, OutputError
 
 Wait = Callable[[float, str], None]
 
 _FAILURES = 5  # in a row, with next to nothing received between them
 _FIRST_WAIT = 0.25  # seconds; each time twice as long
 _LITTLE = 1 << 20
-_REDIRECTS = 5
 _SLOWEST = 4096  # bytes in a minute; whoever sends less keeps us waiting for ever
 _PIECE = 1 << 20
 _LARGEST_BY_HTTP = 50 * 10**9  # as huggingface_hub has it (MAX_HTTP_DOWNLOAD_SIZE)
 _WRONG = "the hash of what was sent for {} is not the one that the hub announces"
 _WORD = re.compile(r"[0-9A-Za-z_-]{1,128}")
-
-
-class _TryAgainError(Exception):
-    """What went wrong may go right the next time, after so many seconds (None: as usual)."""
-
-    def __init__(self, what: str, seconds: float | None = None, status: int | None = None) -> None:
-        super().__init__(what)
-        self.seconds = seconds
-        self.status = status
 
 
 def described(listing: Listing, file: RemoteFile) -> tuple[RemoteFile, str]:
@@ -212,7 +198,7 @@ def _receive(listing: Listing, file: RemoteFile, partial: Path, report: Callable
                 output.seek(start)
                 _stream(listing, file, output, start, report)
             received += file.size - start
-        except _TryAgainError as error:
+        except TryAgainError as error:
             grown = partial.stat().st_size - start
             received += max(0, grown)
             failures = 1 if grown >= _LITTLE else failures + 1
@@ -230,13 +216,13 @@ def _stream(listing: Listing, file: RemoteFile, output: Any, start: int, report:
 
     with told_apart(listing.repository):
         try:
-            with _opened(listing, file, start) as response:
-                position = _place(response, file, start, output, report)
+            with opened(listing, file, start) as response:
+                position = place(response, file, start, output, report)
                 _copy(response, listing, file, output, position, report)
         except errors.HfHubHTTPError:
             raise
         except errors.HTTPError as error:
-            raise _TryAgainError(f"the connection broke ({type(error).__name__})") from None
+            raise TryAgainError(f"the connection broke ({type(error).__name__})") from None
 
 
 def _copy(
@@ -255,75 +241,7 @@ def _copy(
         report(len(piece))
         if (now := time.monotonic()) - since > 60:
             if received < _SLOWEST:
-                raise _TryAgainError(f"only {received} bytes came in a minute")
+                raise TryAgainError(f"only {received} bytes came in a minute")
             since, received = now, 0
     if position < file.size:
-        raise _TryAgainError(f"it ended after {position:,} of {file.size:,} bytes")
-
-
-@contextlib.contextmanager
-def _opened(listing: Listing, file: RemoteFile, start: int) -> Iterator[Any]:
-    """Ask for the file from byte `start`, and follow redirects: the token stays with the endpoint."""
-    from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session
-
-    url = hf_hub_url(listing.repository.id, file.path, revision=listing.commit)
-    home = urlsplit(url)
-    headers = {**build_hf_headers(library_name="ggufkit"), "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    for _ in range(_REDIRECTS):
-        place = urlsplit(url)
-        at_home = (place.scheme, place.netloc) == (home.scheme, home.netloc)
-        sent = headers if at_home else {k: v for k, v in headers.items() if k.lower() != "authorization"}
-        with get_session().stream(
-            "GET", url, headers=sent, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=False
-        ) as response:
-            location = response.headers.get("Location") if response.status_code in {301, 302, 303, 307, 308} else None
-            if location is None:
-                _check_status(response, elsewhere=not at_home)
-                yield response
-                return
-        url = urljoin(url, location)
-        if not is_allowed(url, home=home.geturl()):
-            raise UnsafeError(f"{listing.repository}: {file.path} is redirected to an address that is not encrypted")
-    raise HubError(f"{listing.repository}: {file.path} is redirected more than {_REDIRECTS} times")
-
-
-def is_allowed(url: str, *, home: str) -> bool:
-    """Whether a redirect may lead to this address: over HTTP, and not from an encrypted one to one that is not."""
-    place = urlsplit(url)
-    return place.scheme in {"https", urlsplit(home).scheme} and bool(place.netloc)
-
-
-def _check_status(response: Any, *, elsewhere: bool) -> None:
-    from huggingface_hub.utils import hf_raise_for_status
-
-    status = response.status_code
-    if status in BUSY:
-        said = "Retry-After" in response.headers or "RateLimit" in response.headers
-        raise _TryAgainError(f"the server answers {status}", seconds_to_wait(response.headers, 1) if said else None)
-    if status in {401, 403} and elsewhere:  # an address that was signed for a time
-        raise _TryAgainError(f"the server of the files answers {status}")
-    if status != 416:
-        hf_raise_for_status(response)
-
-
-def _place(response: Any, file: RemoteFile, start: int, output: Any, report: Callable[[int], None]) -> int:
-    """Tell at which byte of the file the answer begins; what lies there already goes."""
-    if response.status_code == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if found and int(found[1]) == start and found[2] in {"*", str(file.size)}:
-            return start
-    elif response.status_code == 200:
-        if start:  # it sends no ranges
-            _start_over(output, start, report)
-        return 0
-    _start_over(output, start, report)
-    raise _TryAgainError(f"the server answers {response.status_code} and not with the range asked for")
-
-
-def _start_over(output: Any, start: int, report: Callable[[int], None]) -> None:
-    output.seek(0)
-    output.truncate()
-    report(-start)
+        raise TryAgainError(f"it ended after {position:,} of {file.size:,} bytes")

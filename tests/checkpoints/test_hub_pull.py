@@ -11,7 +11,7 @@ import pytest
 from hub_faults import Act
 from hub_server import COMMIT, Fault, Hub
 
-from ggufkit.checkpoints import hub, hub_cache, hub_pull, hub_transfer
+from ggufkit.checkpoints import hub, hub_cache, hub_http, hub_pull, hub_transfer
 from ggufkit.checkpoints.hub_pull import Kind, PullOptions, find_cached, plan_pull, pull
 from ggufkit.errors import GgufkitError, HubError, OutputError, UnsafeError, UsageError
 from ggufkit.quantization.names import output_path
@@ -189,10 +189,10 @@ def test_the_token_stays_with_the_endpoint(served: Hub, root: Path) -> None:
 
 def test_no_way_from_https_to_http() -> None:
     """The endpoint of this test cannot be https, so the rule is asked for by itself."""
-    assert hub_transfer.is_allowed("https://cdn.example/x", home="https://hub.example/y")
-    assert hub_transfer.is_allowed("http://cdn.example/x", home="http://127.0.0.1/y")
-    assert not hub_transfer.is_allowed("http://cdn.example/x", home="https://hub.example/y")
-    assert not hub_transfer.is_allowed("file:///etc/passwd", home="http://127.0.0.1/y")
+    assert hub_http.is_allowed("https://cdn.example/x", home="https://hub.example/y")
+    assert hub_http.is_allowed("http://cdn.example/x", home="http://127.0.0.1/y")
+    assert not hub_http.is_allowed("http://cdn.example/x", home="https://hub.example/y")
+    assert not hub_http.is_allowed("file:///etc/passwd", home="http://127.0.0.1/y")
 
 
 @pytest.mark.parametrize(
