@@ -45,7 +45,7 @@ def command(
     It serves one program at a time and goes on until Ctrl-C or SIGTERM. Anyone who can connect can use it: there is
     no authentication, so it belongs on a private network or in a tunnel.
     """
-    if list_workers:
+    if list_workers is not None:
         _list(list_workers, as_json=json)
         return
     import asyncio

@@ -83,7 +83,7 @@ class Supervisor:
                     raise LlamaCppError(reason)
                 deaths = 1 if time.monotonic() - started > self._patience.calm else deaths + 1
                 if deaths > self._patience.restarts:
-                    raise LlamaCppError(f"{reason}; it died {deaths} times in a row, so it is not started again")
+                    raise LlamaCppError(f"{reason}; that was the {deaths}th time in a row, so it is not started again")
                 pause = min(self._patience.first_pause * 2 ** (deaths - 1), self._patience.longest_pause)
                 self._enter(State.RESTARTING, f"{reason}; starting it again in {pause:g} s")
                 await asyncio.sleep(pause)

@@ -4,12 +4,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from ggufkit.errors import LlamaCppError
 from ggufkit.inference.supervisor import Patience, State, Supervisor
 from ggufkit.llamacpp import rpc, rpc_server
 from ggufkit.llamacpp.rpc_server import WorkerOptions
-
-_KEPT_FOR_A_FAILURE = 3
 
 
 async def lend(
@@ -52,22 +49,15 @@ async def lend(
         if text:
             on_line(text)
 
-    lines: list[str] = []
-
-    def keep(line: str) -> None:
-        lines.append(line)
-        del lines[:-_KEPT_FOR_A_FAILURE]
-        on_line(line)
-
     supervisor = Supervisor(
-        lambda on_end: rpc_server.start(options, keep, on_end), answers, on_state=told, patience=patience
+        lambda on_end: rpc_server.start(options, on_line, on_end), answers, on_state=told, patience=patience
     )
     running = asyncio.ensure_future(supervisor.run())
     stopped = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done() and (error := running.exception()):
-            raise LlamaCppError(f"{error}: {' | '.join(lines)}") if isinstance(error, LlamaCppError) else error
+        if running.done():
+            running.result()
     finally:
         stopped.cancel()
         running.cancel()

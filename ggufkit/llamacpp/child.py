@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ggufkit.errors import LlamaCppError, MissingDependencyError
 from ggufkit.llamacpp.run import describe, die_with_parent
 
 _KEPT_LINES = 200
+_FAILURE = ("error", "fail", "assert", "abort", "unable", "invalid", "exception")
 _LONGEST_LINE = 1 << 16
 _SECONDS_TO_END = 5.0
 
@@ -80,14 +81,16 @@ class Child:
         """Return the exit status, negative for a signal; None while it runs."""
         return self._process.poll()
 
-    def last_lines(self) -> list[str]:
-        """Return the last lines that it wrote, at most 200."""
-        return list(self._last)
-
     def describe_end(self) -> str:
-        """Say how it ended: `llama-server ended with signal SIGSEGV`."""
+        """Say how it ended: `llama-server ended with signal SIGSEGV: …`, with what it wrote about that."""
         status = self.status
-        return f"{self.name} {'is running' if status is None else f'ended with {describe(status)}'}"
+        if status is None:
+            return f"{self.name} is running"
+        why = reason(self._last)
+        if status < 0 and not why:
+            return f"{self.name} ended with {describe(status)}"  # what it wrote last has nothing to do with that
+        last = " | ".join(list(self._last)[-2:]) or "it wrote nothing"
+        return f"{self.name} ended with {describe(status)}: {why or last}"
 
     def end(self, seconds: float = _SECONDS_TO_END) -> None:
         """Ask it to end with SIGTERM, then force it and whatever it started; returns when it is gone."""
@@ -112,3 +115,16 @@ class Child:
         self.ended.set()
         if self._on_end:
             self._on_end()
+
+
+def reason(lines: Iterable[str]) -> str:
+    """Find what a program wrote about why it ended: the first lines that tell of failure, if there are."""
+    parts = [line.split(maxsplit=2) for line in lines]
+    # llama.cpp's log has the time and a level in front: `0.00.012.345 E srv  load_model: …`
+    stamped = [len(part) == 3 and part[0][:1].isdigit() and len(part[1]) == 1 for part in parts]
+    bare = [(part[2] if is_stamped else " ".join(part)) for part, is_stamped in zip(parts, stamped, strict=True)]
+    errors = [
+        text for text, part, is_stamped in zip(bare, parts, stamped, strict=True) if is_stamped and part[1] == "E"
+    ]
+    telling = errors or [text for text in bare if any(word in text.lower() for word in _FAILURE)]
+    return " | ".join(dict.fromkeys(telling[:2]))

@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -81,9 +81,11 @@ class BusyError(WorkerError):
     """Something accepted the connection and stayed silent, as a worker does that serves another program."""
 
 
-def endpoints(texts: Iterable[str]) -> tuple[Endpoint, ...]:
+def endpoints(texts: Sequence[str]) -> tuple[Endpoint, ...]:
     """Read workers, each given as `HOST:PORT` or several with commas between them. Raises UsageError."""
     found = [Endpoint.parse(part) for text in texts for part in text.split(",") if part.strip()]
+    if texts and not found:
+        raise UsageError("no worker is named", hint="as in --rpc 192.168.1.20:50052")
     for endpoint in found:
         if found.count(endpoint) > 1:
             raise UsageError(f"the worker {endpoint} is named twice; it serves one connection at a time")

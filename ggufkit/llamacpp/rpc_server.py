@@ -70,7 +70,7 @@ def free_port(options: WorkerOptions) -> int:
         except OSError as error:
             raise OutputError(
                 f"cannot listen on {options.host}:{options.port}: {(error.strerror or str(error)).lower()}",
-                hint="another --port, or --port 0 for any that is free",
+                hint="another --port, or --port 0 for any that is free; --host is an address of this machine",
             ) from None
         return int(probe.getsockname()[1])
 

@@ -9,7 +9,6 @@ from ggufkit.llamacpp import find
 from ggufkit.llamacpp.child import Child
 
 PROGRAM = "llama-server"
-_FAILURE = ("error", "fail", "assert", "abort", "unable", "invalid", "exception")
 # They would change what we ask for, or hold secrets that it has no use for.
 _HIDDEN_PREFIXES = ("LLAMA_ARG_", "LLAMA_API_KEY", "AIP_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GGUFKIT_")
 
@@ -135,16 +134,3 @@ def start(options: LlamaServerOptions, on_line: Callable[[str], None], on_end: C
     command = argv(find.find().tool(PROGRAM), options)
     options.socket.unlink(missing_ok=True)  # one that died has left it there
     return Child(command, environment=environment(os.environ), on_line=on_line, on_end=on_end)
-
-
-def reason(lines: list[str]) -> str:
-    """Find what llama-server wrote about why it ended: the first lines that tell of failure, else its last."""
-    telling = [line for line in lines if any(word in line.lower() for word in _FAILURE)]
-    return " | ".join(_bare(line) for line in (telling[:2] or lines[-2:])) or "it wrote nothing"
-
-
-def _bare(line: str) -> str:
-    """Take the time and the level off a line of llama.cpp's log: `0.00.012.345 E srv  load_model: …`."""
-    words = line.split(maxsplit=2)
-    stamped = len(words) > 2 and words[0][:1].isdigit() and len(words[1]) == 1
-    return (words[2] if stamped else line).strip()

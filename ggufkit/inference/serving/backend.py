@@ -14,7 +14,6 @@ from ggufkit.llamacpp.child import Child
 from ggufkit.llamacpp.server import LlamaServerOptions
 
 _SECONDS_TO_WAIT = 60.0  # for a program that is being started again
-_KEPT_LINES = 200
 
 
 class Backend:
@@ -31,7 +30,6 @@ class Backend:
         """Prepare one: `tell` gets sentences for people, `log` what llama-server writes."""
         self.options = options
         self._ready = asyncio.Event()
-        self._lines: list[str] = []
         self._tell, self._log = tell, log
         self.supervisor = Supervisor(
             self._start,
@@ -70,13 +68,7 @@ class Backend:
             yield answer
 
     def _start(self, on_end: Callable[[], None]) -> Child:
-        self._lines.clear()
-        return server.start(self.options, self._keep, on_end)
-
-    def _keep(self, line: str) -> None:
-        self._lines.append(line)
-        del self._lines[:-_KEPT_LINES]
-        self._log(line)
+        return server.start(self.options, self._log, on_end)
 
     async def _answers(self) -> bool:
         try:
@@ -91,7 +83,7 @@ class Backend:
         else:
             self._ready.clear()
         if text:
-            self._tell(f"{text}: {server.reason(self._lines)}")
+            self._tell(text)
 
     async def _check_workers(self) -> None:
         await asyncio.to_thread(rpc.check, rpc.endpoints(self.options.rpc_servers))
@@ -102,4 +94,4 @@ class Backend:
             for endpoint, found in await asyncio.to_thread(rpc.ask_all, rpc.endpoints(self.options.rpc_servers), 2.0):
                 if isinstance(found, rpc.UnreachableError):
                     return LlamaCppError(f"the worker {endpoint} is gone, so {error}", hint=found.hint)
-        return LlamaCppError(f"{error}: {server.reason(self._lines)}", hint=error.hint)
+        return error

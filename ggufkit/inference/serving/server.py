@@ -1,6 +1,7 @@
 """The whole server: sockets first, then the model, then requests; and at the end the other way round."""
 
 import asyncio
+import errno
 import os
 import socket
 import tempfile
@@ -107,9 +108,10 @@ class Server:
                 if family == socket.AF_INET6 and self._sockets:
                     continue  # `localhost` on a machine without IPv6
                 self.close()
+                taken = "end the program that uses it (ss -ltnp shows which), or take another --port; 0: any"
                 raise OutputError(
                     f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}",
-                    hint="end the program that uses it (ss -ltnp shows which), or take another --port; 0: any",
+                    hint=taken if error.errno == errno.EADDRINUSE else "--host 127.0.0.1 --port 8080",
                 ) from None
             port = listener.getsockname()[1]  # the same one for all addresses
             self._sockets.append(listener)

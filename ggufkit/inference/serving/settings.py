@@ -136,8 +136,8 @@ def _check_memory(header: GgufHeader, engine: EngineOptions, options: LlamaServe
     available = cpu.available_memory()
     if needed > available:
         raise InputError(
-            f"{options.slots} requests at a time with {options.context_size // options.slots} tokens each take "
-            f"{needed / 1e9:.1f} GB, but {available / 1e9:.1f} GB of memory are free",
+            f"{options.slots} x {options.context_size // options.slots} tokens of context take {needed / 1e9:.1f} GB, "
+            f"but {available / 1e9:.1f} GB of memory are free",
             hint="a smaller -c, or a smaller -np",
         )
 
