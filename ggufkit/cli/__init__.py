@@ -20,6 +20,7 @@ from ggufkit.cli import (
     diff,
     doctor,
     edit,
+    evaluate,
     export,
     generate,
     imatrix,
@@ -74,6 +75,7 @@ app.command("inspect")(inspect.command)
 app.command("show", hidden=True)(inspect.command)
 app.command("diff")(diff.command)
 app.command("edit")(edit.command)
+app.command("eval", cls=GroupedCommand)(evaluate.command)
 app.command("verify", cls=GroupedCommand)(verify.command)
 app.command("convert-lora")(convert_lora.command)
 app.command("merge-lora")(merge_lora.command)

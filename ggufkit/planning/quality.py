@@ -17,11 +17,12 @@ or beside the GGUF file, and in the folder `divergence` of ggufkit's cache.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ggufkit.files import write_atomically
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.llamacpp.find import cache_folder
 
@@ -115,6 +116,32 @@ def measured(model: str, folders: Iterable[Path]) -> Mapping[tuple[str, bool], Q
             if quality:
                 found[str(result.get("type", "")).upper(), quality.with_imatrix] = quality
     return found
+
+
+def remember(headers: Sequence[GgufHeader], text: str, results: Iterable[tuple[str, bool, float, float]]) -> Path:
+    """Leave measurements where `measured` finds them: (type, with importance matrix, mean KLD, its error) of each.
+
+    Those of the same model and text take the place of earlier ones of the same types.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    model = fingerprint(headers)
+    folder = cache_folder() / "divergence"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{model[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.divergence.json"
+    by_kind = {(str(it.get("type")), bool(it.get("imatrix"))): it for it in _results(path, model)}
+    for kind, imatrix, mean, error in results:
+        by_kind[kind, imatrix] = {"type": kind, "mean_kld": mean, "standard_error": error, "imatrix": imatrix}
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "model": model,
+        "text": text,
+        "results": list(by_kind.values()),
+    }
+    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False).encode())
+    return path
 
 
 def _results(path: Path, model: str) -> list[dict[str, Any]]:

@@ -1,0 +1,163 @@
+"""What an evaluation finds: facts about the models, and the figures; `document` is the JSON of `ggufkit eval`."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ggufkit.evaluation.likelihood.passes import Running
+from ggufkit.evaluation.likelihood.statistics import Divergence, Likelihood, PairedDifference
+from ggufkit.evaluation.likelihood.texts import Domain
+from ggufkit.llamacpp import cpu
+
+SCHEMA_VERSION = 1
+KIND = "evaluation"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model as its file says: sizes in bytes; the type of every tensor, by name and block."""
+
+    path: Path
+    name: str
+    architecture: str
+    type: str
+    bytes: int
+    elements: int
+    bits_per_weight: float
+    sha256: str
+    imatrix: bool
+    block_types: Mapping[str, Mapping[int, str]]
+    other_types: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How the reading went; None where an earlier run had done all of it."""
+
+    prompt_tokens_per_second: float | None
+    load_seconds: float | None
+    peak_bytes: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DomainResult:
+    """The figures of one text."""
+
+    domain: str
+    likelihood: Likelihood
+    divergence: Divergence | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """The figures of one model; the base has no divergence."""
+
+    facts: ModelFacts
+    likelihood: Likelihood
+    divergence: Divergence | None
+    domains: Sequence[DomainResult]
+    speed: Speed
+
+
+@dataclass(frozen=True, slots=True)
+class PairedResult:
+    """Two models on the same chunks: the mean KLD of the first minus that of the second."""
+
+    first: str
+    second: str
+    difference: PairedDifference
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All figures of one run."""
+
+    base: ModelResult
+    models: Sequence[ModelResult]
+    pairs: Sequence[PairedResult]
+    domains: Sequence[Domain]
+    chunk_tokens: int
+    chunks: int
+    running: Running
+
+
+def document(evaluation: Evaluation, *, version: str, build: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the JSON document: `version` is ggufkit's, `build` says which llama.cpp ran.
+
+    Divergences are in nats, sizes in bytes, speeds in tokens per second; `same_top` and `delta_p` are fractions of 1.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ggufkit": version,
+        "llama_cpp": dict(build),
+        "machine": {"cpu": cpu.model_name(), "cores": cpu.usable_cores(), "system": platform.platform()},
+        "settings": {
+            "chunk_tokens": evaluation.chunk_tokens,
+            "chunks": evaluation.chunks,
+            **asdict(evaluation.running),
+        },
+        "texts": [
+            {
+                "name": domain.name,
+                "sha256": domain.sha256,
+                "bytes": domain.bytes,
+                "tokens": domain.tokens,
+                "chunks": domain.chunks,
+            }
+            for domain in evaluation.domains
+        ],
+        "base": _model(evaluation.base),
+        "models": [_model(model) for model in evaluation.models],
+        "pairs": [
+            {"first": pair.first, "second": pair.second, **asdict(pair.difference), "clear": pair.difference.is_clear}
+            for pair in evaluation.pairs
+        ],
+    }
+
+
+def _model(result: ModelResult) -> dict[str, Any]:
+    facts = result.facts
+    return {
+        "file": facts.path.name,
+        "name": facts.name,
+        "architecture": facts.architecture,
+        "type": facts.type,
+        "bytes": facts.bytes,
+        "parameters": facts.elements,
+        "bits_per_weight": round(facts.bits_per_weight, 4),
+        "sha256": facts.sha256,
+        "imatrix": facts.imatrix,
+        "block_types": {name: list(kinds.values()) for name, kinds in facts.block_types.items()},
+        "other_types": dict(facts.other_types),
+        **_figures(result.likelihood, result.divergence),
+        "domains": [{"domain": it.domain, **_figures(it.likelihood, it.divergence)} for it in result.domains],
+        "speed": asdict(result.speed),
+    }
+
+
+def _figures(likelihood: Likelihood, divergence: Divergence | None) -> dict[str, Any]:
+    figures: dict[str, Any] = {"tokens": likelihood.tokens, "perplexity": asdict(likelihood.perplexity)}
+    if divergence is None:
+        return figures
+    return figures | {
+        "perplexity_ratio": asdict(divergence.perplexity_ratio),
+        "log_perplexity_ratio": asdict(divergence.log_ratio),
+        "kl_divergence": {
+            "mean": divergence.mean_kld.value,
+            "standard_error": divergence.mean_kld.standard_error,
+            "median": divergence.median_kld,
+            "max": divergence.max_kld,
+            "min": divergence.min_kld,
+            "percentiles": {f"{percent:g}": value for percent, value in divergence.percentiles.items()},
+            "curve": [[percent, value] for percent, value in divergence.curve.items()],
+        },
+        "same_top": asdict(divergence.same_top),
+        "delta_p": {"mean": asdict(divergence.mean_delta_p), "rms": asdict(divergence.rms_delta_p)},
+        "correlation": divergence.correlation,
+    }

@@ -1,0 +1,65 @@
+"""Limits that a model must keep, for CI: what failed is said with the figure and the limit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ggufkit.errors import UsageError
+from ggufkit.evaluation.evaluation_results import ModelResult
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """The limits; None: no limit.
+
+    Attributes:
+        max_kld: mean KL divergence, nats.
+        max_ppl_increase: of the perplexity, as a fraction of the base's.
+        min_same_top: share of tokens with the same likeliest token, as a fraction of 1.
+        min_task_accuracy: share of right answers, as a fraction of 1.
+    """
+
+    max_kld: float | None = None
+    max_ppl_increase: float | None = None
+    min_same_top: float | None = None
+    min_task_accuracy: float | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit at all."""
+        limits = (self.max_kld, self.max_ppl_increase, self.min_same_top, self.min_task_accuracy)
+        return any(limit is not None for limit in limits)
+
+
+def fraction(text: str, flag: str) -> float:
+    """Read `2%` or `0.02`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    percent = text.strip().endswith("%")
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise UsageError(f"{flag} {text!r} is no number", hint=f"such as {flag} 2% or {flag} 0.02") from None
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{flag} {text!r} is negative, or no number")
+    return value / 100 if percent else value
+
+
+def failures(model: ModelResult, gates: Gates, accuracies: Mapping[str, float] | None = None) -> Sequence[str]:
+    """List what a model fails: `accuracies` are those of its tasks, by name."""
+    failed = []
+    divergence = model.divergence
+    if divergence is not None:
+        if gates.max_kld is not None and not divergence.mean_kld.value <= gates.max_kld:
+            failed.append(f"mean KL divergence {divergence.mean_kld.value:.6f}, at most {gates.max_kld:g}")
+        increase = divergence.perplexity_ratio.value - 1
+        if gates.max_ppl_increase is not None and not increase <= gates.max_ppl_increase:
+            failed.append(f"perplexity {increase:+.3%}, at most {gates.max_ppl_increase:+.3%}")
+        same = divergence.same_top.value
+        if gates.min_same_top is not None and not same >= gates.min_same_top:
+            failed.append(f"same top token {same:.2%}, at least {gates.min_same_top:.2%}")
+    for name, accuracy in (accuracies or {}).items():
+        if gates.min_task_accuracy is not None and not accuracy >= gates.min_task_accuracy:
+            failed.append(f"{name}: {accuracy:.1%} right, at least {gates.min_task_accuracy:.1%}")
+    return failed

@@ -1,0 +1,162 @@
+"""A process of its own that reads chunks with one model: it may die of a broken model, and only it.
+
+The request (JSON) names the model, how it runs, and the files: `tokens` (int32, the chunks one after the other), the
+`base` file of log-probabilities, and `scores` (float32). What is done is appended chunk by chunk, so that a run which
+was killed goes on with the next one; `start` is the first that is lacking. Each finished chunk is told on stdout.
+"""
+
+import json
+import resource
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ggufkit.errors import GgufkitError
+from ggufkit.evaluation.likelihood.logits_file import LogitsFile
+from ggufkit.evaluation.likelihood.scores import score_against, score_base
+from ggufkit.inference.chunk_reader import ChunkReader
+from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
+from ggufkit.llamacpp import cpu
+
+DONE = "chunk done:"
+REFUSED = 3
+
+
+class Task(StrEnum):
+    """What is to be done."""
+
+    TOKENIZE = "tokenize"  # the texts, each into the file `tokens` with a number behind its name
+    BASE = "base"  # read the chunks; write the base file and the scores (nll)
+    COMPARE = "compare"  # read the chunks; write the scores against the base file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """How models are run; the same for all that are compared."""
+
+    threads: int | None = None
+    gpu_layers: int | str = "auto"
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    flash_attention: str = "auto"
+    rpc_servers: tuple[str, ...] = ()
+
+    def options(self, *, vocabulary_only: bool = False) -> EngineOptions:
+        """Make the engine's options."""
+        return EngineOptions(
+            threads=self.threads,
+            gpu_layers=self.gpu_layers,  # type: ignore[arg-type]  # "auto" and "all" are checked there
+            cache_type_k=CacheType(self.cache_type_k),
+            cache_type_v=CacheType(self.cache_type_v),
+            flash_attention=FlashAttention(self.flash_attention),
+            rpc_servers=tuple(self.rpc_servers),
+            vocabulary_only=vocabulary_only,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the child is to do; paths are absolute."""
+
+    task: Task
+    model: str
+    running: Running = field(default_factory=Running)
+    texts: tuple[str, ...] = ()
+    tokens: str = ""
+    chunk_tokens: int = 0
+    chunks: int = 0
+    start: int = 0
+    base: str = ""
+    scores: str = ""
+    report: str = ""
+
+    def write(self, path: Path) -> None:
+        """Write the request for the child."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> "Request":
+        """Read it there."""
+        content: dict[str, Any] = json.loads(path.read_text())
+        content["running"] = Running(**content["running"])
+        return cls(**content)
+
+
+def _tokenize(request: Request) -> None:
+    with ChunkReader.open(Path(request.model), request.running.options(vocabulary_only=True)) as reader:
+        for number, path in enumerate(request.texts):
+            text = Path(path).read_text(encoding="utf-8", errors="replace")
+            tokens = reader.tokenize(text, add_special=True)
+            np.asarray(tokens, "<i4").tofile(f"{request.tokens}.{number}")
+
+
+def _read(request: Request) -> None:
+    threads = request.running.threads or cpu.usable_cores()
+    chunks = np.fromfile(request.tokens, "<i4").reshape(request.chunks, request.chunk_tokens)
+    path, options = Path(request.model), request.running.options()
+    with ChunkReader.reading(path, request.chunk_tokens, options) as reader, ExitStack() as stack:
+        base = LogitsFile(Path(request.base), request.chunk_tokens, reader.vocabulary_size, request.chunks)
+        scores = stack.enter_context(Path(request.scores).open("ab"))
+        rows = stack.enter_context(base.path.open("ab" if request.task == Task.BASE else "rb"))
+        if request.task == Task.BASE and request.start == 0:
+            rows.write(base.header(chunks.tolist()))
+        started = time.monotonic()
+        todo = chunks[request.start :].tolist()
+        for number, logits in enumerate(reader.read(todo), request.start):
+            _score(request, base, chunks[number], logits[: base.scored], rows, scores, number, threads)
+            sys.stdout.write(f"{DONE} {number + 1}\n")
+            sys.stdout.flush()
+        seconds = time.monotonic() - started
+        report = {
+            "tokens": len(todo) * request.chunk_tokens,
+            "seconds": seconds,
+            "load_seconds": reader.load_seconds,
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "side_by_side": reader.side_by_side,
+            "placement": reader.placement.options.gpu_layers,
+        }
+    Path(request.report).write_text(json.dumps(report))
+
+
+def _score(
+    request: Request,
+    base: LogitsFile,
+    chunk: NDArray[np.int32],
+    logits: NDArray[np.float32],
+    rows: BinaryIO,
+    scores: BinaryIO,
+    number: int,
+    threads: int,
+) -> None:
+    next_tokens = chunk[base.chunk_tokens // 2 + 1 :]
+    if request.task == Task.BASE:
+        found = score_base(logits, next_tokens, threads=threads)
+        rows.write(found.rows.tobytes())
+        rows.flush()
+        scores.write(found.nll.astype("<f4").tobytes())
+    else:
+        there = base.rows(rows, number)
+        scores.write(score_against(logits, next_tokens, there, threads=threads).astype("<f4").tobytes())
+    scores.flush()
+
+
+def main() -> None:
+    """Do what the request asks for, whose path is the argument."""
+    path = Path(sys.argv[1])
+    request = Request.read(path)
+    try:
+        if request.task == Task.TOKENIZE:
+            _tokenize(request)
+        else:
+            _read(request)
+    except GgufkitError as error:
+        told = {"message": str(error), "hint": error.hint, "kind": type(error).__name__}
+        path.with_suffix(".error.json").write_text(json.dumps(told))
+        sys.exit(REFUSED)

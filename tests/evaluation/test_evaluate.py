@@ -1,0 +1,190 @@
+"""Whole evaluations: against transformers, resumed, refused, and a damaged model found."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ggufkit.errors import InputError
+from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
+from ggufkit.evaluation.evaluation_results import ModelResult, document
+from ggufkit.evaluation.gates import Gates, failures, fraction
+from ggufkit.evaluation.likelihood.passes import Running
+from ggufkit.gguf_file.reader import read_header
+
+pytestmark = pytest.mark.engine
+
+DEMO = Path(__file__).parents[2] / "ggufkit" / "demo_model"
+LENGTH, CHUNKS = 256, 4
+
+
+def options(folder: Path, **changes: object) -> EvaluationOptions:
+    return EvaluationOptions(chunk_tokens=LENGTH, chunks=CHUNKS, folder=folder, running=Running(threads=2), **changes)  # type: ignore[arg-type]  # what a test changes
+
+
+@pytest.fixture(scope="module")
+def demo_models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    from ggufkit.conversion import convert
+    from ggufkit.quantization.quantize import quantize
+
+    folder = tmp_path_factory.mktemp("demo")
+    f16 = folder / "demo-F16.gguf"
+    convert(DEMO, f16)
+    return {"F16": f16} | {k: quantize(f16, k, folder / f"demo-{k}.gguf").output for k in ("Q8_0", "Q4_K_M", "Q2_K")}
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Path:
+    return DEMO / "heldout.txt"
+
+
+@pytest.mark.oracle
+def test_divergence_agrees_with_transformers_as_the_base(
+    demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path, figure: Callable[[str, str], None]
+):
+    """The base's logits by transformers, the models' by the binding alone, the divergence by its definition."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from ggufkit.llamacpp import binding
+
+    llama_cpp = binding.load()  # the package itself, told where the build is
+    kinds = ("Q8_0", "Q4_K_M", "Q2_K")
+    kept = tmp_path / "base.kld"
+    found = evaluate(
+        demo_models["F16"], [demo_models[k] for k in kinds], [held_out], options(tmp_path, keep_logits=kept)
+    )
+    from ggufkit.evaluation.likelihood.logits_file import open_logits_file
+
+    chunks = open_logits_file(kept).tokens()
+    model = AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32).eval()
+    with torch.no_grad():
+        truth = torch.log_softmax(model(torch.tensor(chunks)).logits.double(), -1).numpy()
+    scored = slice(LENGTH // 2, LENGTH - 1)
+    for result, kind in zip(found.models, kinds, strict=True):
+        engine = llama_cpp.Llama(str(demo_models[kind]), n_ctx=LENGTH, logits_all=True, verbose=False, n_threads=1)
+        klds = []
+        for chunk, base in zip(chunks, truth, strict=True):
+            engine.reset()
+            engine.eval(chunk)
+            logits = torch.from_numpy(np.array(engine.scores[:LENGTH], np.float64))
+            said = torch.log_softmax(logits, -1).numpy()
+            klds.append((np.exp(base) * (base - said)).sum(-1)[scored])
+        engine.close()
+        assert result.divergence
+        wanted, mine = float(np.mean(klds)), result.divergence.mean_kld.value
+        figure(f"mean KL divergence of {kind}, eval", f"{mine:.6f}; with transformers as the base {wanted:.6f}")
+        assert mine == pytest.approx(wanted, rel=0.02)
+
+
+def test_a_model_is_itself_and_a_damaged_one_is_flagged(
+    demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path
+):
+    damaged = tmp_path / "damaged.gguf"
+    content = bytearray(demo_models["F16"].read_bytes())
+    tensor = next(t for t in read_header(demo_models["F16"]).tensors if t.name == "blk.2.ffn_down.weight")
+    values = np.frombuffer(bytes(content[tensor.offset : tensor.offset + tensor.size]), "<f2").copy()
+    values += np.random.default_rng(0).normal(0, values.std(), values.size).astype("<f2")
+    content[tensor.offset : tensor.offset + tensor.size] = values.tobytes()
+    damaged.write_bytes(content)
+    found = evaluate(demo_models["F16"], [demo_models["F16"], damaged], [held_out], options(tmp_path))
+    same, other = found.models
+    assert same.divergence
+    assert other.divergence
+    assert abs(same.divergence.mean_kld.value) < 1e-6
+    assert same.divergence.same_top.value == 1
+    assert failures(same, Gates(max_kld=1e-6, max_ppl_increase=0.001, min_same_top=1.0)) == []
+    assert len(failures(other, Gates(max_kld=0.01, max_ppl_increase=0.01, min_same_top=0.99))) == 3
+    assert found.pairs[0].difference.is_clear
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same(demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path):
+    models = [demo_models["Q8_0"], demo_models["Q2_K"]]
+
+    def figures(folder: Path, progress: Callable[..., None]) -> dict:
+        found = evaluate(demo_models["F16"], models, [held_out], options(folder), progress=progress)
+        written = document(found, version="", build={})
+        for model in (written["base"], *written["models"]):
+            del model["speed"]
+        return {key: written[key] for key in ("base", "models", "pairs", "texts")}
+
+    def silent(*_: object) -> None:
+        pass
+
+    stages: list[tuple[str, int]] = []
+    whole = figures(tmp_path / "whole", lambda stage, done, *_: stages.append((stage, done)))
+    assert list((tmp_path / "whole").iterdir()) == []
+    for stop in range(2, len(stages) + 1, 4):
+
+        class StoppedError(Exception):
+            pass
+
+        steps = 0
+
+        def stopping(*_: object, stop: int = stop, error: type[Exception] = StoppedError) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == stop:
+                raise error
+
+        folder = tmp_path / str(stop)
+        with pytest.raises(StoppedError):
+            figures(folder, stopping)
+        again: list[int] = []
+        assert figures(folder, lambda _, done, *__, again=again: again.append(done)) == whole
+        assert len(again) < len(stages)
+        assert list(folder.iterdir()) == []
+
+
+def test_another_vocabulary_is_refused(demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path):
+    import tiny_gguf
+
+    other = tiny_gguf.write_model(tmp_path / "other-F16.gguf")
+    with pytest.raises(InputError, match="vocabulary"):
+        evaluate(demo_models["F16"], [other], [held_out], options(tmp_path))
+
+
+def test_a_checkpoint_may_be_the_base(demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path):
+    from_folder = evaluate(DEMO, [demo_models["Q2_K"]], [held_out], options(tmp_path))
+    from_file = evaluate(demo_models["F16"], [demo_models["Q2_K"]], [held_out], options(tmp_path))
+    assert from_folder.models[0].divergence
+    assert from_file.models[0].divergence
+    assert from_folder.models[0].divergence.mean_kld.value == pytest.approx(
+        from_file.models[0].divergence.mean_kld.value, rel=0.02
+    )
+
+
+def test_the_command_writes_json_and_fails_at_a_gate(
+    demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("GGUFKIT_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run.json"
+    command = [sys.executable, "-c", "from ggufkit.cli import main; main()", "eval", demo_models["F16"]]
+    command += [demo_models["Q2_K"], "-f", held_out, "-c", "256", "--chunks", "2", "-o", run, "--max-kld", "0.01"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 7
+    assert "at most 0.01" in ran.stderr
+    written = json.loads(run.read_text())
+    assert (written["schema_version"], written["kind"]) == (1, "evaluation")
+    assert written["models"][0]["type"] == "Q2_K"
+    assert written["models"][0]["block_types"]["ffn_down.weight"]
+    [left] = (tmp_path / "cache" / "divergence").glob("*.divergence.json")
+    assert json.loads(left.read_text())["results"][0]["type"] == "Q2_K"
+
+
+@pytest.mark.parametrize(("text", "value"), [("2%", 0.02), ("0.02", 0.02), (" 95 %", 0.95)])
+def test_fractions_are_read(text: str, value: float):
+    assert fraction(text, "--x") == pytest.approx(value)
+
+
+def test_a_gate_that_is_not_a_number_fails_what_is_not_a_number(demo_models: Mapping[str, Path]):
+    """NaN passes no comparison, and so no gate."""
+    from ggufkit.evaluation.likelihood.statistics import divergence
+
+    found = divergence(np.full((20, 4), np.nan, np.float32))
+    model = ModelResult(None, found.likelihood, found, (), None)  # type: ignore[arg-type]  # only figures count here
+    assert len(failures(model, Gates(max_kld=1, max_ppl_increase=1, min_same_top=0))) == 3
