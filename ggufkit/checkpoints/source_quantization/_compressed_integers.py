@@ -41,7 +41,7 @@ def integer_weight(
         bits=width,
         group=group,
         parts=(tensor, scale, *(part for part in (zero, order, told) if part is not None)),
-        zeros=_zeros(zero, shape[0], width) if zero is not None else None,
+        zeros=_zeros(zero, scale, shape[0], width) if zero is not None else None,
         order=order,
     )
     said = [f"int {width} bits", _grouped.describe(scale, shape, group)]
@@ -99,13 +99,15 @@ def _codes(tensor: StoredTensor, columns: int, bits: int, *, signed: bool) -> Ca
     return packed if tensor.dtype == "I32" else bytes_
 
 
-def _zeros(zero: StoredTensor, rows: int, bits: int) -> Callable[[range], Array]:
+def _zeros(zero: StoredTensor, scale: StoredTensor, rows: int, bits: int) -> Callable[[range], Array]:
     """Read zero points as unsigned integers, [rows, groups]: packed along the rows, or one for each scale.
 
     Raises:
         CheckpointError: they are neither.
     """
     groups = zero.shape[1] if len(zero.shape) == 2 else 1
+    if groups != (scale.shape[1] if len(scale.shape) == 2 else 1):
+        raise CheckpointError(f"tensor {zero.name!r} has shape {zero.shape}, but {scale.name!r} has {scale.shape}")
     if zero.dtype == "I32" and len(zero.shape) == 2 and zero.shape[0] == words_for(rows, bits):
 
         def packed(part: range) -> Array:

@@ -67,6 +67,8 @@ def nvfp4_weight(
     Raises:
         CheckpointError: the shapes do not fit each other.
     """
+    if len(shape) != 2:
+        raise CheckpointError(f"tensor {packed.name!r} is a weight of shape {shape}, expected a matrix")
     rows, columns = shape
     if columns % NV_GROUP or scale.shape != (rows, columns // NV_GROUP) or scale.dtype != "F8_E4M3":
         raise CheckpointError(

@@ -25,6 +25,13 @@ class Module:
             )
         return self.parts[kind]
 
+    def words(self, kind: str) -> StoredTensor:
+        """Give a part that holds packed integers. Raises CheckpointError when it is missing, or of another type."""
+        tensor = self[kind]
+        if tensor.dtype != "I32":
+            raise CheckpointError(f"tensor {tensor.name!r} is of type {tensor.dtype}, expected I32: packed integers")
+        return tensor
+
     def group_size(self, settings: Mapping[str, Any], inputs: int, key: str = "group_size") -> int:
         """Give how many inputs share a scale: what the config says, else what the number of scales does.
 

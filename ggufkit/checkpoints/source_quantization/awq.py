@@ -48,7 +48,7 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
 
 
 def _weight(module: Module, config: Mapping[str, Any]) -> tuple[DequantizedTensor, int]:
-    qweight, scales = module["qweight"], module["scales"]
+    qweight, scales = module.words("qweight"), module["scales"]
     if not len(qweight.shape) == len(scales.shape) == 2:
         raise CheckpointError(f"{module.name}: qweight and scales are no matrices")
     settings = said(config, module.name)
@@ -56,6 +56,8 @@ def _weight(module: Module, config: Mapping[str, Any]) -> tuple[DequantizedTenso
     (inputs, _), outputs = qweight.shape, scales.shape[1]
     if bits != _BITS:
         raise CheckpointError(f"quantization_config: AWQ of {bits!r} bits (bits); known is only {_BITS}")
+    if outputs % _PER_WORD:
+        raise CheckpointError(f"tensor {scales.name!r} is for {outputs} outputs, which no words of {_PER_WORD} hold")
     require_shape(qweight, (inputs, outputs // _PER_WORD), f"{outputs} outputs of {_BITS} bits in words of {WORD}")
     group = module.group_size(settings, inputs, "group_size" if "group_size" in settings else "q_group_size")
     require_shape(scales, (-(-inputs // group), outputs), f"groups of {group} (group_size) of {inputs} inputs")
@@ -78,7 +80,7 @@ def _zeros(module: Module, config: Mapping[str, Any], shape: tuple[int, int]) ->
     groups, outputs = shape
     if "qzeros" not in module.parts and config.get("zero_point") is False:
         return lambda rows: np.full((len(rows), groups), 2 ** (_BITS - 1), np.uint8)
-    qzeros = module["qzeros"]
+    qzeros = module.words("qzeros")
     require_shape(qzeros, (groups, outputs // _PER_WORD), f"{_BITS} bits for each of {outputs} outputs")
     return lambda rows: unpacked_columns(qzeros, rows, _BITS, _unpack)
 

@@ -66,14 +66,17 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
 
 
 def _weight(module: Module, config: Mapping[str, Any]) -> tuple[DequantizedTensor, int, int]:
-    qweight, scales, qzeros = module["qweight"], module["scales"], module["qzeros"]
+    qweight, scales, qzeros = module.words("qweight"), module["scales"], module.words("qzeros")
     if not len(qweight.shape) == len(scales.shape) == len(qzeros.shape) == 2:
         raise CheckpointError(f"{module.name}: qweight, scales and qzeros are no matrices")
     settings = said(config, module.name)
     groups, outputs = scales.shape
-    order = module.parts.get("g_idx")
+    order = module.words("g_idx") if "g_idx" in module.parts else None
     bits = _bits(module, settings, outputs)
-    inputs = order.shape[0] if order is not None and len(order.shape) == 1 else qweight.shape[0] * WORD // bits
+    inputs = qweight.shape[0] * WORD // bits
+    if order is not None:
+        require_shape(order, order.shape[:1] or (inputs,), "a group for each input")
+        (inputs,) = order.shape
     require_shape(qweight, (words_for(inputs, bits), outputs), f"{inputs} inputs of {bits} bits, {outputs} outputs")
     group = module.group_size(settings, inputs)
     require_shape(scales, (-(-inputs // group), outputs), f"groups of {group} (group_size) of {inputs} inputs")

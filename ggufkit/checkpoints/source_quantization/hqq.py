@@ -55,7 +55,7 @@ def _all(stored: Mapping[str, StoredTensor]) -> list[Module]:
 def _weight(module: Module, config: Mapping[str, Any]) -> tuple[DequantizedTensor, int, int]:
     data, scale, zero = module["W_q"], module["scale"], module["zero"]
     packing, axis = _text(module["packing"]), _number(module["axis"])
-    shape = tuple(int(size) for size in read_all(module["shape"]).reshape(-1))
+    shape = tuple(int(size) for size in _integers(module["shape"]))
     if packing not in _PLANES or axis not in (0, 1) or len(shape) != 2 or min(shape) <= 0:
         raise CheckpointError(f"{module.name}: packing {packing!r} of {shape} along axis {axis} is not known")
     if scale.dtype not in FLOATS or zero.dtype not in FLOATS:
@@ -123,14 +123,21 @@ def _said_bits(config: Mapping[str, Any]) -> int | None:
 
 
 def _number(tensor: StoredTensor) -> int:
-    found = read_all(tensor).reshape(-1)
-    if found.size != 1 or not np.issubdtype(found.dtype, np.integer):
+    found = _integers(tensor)
+    if found.size != 1:
         raise CheckpointError(f"tensor {tensor.name!r} is no number")
     return int(found[0])
 
 
 def _text(tensor: StoredTensor) -> str:
-    return bytes(read_all(tensor).reshape(-1).astype(np.uint8)).decode("ascii", "replace")
+    return "".join(chr(int(code) & 0x7F) for code in _integers(tensor)[:32])
+
+
+def _integers(tensor: StoredTensor) -> Array:
+    found = read_all(tensor).reshape(-1)
+    if tensor.dtype in FLOATS or not np.issubdtype(found.dtype, np.integer):
+        raise CheckpointError(f"tensor {tensor.name!r} is of type {tensor.dtype}, expected integers")
+    return found
 
 
 SCHEME = Scheme("HQQ", ("hqq",), holds, undo)

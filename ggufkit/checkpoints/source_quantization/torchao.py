@@ -36,9 +36,9 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
         CheckpointError: a part is missing or does not fit; the integers are of another type than int8.
     """
     weights = [_weight(tensor, stem, stored) for name, tensor in stored.items() if (stem := _stem(name)) is not None]
-    groups = sorted({weight.parts[1].shape[-1] for weight in weights})
+    grouped = any(math.prod(weight.parts[1].shape) > weight.shape[0] for weight in weights)
     dropped = {name: _WHY_DROPPED for name in stored if name.endswith(_ACTIVATIONS)}
-    return Undone(tuple(weights), dropped, "int8, a scale per output" if groups in ([], [1]) else "int8 in groups")
+    return Undone(tuple(weights), dropped, "int8 in groups" if grouped else "int8, a scale per output")
 
 
 def _stem(name: str) -> str | None:
