@@ -143,6 +143,7 @@ async function answer() {
       place.parentElement.scrollIntoView({ block: "end" });
     }
     if (timings) place.after(figures(timings));
+    place.parentElement.scrollIntoView({ block: "end" });
     byId("state").textContent = "ready";
   } catch (error) {
     if (error.name === "AbortError") {
