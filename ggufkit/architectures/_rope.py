@@ -14,6 +14,7 @@ from ggufkit.errors import CheckpointError
 # Rope types and their names in GGUF; "llama3" goes into a tensor, "default" needs nothing.
 _GGUF_TYPES = {"linear": "linear", "yarn": "yarn", "longrope": "longrope"}
 _OLD_NAMES = {"su": "longrope", "mrope": "default"}  # Phi 3's and Qwen 2 VL's first configs
+_STRETCHED = ("llama3", "yarn", "longrope")
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 # Numbers in a rope config, and the least value that makes sense.
 _SMALLEST = 1e-9
@@ -31,8 +32,9 @@ def rope(config: Config, layer_type: str = "full_attention") -> dict[str, Any]:
     """Merge `rope_parameters` (transformers 5) or `rope_scaling` (4) with the keys beside them.
 
     The result has `rope_type` ("default" when none is named), `rope_theta` and `partial_rotary_factor` (None when the
-    config is silent). Where layers of different types have settings of their own, those of `layer_type`: of
-    transformers 5 nested, of 4 `rope_local_base_freq` and its like.
+    config is silent); where rope is stretched, also `original_max_position_embeddings`, without a word of it the
+    context of the model (transformers' standardize_rope_params). Where layers of different types have settings of
+    their own, those of `layer_type`: of transformers 5 nested, of 4 `rope_local_base_freq` and its like.
 
     Raises:
         CheckpointError: the settings are no object, or hold no sensible numbers.
@@ -54,6 +56,10 @@ def rope(config: Config, layer_type: str = "full_attention") -> dict[str, Any]:
     }
     name = given.get("rope_type") or given.get("type") or "default"
     values["rope_type"] = _OLD_NAMES.get(name, name) if isinstance(name, str) else name
+    if values["rope_type"] in _STRETCHED:
+        beside = None if by_layer else config.get("original_max_position_embeddings")
+        original = beside or given.get("original_max_position_embeddings") or config.get("max_position_embeddings")
+        values["original_max_position_embeddings"] = original
     _check_numbers(values)
     return values
 
@@ -94,10 +100,16 @@ def check_rope(config: Config, follows: tuple[str, ...]) -> list[str]:
     if name in ("linear", "yarn") and "factor" not in values:
         raise CheckpointError(f"config.json: {name} rope without a factor")
     for key, beta in _YARN_BETAS.items():
-        if name == "yarn" and values.get(key, beta) != beta:
+        if name == "yarn" and "betas" not in follows and (values.get(key) or beta) != beta:
             raise CheckpointError(f"config.json: {key} of yarn rope is {values[key]}; llama.cpp computes with {beta}")
     if (values["partial_rotary_factor"] or 1) != 1 and "partial" not in follows:
         raise CheckpointError("config.json: partial_rotary_factor is not supported for this architecture")
+    if name == "longrope" and values.get("long_factor") != values.get("short_factor"):
+        original = values["original_max_position_embeddings"]
+        warnings.append(
+            f"llama.cpp takes LongRoPE's factors for long texts whenever its context is larger than {original} tokens, "
+            f"the original only for texts that long: for the same answers to shorter ones run it with -c {original}"
+        )
     return warnings
 
 
@@ -128,7 +140,14 @@ def rotary_dimensions(config: Config) -> int:
 def mrope_sections(config: Config) -> list[int] | None:
     """Read how many rotated pairs go by time, height and width (and none by a fourth), as llama.cpp wants them."""
     sections = rope(config).get("mrope_section")
+    if sections and sum(sections) > (pairs := rotary_dimensions(config) // 2):
+        sections = even_sections(pairs)  # transformers cuts what is too much; ggml aborts
     return [*sections, 0, 0, 0, 0][:4] if sections else None
+
+
+def even_sections(pairs: int) -> list[int]:
+    """Share rotated pairs between time, height and width."""
+    return [(pairs + 2) // 3, (pairs + 1) // 3, pairs // 3, 0]
 
 
 def _scaling(key: str, *types: str) -> Any:
@@ -145,10 +164,9 @@ def _original_context(config: Config) -> int | None:
     values = rope(config)
     if values["rope_type"] not in ("yarn", "longrope"):
         return None
-    given = values.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
-    if given is None:
+    if (original := values["original_max_position_embeddings"]) is None:
         raise CheckpointError(f"config.json: {values['rope_type']} rope without original_max_position_embeddings")
-    return int(given)
+    return int(original)
 
 
 def _attention_factor(config: Config) -> float | None:
@@ -221,7 +239,7 @@ def llama3_frequency_factors(config: Config) -> Mapping[str, Array]:
         float(values.get(key, default))
         for key, default in (("factor", 8.0), ("low_freq_factor", 1.0), ("high_freq_factor", 4.0))
     )
-    context = float(values.get("original_max_position_embeddings", 8192))
+    context = float(values["original_max_position_embeddings"] or 8192)
     exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
     frequencies = np.float32(1) / np.power(np.float32(values["rope_theta"] or 10000.0), exponents)
     # torch divides a number by a tensor as the number times the reciprocal: rounding twice
@@ -255,8 +273,8 @@ def longrope_attention(config: Config) -> float | None:
     values, usual = rope(config), ROPE["rope.scaling.attn_factor"]
     if values["rope_type"] != "longrope":
         return usual(config) if callable(usual) else None
-    original = values.get("original_max_position_embeddings") or config["max_position_embeddings"]
-    stretch = config["max_position_embeddings"] / original
+    original = values["original_max_position_embeddings"]
+    stretch = values.get("factor") or config["max_position_embeddings"] / original
     given = values.get("attention_factor")
     return given or (math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else None)
 

@@ -117,7 +117,7 @@ class ArchSpec:
         `spellings` maps a config key to other names that this family's configs have for it.
         `sizes` overrides or adds to SIZES, by which shapes and ops are worked out.
         `ropes` are the rope types that llama.cpp follows here, beside the default; "partial" allows a rotary part of a
-        head, "per-layer" settings for each type of layer.
+        head, "per-layer" settings for each type of layer, "betas" other ends of YaRN's ramp than 32 and 1.
 
     Tensors:
         `tensors` maps an HF module path to a GGUF one; `None` drops it on purpose. `{b}` stands for the block index

@@ -136,6 +136,8 @@ def remarks(config: Config) -> Iterable[str]:
     require_activation(config, "gelu_pytorch_tanh", keys=("hidden_activation",))
     if config.get("use_bidirectional_attention") == "all":
         require(config, "llama.cpp's Gemma 4 looks back only", use_bidirectional_attention=None)
+    if not any(config["slides"]):
+        raise CheckpointError("config.json: no block has a sliding window; llama.cpp's Gemma 4 does not load without")
     if rope(config)["rope_type"] != "proportional" and any(not slide for slide in config["slides"]):
         raise CheckpointError("config.json: the rope of full attention is not proportional; llama.cpp knows no other")
     return ()

@@ -14,14 +14,17 @@ from ggufkit.architectures._blocks import (
     require_experts,
 )
 from ggufkit.architectures._experts import W_EXPERTS
-from ggufkit.architectures._rope import rotary_dimensions
+from ggufkit.architectures._rope import rope, rotary_dimensions
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks
 
 ROUTER_BIAS = blocks(LAYERS, {"block_sparse_moe.e_score_correction_bias": "exp_probs_b.bias"})
 NUMBERS: MetadataTable = {
     "expert_feed_forward_length": "intermediate_size",
-    "rope.dimension_count": lambda c: c.get("rotary_dim") or rotary_dimensions(c),
+    # the older key counts where the rope's own settings are silent
+    "rope.dimension_count": lambda c: (
+        rotary_dimensions(c) if rope(c)["partial_rotary_factor"] else c.get("rotary_dim") or c["head"]
+    ),
 }
 
 

@@ -52,7 +52,7 @@ MISTRAL3 = ArchSpec(
     metadata=(DECODER, SIZES, YARN),
     tensors=(EMBEDDINGS, PRE_NORMS, ATTENTION, GATED_MLP, PERMUTED_QK),
     biases=BIASES,
-    ropes=("linear", "yarn", "llama3"),
+    ropes=("linear", "yarn", "betas", "llama3"),
     defaults={
         "ministral3": {
             "rms_norm_eps": 1e-5,

@@ -3,11 +3,10 @@
 With a long context frequencies are divided by two lists of factors ("longrope"), one of them for short texts.
 """
 
-import math
 from collections.abc import Iterable
 
 from ggufkit.architectures._blocks import COMMON_DEFAULTS, DECODER, EMBEDDINGS, LAYERS, PRE_NORMS, require_activation
-from ggufkit.architectures._rope import longrope_factors, rope, rotary_dimensions
+from ggufkit.architectures._rope import longrope_attention, longrope_factors, rope, rotary_dimensions
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, blocks
 
@@ -29,12 +28,8 @@ def original_context(config: Config) -> int:
 
 
 def attention_factor(config: Config) -> float | None:
-    """Work out what longrope multiplies queries and keys by: transformers' `_compute_longrope_parameters`."""
-    values = rope(config)
-    if values["rope_type"] != "longrope":
-        return None
-    scale = config["max_position_embeddings"] / original_context(config)
-    return math.sqrt(1 + math.log(scale) / math.log(original_context(config))) if scale > 1 else 1.0
+    """Work out what longrope multiplies queries and keys by; llama.cpp's converter writes it also where it is 1."""
+    return longrope_attention(config) or 1.0 if rope(config)["rope_type"] == "longrope" else None
 
 
 SIZES: MetadataTable = {

@@ -19,7 +19,7 @@ from ggufkit.architectures._qwen_delta import (
     kinds,
     remarks,
 )
-from ggufkit.architectures._rope import mrope_sections, rotary_dimensions
+from ggufkit.architectures._rope import even_sections, mrope_sections, rotary_dimensions
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, TensorTable, blocks, to
 
@@ -43,7 +43,7 @@ SECTIONS: MetadataTable = {"rope.dimension_sections": lambda c: mrope_sections(c
 def _sections(config: Config) -> list[int]:
     """Assume what transformers does; of a head too small for that, on which ggml aborts, share the pairs evenly."""
     pairs = 32 if config["head"] >= 32 else rotary_dimensions(config) // 2
-    return [(pairs + 2) // 3, (pairs + 1) // 3, pairs // 3, 0]
+    return even_sections(pairs)
 
 
 QWEN35 = ArchSpec(

@@ -1,5 +1,7 @@
 """The text models of Qwen-VL: those of Qwen 2 and 3, roped by time, height and width, which for text are one."""
 
+from collections.abc import Iterable
+
 from ggufkit.architectures._blocks import ATTENTION, DECODER, EMBEDDINGS, GATED_MLP, HEAD_NORMS, PRE_NORMS, QKV_BIASES
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable
@@ -15,6 +17,15 @@ def deepstack_layers(config: Config) -> int:
     return len(vision.get("deepstack_visual_indexes", []))
 
 
+def qwen2vl_remarks(config: Config) -> Iterable[str]:
+    """Warn also of norms: llama.cpp reads no epsilon for this architecture, and takes none."""
+    yield from remarks(config)
+    yield (
+        f"llama.cpp norms this architecture without the model's epsilon of {config['rms_norm_eps']:g}: "
+        "its answers differ very slightly from the original's"
+    )
+
+
 DEEPSTACK: MetadataTable = {"n_deepstack_layers": deepstack_layers}
 
 QWEN2VL = ArchSpec(
@@ -25,7 +36,7 @@ QWEN2VL = ArchSpec(
     biases=QKV_BIASES,
     shapes=SQUARE,
     defaults={"qwen2_vl_text": VL_DEFAULTS, "qwen2_5_vl_text": VL_DEFAULTS},
-    remarks=remarks,
+    remarks=qwen2vl_remarks,
 )
 
 QWEN3VL = ArchSpec(

@@ -45,6 +45,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("cohere2", {"rotary_pct": 0.5}, "partial_rotary_factor"),
     ("cohere2", {"layer_types": ["full_attention"] * 5}, "sliding attention"),
     ("granite-swa", {"layer_types": ["full_attention"] * 5}, "sliding attention"),
+    ("gemma4", {"layer_types": ["full_attention"] * 4}, "sliding window"),
     ("granite-swa", {"layer_rope_theta": [1e4, 1e4, 0, 2e4, 1e4]}, "layer_rope_theta"),
     ("chatglm", {"rmsnorm": False}, "rmsnorm"),
     ("exaone4", {"sliding_window": 4096}, "with 3 layers"),

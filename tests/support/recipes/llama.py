@@ -28,6 +28,34 @@ RECIPES = {
     "llama-mlp-biased": Recipe("LlamaForCausalLM", decoder(mlp_bias=True, num_key_value_heads=4)),
     "llama-linear": Recipe("LlamaForCausalLM", decoder(rope_parameters=LINEAR, num_hidden_layers=2)),
     "llama-yarn": Recipe("LlamaForCausalLM", decoder(rope_parameters=YARN, head_dim=32)),
+    # nothing says what was stretched: the context of the model
+    "llama-yarn-unsaid": Recipe(
+        "LlamaForCausalLM",
+        decoder(rope_parameters={**YARN, "original_max_position_embeddings": 64}, max_position_embeddings=64),
+        extra_config={
+            "rope_parameters": None,
+            "rope_theta": 10000.0,
+            "rope_scaling": {"type": "yarn", "factor": 4.0, "beta_fast": None},
+        },
+        raw_config=True,
+        no_golden="llama.cpp's converter stops where YaRN's original context is not said",
+    ),
+    "llama-llama3-unsaid": Recipe(
+        "LlamaForCausalLM",
+        decoder(rope_parameters=LLAMA3_ROPE, max_position_embeddings=64),
+        extra_config={
+            "rope_parameters": None,
+            "rope_theta": 500000.0,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+            },
+        },
+        raw_config=True,
+        explained={"rope_freqs.weight": "llama.cpp's converter takes a context of 8192 for the original one"},
+    ),
     "llama-llama3-wide": Recipe(
         "LlamaForCausalLM",
         decoder(rope_parameters={**LLAMA3_ROPE, "factor": 32.0}, hidden_size=96, num_attention_heads=6, head_dim=32),

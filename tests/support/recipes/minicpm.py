@@ -43,6 +43,7 @@ SHAPES = {
 }
 NO_LOGITS = "transformers does not build it"
 
+BY_CONTEXT = ("takes LongRoPE's factors for long texts whenever its context",)
 RECIPES = {
     "minicpm": Recipe("MiniCPMForCausalLM", OLD, shapes=SHAPES, raw_config=True, no_logits=NO_LOGITS),
     "minicpm-longrope": Recipe(
@@ -60,6 +61,7 @@ RECIPES = {
         shapes={**SHAPES, "lm_head.weight": (VOCABULARY, 64)},
         raw_config=True,
         no_logits=NO_LOGITS,
+        warns=BY_CONTEXT,
     ),
     "minicpm3": Recipe("MiniCPM3ForCausalLM", decoder(**MLA)),
     "minicpm3-wide": Recipe(
@@ -77,11 +79,13 @@ RECIPES = {
     "minicpm3-longrope": Recipe(
         "MiniCPM3ForCausalLM",
         decoder(**MLA, rope_parameters={**LONGROPE, "original_max_position_embeddings": 512}),
+        warns=BY_CONTEXT,
     ),
     "minicpm3-stretched": Recipe(
         "MiniCPM3ForCausalLM",
         # llama.cpp chooses by the size of the context, at least 256, which factors count
         decoder(**MLA, rope_parameters={**LONGROPE, "original_max_position_embeddings": 256}),
+        warns=BY_CONTEXT,
         explained={
             "minicpm3.rope.scaling.attn_factor": "llama.cpp's converter does not write LongRoPE's scale of q and k",
             "minicpm3.rope.scaling.original_context_length": "nor from where on the long factors count",

@@ -22,6 +22,13 @@ RECIPES = {
         extra_config={**RELEASED, "use_routing_bias": True},
         dtype="F32",
     ),
+    # the rope's own settings win over the older key
+    "minimax-m2-both": Recipe(
+        "MiniMaxM2ForCausalLM",
+        moe(rope_parameters=rope(0.25), num_key_value_heads=4),
+        extra_config=RELEASED,
+        explained={"minimax-m2.rope.dimension_count": "llama.cpp's converter reads rotary_dim first"},
+    ),
     "minimax-m2-resaved": Recipe(
         "MiniMaxM2ForCausalLM",
         moe(rope_parameters=rope(0.5), head_dim=16, tie_word_embeddings=True),

@@ -34,6 +34,10 @@ RECIPES = {
             rope_parameters={**MINISTRAL_ROPE, "factor": 16.0, "original_max_position_embeddings": 32},
         ),
     ),
+    "ministral3-betas": Recipe(
+        "Ministral3ForCausalLM",
+        decoder(head_dim=32, rope_parameters={**MINISTRAL_ROPE, "beta_fast": 4.0, "beta_slow": 0.5}),
+    ),
     "mistral3": Recipe(
         "Mistral3ForConditionalGeneration",
         {

@@ -15,6 +15,7 @@ def longrope(pairs: int, **more) -> dict:
     }
 
 
+BY_CONTEXT = ("takes LongRoPE's factors for long texts whenever its context",)
 RECIPES = {
     "phi2": Recipe("PhiForCausalLM", decoder(num_key_value_heads=4, intermediate_size=256)),
     "phi2-partial": Recipe(
@@ -34,6 +35,27 @@ RECIPES = {
     "phi3-longrope": Recipe(
         "Phi3ForCausalLM",
         decoder(rope_parameters=longrope(8), original_max_position_embeddings=512, max_position_embeddings=4096),
+        warns=BY_CONTEXT,
+    ),
+    "phi3-longrope-scaled": Recipe(
+        "Phi3ForCausalLM",
+        decoder(
+            rope_parameters=longrope(8, attention_factor=1.25),
+            original_max_position_embeddings=512,
+            max_position_embeddings=4096,
+        ),
+        warns=BY_CONTEXT,
+        explained={"phi3.rope.scaling.attn_factor": "llama.cpp's converter does not read attention_factor"},
+    ),
+    "phi3-longrope-factor": Recipe(
+        "Phi3ForCausalLM",
+        decoder(
+            rope_parameters=longrope(8, factor=3.0),
+            original_max_position_embeddings=512,
+            max_position_embeddings=4096,
+        ),
+        warns=BY_CONTEXT,
+        explained={"phi3.rope.scaling.attn_factor": "llama.cpp's converter does not read factor"},
     ),
     "phi3-released": Recipe(
         "Phi3ForCausalLM",
@@ -47,6 +69,7 @@ RECIPES = {
                 "long_factor": longrope(8)["long_factor"],
             },
         },
+        warns=BY_CONTEXT,
         no_logits="transformers wants original_max_position_embeddings among the rope's settings",
     ),
     "phi4-partial": Recipe(
@@ -58,6 +81,7 @@ RECIPES = {
             tie_word_embeddings=True,
             num_key_value_heads=1,
         ),
+        warns=BY_CONTEXT,
         dtype="F32",
     ),
 }

@@ -30,6 +30,7 @@ def old_names(shapes):
     }
 
 
+LEFT_OUT2 = (*LEFT_OUT, "without the model's epsilon")  # llama.cpp reads none for Qwen 2 VL
 RECIPES = {
     "qwen2": Recipe("Qwen2ForCausalLM", decoder(use_sliding_window=False)),
     "qwen2-yarn": Recipe("Qwen2ForCausalLM", decoder(rope_parameters=YARN, num_key_value_heads=1), dtype="F32"),
@@ -57,7 +58,7 @@ RECIPES = {
     "qwen2-vl": Recipe(
         "Qwen2VLForConditionalGeneration",
         {"text_config": decoder(rope_parameters=MROPE), "vision_config": VISION2},
-        warns=LEFT_OUT,
+        warns=LEFT_OUT2,
     ),
     "qwen2-vl-released": Recipe(
         "Qwen2VLForConditionalGeneration",
@@ -74,18 +75,24 @@ RECIPES = {
             "tie_word_embeddings": False,
         },
         alter=old_names,
-        warns=LEFT_OUT,
+        warns=LEFT_OUT2,
     ),
     "qwen2-vl-old-names": Recipe(
         "Qwen2VLForConditionalGeneration",
         {"text_config": decoder(rope_parameters=MROPE), "vision_config": VISION2},
         alter=old_names,
-        warns=LEFT_OUT,
+        warns=LEFT_OUT2,
     ),
     "qwen2.5-vl": Recipe(
         "Qwen2_5_VLForConditionalGeneration",
         {"text_config": decoder(rope_parameters=MROPE), "vision_config": VISION25, "tie_word_embeddings": True},
+        warns=LEFT_OUT2,
+    ),
+    "qwen3-vl-sections": Recipe(
+        "Qwen3VLForConditionalGeneration",
+        {"text_config": decoder(head_dim=16, rope_parameters=INTERLEAVED), "vision_config": VISION3},
         warns=LEFT_OUT,
+        explained={"qwen3vl.rope.dimension_sections": "ggml aborts on more pairs than the head has"},
     ),
     "qwen3-vl": Recipe(
         "Qwen3VLForConditionalGeneration",
@@ -97,7 +104,7 @@ RECIPES = {
         {"text_config": decoder(rope_parameters=MROPE, tie_word_embeddings=True), "vision_config": VISION2},
         extra_config={"architectures": ["Qwen2VLModel"]},
         alter=lambda shapes: {name: shape for name, shape in shapes.items() if name != "lm_head.weight"},
-        warns=LEFT_OUT,
+        warns=LEFT_OUT2,
         no_logits="a model without head, whose tensors are those of the one with it",
     ),
 }
