@@ -25,6 +25,7 @@ from ggufkit.progress import Progress, silent
 
 GENERATING, READING = "generating", "reading"
 _SHARE_FOR_SEARCH = 0.6  # of the time; the rest is for being sure
+_STAGES = 5  # beside those for types of keys and values
 _FOR_MEMORY = 1.05  # what is to be gained by something that takes more memory
 
 
@@ -165,6 +166,7 @@ class Tuner:
         self._clock = clock
         self._progress = progress
         self._started = clock()
+        self._asked = 0  # stages
         base = default or Settings.default()
         self._result = TuneResult(model=model, default=base, chosen=base)
         self._result.load, self._result.cpus = cpu.load_average(), len(cpu.allowed_cpus())
@@ -197,19 +199,25 @@ class Tuner:
         [generating] = self._bench(Workload(generate=8), [self._result.default])
         prompt = max(64, min(2048, 1 << int(max(1.0, reading * 1.5)).bit_length() - 1))
         generate = max(8, min(128, int(generating)))
-        depth = prompt if self._options.cache_types else min(prompt, 256)
+        depth = prompt if self._options.cache_types else min(prompt // 2, 256)
         loads = {READING: Workload(prompt=prompt), GENERATING: Workload(generate=generate, depth=depth)}
         self._result.workloads = loads
         return loads
 
     def _choose(self, name: str, workload: str, settings: list[Settings], *, margin: float = SMALLEST_GAIN) -> Settings:
         """Return the fastest of the settings, or the first unless it was beaten in every round and by the margin."""
+        self._asked += 1
         if len(settings) < 2:
             return settings[0]
         if not self._has_time(_SHARE_FOR_SEARCH):
             self._result.skipped.append(name)
             return settings[0]
-        trials = halve(settings, self._measure(workload, name), has_time=lambda: self._has_time(_SHARE_FOR_SEARCH))
+        # A slow beginning must not take the time of what comes later: further rounds have a share of it each.
+        share = _SHARE_FOR_SEARCH * self._asked / (_STAGES + len(self._options.cache_types))
+        first = iter((True,))
+        trials = halve(
+            settings, self._measure(workload, name), has_time=lambda: next(first, False) or self._has_time(share)
+        )
         self._result.stages.append(Stage(name, workload, settings[0], tuple(trials)))
         start = next(trial for trial in trials if trial.settings == settings[0])
         return trials[0].settings if trials[0].beats(start, margin) else settings[0]
