@@ -11,6 +11,7 @@ from typing import Any
 
 from ggufkit.errors import GgufFileError, InputError, UsageError
 from ggufkit.exports import placing
+from ggufkit.exports.merging import Merged, merge
 from ggufkit.exports.ollama import messages as turns
 from ggufkit.exports.ollama import parameters as settings
 from ggufkit.exports.ollama.description import Config, Kind, architecture_of, config_of, kind_of
@@ -51,6 +52,7 @@ class Plan:
     architecture: str
     has_template: bool
     warnings: tuple[str, ...]
+    merged: Merged | None = None  # a model in parts, which becomes one file
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,12 @@ def plan_export(model: Path, options: ExportOptions) -> Plan:
     """Read what is to be exported and decide on every layer. Reads headers only.
 
     Raises:
-        GgufFileError: a file is missing, malformed, of the wrong kind, or a part of a split model.
+        GgufFileError: a file is missing, malformed, of the wrong kind, or no first part of a split model.
         InputError: generation_config.json cannot be read.
         UsageError: model, adapter and projector do not go together.
     """
     header = _header(model, Kind.MODEL)
+    merged = merge(read_parts(model)) if _is_split(header) else None
     architecture = architecture_of(header)
     files = [(Kind.MODEL, model)]
     warnings = []
@@ -106,7 +109,16 @@ def plan_export(model: Path, options: ExportOptions) -> Plan:
         *([("params", settings.encode(parameters))] if parameters else []),
         *([("messages", turns.encode(options.messages))] if options.messages else []),
     ]
-    return Plan(tuple(files), config_of(header), parameters, tuple(texts), architecture, has_template, tuple(warnings))
+    return Plan(
+        tuple(files),
+        config_of(header, elements=sum(part.elements for part in merged.parts) if merged else None),
+        parameters,
+        tuple(texts),
+        architecture,
+        has_template,
+        tuple(warnings),
+        merged,
+    )
 
 
 def export(
@@ -133,16 +145,22 @@ def export(
     small = [layer_of(f"{LAYER_TYPE}{kind}", content) for kind, content in plan.texts]
     how: dict[str, str] = {}
     if dry_run:
-        large = [
-            Layer(f"{LAYER_TYPE}{kind.value}", f"sha256:{placing.sha256_of(path, progress)}", path.stat().st_size)
-            for kind, path in plan.files
-        ]
+        large = []
+        for kind, path in plan.files:
+            merged = plan.merged if kind is Kind.MODEL else None
+            digest = merged.sha256(progress) if merged else placing.sha256_of(path, progress)
+            size = merged.size if merged else path.stat().st_size
+            large.append(Layer(f"{LAYER_TYPE}{kind.value}", f"sha256:{digest}", size))
         return Exported(name, store.path, manifest_bytes(config, [*large, *small]), config, (*large, *small), how)
     with writing(store) as writer:
         old = store.digests_of(name)
         large = []
         for kind, path in plan.files:
-            layer, way = writer.put_file(f"{LAYER_TYPE}{kind.value}", path, copy=copy, progress=progress)
+            media_type = f"{LAYER_TYPE}{kind.value}"
+            if plan.merged and kind is Kind.MODEL:
+                layer, way = writer.put_merged(media_type, plan.merged, progress), "merged"
+            else:
+                layer, way = writer.put_file(media_type, path, copy=copy, progress=progress)
             large.append(layer)
             how[layer.digest] = way
         for layer, (_, content) in zip(small, plan.texts, strict=True):
@@ -161,7 +179,9 @@ def _memory_warning(header: GgufHeader, context: settings.Parameter | None) -> l
     from ggufkit.inference.model_file import cache_bytes
     from ggufkit.inference.options import CacheType
 
-    size = cache_bytes(header, context, CacheType.F16, CacheType.F16) if isinstance(context, int) else 0
+    if not isinstance(context, int):
+        return []
+    size = cache_bytes(header, context, CacheType.F16, CacheType.F16)
     text = (
         f"num_ctx is the model's whole context of {context:,} tokens, which take up to {size / 1e9:.0f} GB of memory "
         "beside the weights; --parameter num_ctx 8192 takes less"
@@ -188,14 +208,7 @@ def _checked_header(path: Path, wanted: Kind) -> GgufHeader:
         if _begins_as_pointer(path):
             raise GgufFileError(f"{path} is a Git LFS pointer, not the file itself", hint="git lfs pull") from error
         raise
-    if _is_split(header):
-        read_parts(path)  # says so when it is not the first one, or another is missing
-        merged = path.with_name(path.name.replace("-00001-of-", "-merged-of-"))
-        raise GgufFileError(
-            f"{path} is split over {header.metadata['split.count']} files, and Ollama keeps a model in one",
-            hint=f"llama-gguf-split --merge {path} {merged}",
-        )
-    found = kind_of(header)
+    found = Kind.MODEL if _is_split(header) else kind_of(header)
     if found is not wanted:
         option = {Kind.MODEL: "as MODEL", Kind.ADAPTER: "with --adapter", Kind.PROJECTOR: "with --mmproj"}
         raise GgufFileError(

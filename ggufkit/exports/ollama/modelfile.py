@@ -40,6 +40,10 @@ def commands_of(plan: Plan, options: ExportOptions) -> list[Command]:
         Command("adapter" if kind is Kind.ADAPTER else "from", str(path.absolute()))
         for kind, path in sorted(plan.files, key=lambda file: file[0] is not Kind.MODEL)
     ]
+    # Ollama merges the parts of a model as well; each of them is named by a FROM of its own.
+    commands[1:1] = [
+        Command("from", str(part.path.absolute())) for part in (plan.merged.parts[1:] if plan.merged else ())
+    ]
     for key, value in plan.parameters.items():
         texts = value if isinstance(value, list) else [settings.as_text(value)]
         commands += [Command("parameter", text, key) for text in texts]

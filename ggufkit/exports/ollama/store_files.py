@@ -99,7 +99,12 @@ def write_new(store: Store, path: Path, content: bytes) -> None:
 def rename(temporary: Path, path: Path) -> None:
     """Give a file its name, for good."""
     temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """See a file, or the names in a folder, safely on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

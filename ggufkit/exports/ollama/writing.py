@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ggufkit.errors import InputError, OutputError
 from ggufkit.exports import placing
+from ggufkit.exports.merging import Merged
 from ggufkit.exports.ollama import store_files as files
 from ggufkit.exports.ollama.manifests import Layer, layer_of, layers_of, manifest_bytes, read_manifest
 from ggufkit.exports.ollama.names import ModelName
@@ -116,6 +117,17 @@ class Writer:
             files.touch(temporary)
             files.rename(temporary, store.blob(layer.digest))
         return layer, placed.way.value
+
+    def put_merged(self, media_type: str, model: Merged, progress: Progress = silent) -> Layer:
+        """Write a model in parts as one blob. Raises GgufFileError when a part has changed."""
+        store = self._store
+        files.check_room(store.blobs / "blob", model.size)
+        with files.temporary_file(store, store.blobs) as temporary:
+            layer = Layer(media_type, f"sha256:{model.write(temporary, progress)}", model.size)
+            files.flush(temporary)
+            files.own(store, temporary, 0o644)
+            files.rename(temporary, store.blob(layer.digest))
+        return layer
 
     def write_manifest(self, name: ModelName, config: Layer, layers: Iterable[Layer]) -> bytes:
         """Name a model whose blobs are all there; returns the bytes."""

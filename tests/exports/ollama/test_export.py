@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from ggufkit.exports import placing
 from ggufkit.exports.ollama import ExportOptions, Store, export, parse_name, plan_export
 from ggufkit.exports.ollama.description import human_number
 from ggufkit.exports.ollama.messages import Message
+from ggufkit.exports.ollama.modelfile import commands_of
 from ggufkit.exports.ollama.parameters import read_parameters
+from ggufkit.llamacpp.find import find
 
 LATEST = "registry.ollama.ai/library/m/latest"
 
@@ -284,9 +287,30 @@ def test_what_is_not_a_model_is_refused_with_the_next_step(model: Path, tmp_path
         assert hint in (caught.value.hint or "")
 
 
-def test_a_split_model_is_refused_with_the_command_that_merges_it(tmp_path: Path):
-    for number in (1, 2):
-        write_other(tmp_path / f"m-{number:05d}-of-00002.gguf", "model", split__count=2, split__no=number - 1)
-    with pytest.raises(GgufFileError, match="split over 2 files") as caught:
-        plan_export(tmp_path / "m-00001-of-00002.gguf", ExportOptions())
-    assert "llama-gguf-split --merge" in (caught.value.hint or "")
+@pytest.mark.engine
+def test_a_split_model_becomes_the_file_that_llama_cpp_merges_it_to(tmp_path: Path):
+    whole = tiny_gguf.write_model(tmp_path / "big-F16.gguf")
+    tool = find().tool("llama-gguf-split")
+    subprocess.run([tool, "--split-max-size", "1M", whole, tmp_path / "big-F16"], check=True, capture_output=True)
+    parts = sorted(tmp_path.glob("big-F16-*-of-*.gguf"))
+    merged = tmp_path / "merged.gguf"
+    subprocess.run([tool, "--merge", parts[0], merged], check=True, capture_output=True)
+    told = exported(parts[0], tmp_path / "store", dry_run=True)
+    done = exported(parts[0], tmp_path / "store")
+    assert (done.manifest, set(done.how.values())) == (told.manifest, {"merged"})
+    store = Store(tmp_path / "store")
+    reader, by_tool = gguf.GGUFReader(store.blob(done.layers[0].digest)), gguf.GGUFReader(merged)
+    assert [(t.name, t.data.tobytes()) for t in reader.tensors] == [(t.name, t.data.tobytes()) for t in by_tool.tensors]
+    assert "split.count" not in reader.fields
+    assert plan_export(parts[0], ExportOptions()).config == plan_export(whole, ExportOptions()).config
+    assert ollama_by_hand.problems(store.path) == []
+    commands = commands_of(plan_export(parts[0], ExportOptions()), ExportOptions())
+    assert [command.value for command in commands if command.name == "from"] == [str(part) for part in parts]
+    with pytest.raises(GgufFileError, match="not its first"):
+        plan_export(parts[1], ExportOptions())
+    parts[1].write_bytes(parts[2].read_bytes())
+    with pytest.raises(GgufFileError, match="not the parts of one model"):
+        plan_export(parts[0], ExportOptions())
+    parts[1].unlink()
+    with pytest.raises(GgufFileError, match=parts[1].name):
+        plan_export(parts[0], ExportOptions())
