@@ -11,6 +11,7 @@ import numpy as np
 
 DATA = Path(__file__).parents[1] / "data" / "source_quantization"
 NAMES = sorted(path.parent.name for path in DATA.glob("*/reference.json"))
+ELSEWHERE: list[Path] = []  # folders of fixtures that are made only when named, and not committed
 # Of a normal number, when it is rounded to the element type; float32 stands for sums in an order of their own.
 ROUNDING = {"float32": 2.0**-22, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 # Its library has no dequantization of its own that runs on a CPU but its layer, which computes in 16 bits.
@@ -46,8 +47,13 @@ class Reference:
     logits: np.ndarray
 
 
+def folder(name: str) -> Path:
+    """Find a fixture, committed or not."""
+    return next(place / name for place in (DATA, *ELSEWHERE) if (place / name).is_dir())
+
+
 def reference(name: str) -> Reference:
-    told = json.loads((DATA / name / "reference.json").read_text(encoding="utf-8"))
+    told = json.loads((folder(name) / "reference.json").read_text(encoding="utf-8"))
     tensors = {
         key: Told(entry["dtype"], tuple(entry["shape"]), entry["sha256"], _array(entry["sample"]))
         for key, entry in told["tensors"].items()
@@ -78,7 +84,7 @@ def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def versions(name: str) -> dict[str, Any]:
-    return json.loads((DATA / name / "versions.json").read_text(encoding="utf-8"))
+    return json.loads((folder(name) / "versions.json").read_text(encoding="utf-8"))
 
 
 def _array(text: str) -> np.ndarray:
