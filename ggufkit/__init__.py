@@ -2,6 +2,9 @@
 
 The Python API; what is heavy is imported when it is first used:
 
+    ggufkit.pull_model("owner/repo:Q4_K_M")        a model on the hub -> its path on this machine
+    ggufkit.inspect_gguf(path)                     what a GGUF model is, from its headers alone
+    ggufkit.compare(left, right)                   what two GGUF models differ in, by meaning
     ggufkit.convert(source, output, outtype=...)   checkpoint folder -> GGUF file
     ggufkit.plan(source)                           what every type of a model would cost, from its headers alone
     ggufkit.quantize(source, "Q4_K_M", output)     GGUF file or checkpoint folder -> smaller GGUF file
@@ -19,13 +22,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ggufkit.checkpoints.hub_pull import PullOptions, pull_model
     from ggufkit.conversion import ConversionResult, Converter, OutputType, convert
     from ggufkit.conversion.adapters import AdapterResult, MergeResult, convert_lora, merge_lora
     from ggufkit.evaluation import Verification, verify
+    from ggufkit.evaluation.difference import Difference, compare
     from ggufkit.inference.engine import Engine
     from ggufkit.inference.options import EngineOptions, SamplingOptions
     from ggufkit.inference.session import ChatSession
     from ggufkit.inference.templates import ChatTemplate
+    from ggufkit.inspection.facts import Inspection
+    from ggufkit.inspection.gguf import inspect_gguf
     from ggufkit.one_pass import quantize
     from ggufkit.planning.plan import ModelPlan, PlanOptions, plan
     from ggufkit.quantization.make_imatrix import Calibration, ImatrixOptions, ImatrixResult, make_imatrix
@@ -39,24 +46,30 @@ __all__ = [
     "ChatTemplate",
     "ConversionResult",
     "Converter",
+    "Difference",
     "Engine",
     "EngineOptions",
     "ImatrixOptions",
     "ImatrixResult",
+    "Inspection",
     "MergeResult",
     "ModelPlan",
     "OutputType",
     "PlanOptions",
+    "PullOptions",
     "QuantizationResult",
     "QuantizeOptions",
     "SamplingOptions",
     "Verification",
     "__version__",
+    "compare",
     "convert",
     "convert_lora",
+    "inspect_gguf",
     "make_imatrix",
     "merge_lora",
     "plan",
+    "pull_model",
     "quantize",
     "verify",
 ]
@@ -68,23 +81,29 @@ _HOMES = {
     "ChatTemplate": "ggufkit.inference.templates",
     "ConversionResult": "ggufkit.conversion",
     "Converter": "ggufkit.conversion",
+    "Difference": "ggufkit.evaluation.difference",
     "Engine": "ggufkit.inference.engine",
     "EngineOptions": "ggufkit.inference.options",
     "ImatrixOptions": "ggufkit.quantization.make_imatrix",
     "ImatrixResult": "ggufkit.quantization.make_imatrix",
+    "Inspection": "ggufkit.inspection.facts",
     "MergeResult": "ggufkit.conversion.adapters",
     "ModelPlan": "ggufkit.planning.plan",
     "OutputType": "ggufkit.conversion",
     "PlanOptions": "ggufkit.planning.plan",
+    "PullOptions": "ggufkit.checkpoints.hub_pull",
     "QuantizationResult": "ggufkit.quantization.quantize",
     "QuantizeOptions": "ggufkit.quantization.plan",
     "SamplingOptions": "ggufkit.inference.options",
     "Verification": "ggufkit.evaluation",
+    "compare": "ggufkit.evaluation.difference",
     "convert": "ggufkit.conversion",
     "convert_lora": "ggufkit.conversion.adapters",
+    "inspect_gguf": "ggufkit.inspection.gguf",
     "make_imatrix": "ggufkit.quantization.make_imatrix",
     "merge_lora": "ggufkit.conversion.adapters",
     "plan": "ggufkit.planning.plan",
+    "pull_model": "ggufkit.checkpoints.hub_pull",
     "quantize": "ggufkit.one_pass",
     "verify": "ggufkit.evaluation",
 }

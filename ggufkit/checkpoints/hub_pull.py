@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufkit.checkpoints import hub_cache, hub_transfer
-from ggufkit.checkpoints.hub import Listing, ModelName, RemoteFile
+from ggufkit.checkpoints.hub import Listing, ModelName, RemoteFile, model_name
 from ggufkit.checkpoints.hub_plan import Kind, PlannedPull, PullOptions, choose, plan_pull
 from ggufkit.checkpoints.hub_selection import gguf_models, matching
 from ggufkit.errors import HubError, OutputError, UnsafeError
 from ggufkit.files import PlannedFile, check_space
 from ggufkit.progress import Progress, silent
 
-__all__ = ["Kind", "PlannedPull", "PullOptions", "Pulled", "choose", "find_cached", "plan_pull", "pull"]
+__all__ = ["Kind", "PlannedPull", "PullOptions", "Pulled", "choose", "find_cached", "plan_pull", "pull", "pull_model"]
 
 _AT_ONCE = 4
 _SECONDS_BETWEEN_REPORTS = 0.1
@@ -51,6 +51,26 @@ def find_cached(name: ModelName, kind: Kind = Kind.ANY) -> Path | None:
             raise
         return None
     return _opened_path(plan, hub_cache.snapshot_of(listing))
+
+
+def pull_model(
+    name: str, kind: Kind = Kind.ANY, *, options: PullOptions | None = None, progress: Progress = silent
+) -> Path:
+    """Return the path of `owner/repo[:QUANT][@revision]`: in the cache, or fetched when it is not there.
+
+    `options` say more about what is wanted than `kind`, and are always looked up on the hub.
+
+    Raises:
+        HubError: the name is none, the repository cannot be read, or what is wanted of it is missing or ambiguous.
+        OutputError: the disk is too small, or not writable.
+    """
+    found = model_name(name)
+    if found is None:
+        raise HubError(f"{name!r} is no name of a model on the hub", hint="its form is owner/repo[:QUANT][@revision]")
+    if options is None and (cached := find_cached(found, kind)):
+        return cached
+    options = options or PullOptions(kind)
+    return pull(plan_pull(found, options), options, progress=progress).path
 
 
 def pull(plan: PlannedPull, options: PullOptions | None = None, *, progress: Progress = silent) -> Pulled:

@@ -12,7 +12,7 @@ from hub_faults import Act
 from hub_server import COMMIT, Fault, Hub
 
 from ggufkit.checkpoints import hub, hub_cache, hub_http, hub_pull, hub_transfer
-from ggufkit.checkpoints.hub_pull import Kind, PullOptions, find_cached, plan_pull, pull
+from ggufkit.checkpoints.hub_pull import Kind, PullOptions, find_cached, plan_pull, pull, pull_model
 from ggufkit.errors import GgufkitError, HubError, OutputError, UnsafeError, UsageError
 from ggufkit.quantization.names import output_path
 from ggufkit.quantization.types import quantization_type
@@ -265,11 +265,14 @@ def test_two_at_once(served: Hub, root: Path, tmp_path: Path) -> None:
 def test_what_is_in_the_cache_needs_nobody(served: Hub) -> None:
     name = hub.model_name(f"{NAME}:q8_0")
     assert find_cached(name) is None
-    path = fetched()
+    path = pull_model(f"{NAME}:q8_0")
     asked = len(served.requests)
     assert hub_cache.repository_of(path) == NAME
     assert output_path(path, quantization_type("Q4_K_M")) == Path("model-Q4_K_M.gguf"), "nothing goes into the cache"
     assert find_cached(name) == path
+    assert pull_model(f"{NAME}:Q8_0", Kind.GGUF) == path
+    with pytest.raises(HubError, match="no name of a model"):
+        pull_model("model.gguf")
     assert find_cached(hub.model_name(f"{NAME}@{COMMIT}"), Kind.GGUF) == path
     assert find_cached(hub.model_name(f"{NAME}:Q4_K_M")) is None
     assert find_cached(hub.model_name(NAME), Kind.CHECKPOINT) is None
