@@ -90,7 +90,7 @@ def _inspected(path: Path) -> "Inspection":
 
 
 def _previewed(path: Path, chat_template: Path | None) -> "Preview":
-    from ggufkit.errors import InputError
+    from ggufkit.errors import GgufkitError, InputError
     from ggufkit.inspection.preview import preview
 
     source = None
@@ -102,8 +102,12 @@ def _previewed(path: Path, chat_template: Path | None) -> "Preview":
     if not path.is_dir():
         return preview(path, source=source)
     from ggufkit.conversion import convert_vocabulary
+    from ggufkit.inspection.preview import Preview
 
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = Path(folder) / "vocabulary.gguf"
-        convert_vocabulary(path, vocabulary)
+        try:
+            convert_vocabulary(path, vocabulary)
+        except GgufkitError as error:
+            return Preview((), "", None, False, (f"the template cannot be shown, because {error}",))
         return preview(vocabulary, source=source)
