@@ -165,6 +165,19 @@ def test_two_requests_on_one_connection_and_a_body_in_chunks(server: Running) ->
     assert answer.endswith(b'{"status": "ok", "restarts": 0}')
 
 
+def test_heads_are_answered_without_a_body(server: Running) -> None:
+    for path, status in (("/health", 200), ("/", 200), ("/page.js", 200), ("/v1/models", 200), ("/nowhere", 404)):
+        head = f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", server.port), served.PATIENCE) as connection:
+            connection.sendall(head + head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            answer = b""
+            while piece := connection.recv(1 << 16):
+                answer += piece
+        assert answer.count(b"HTTP/1.1 %d" % status) == 2
+        assert answer.endswith(b"\r\n\r\n")
+        assert answer.count(b"\r\n\r\n") == 2
+
+
 def test_the_key_opens_and_is_nowhere_to_be_seen(demo: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{KEY}\n")

@@ -10,32 +10,16 @@ from http import HTTPStatus
 import h11
 
 from ggufkit.inference.serving import rules
+from ggufkit.inference.serving.client import Client, Local
 from ggufkit.inference.serving.exchange import Answer, Headers, UpstreamError
 from ggufkit.inference.serving.rules import Head, Refusal, Rules
 
-_AT_ONCE = 1 << 16
-_MOST_HEAD_BYTES = 1 << 16
-_SECONDS_FOR_A_REQUEST = 60.0
+_LARGE = 1 << 16
 _SECONDS_IDLE = 120.0
-_SECONDS_TO_LINGER, _MOST_UNREAD_BYTES = 5.0, 256 << 20
+_SECONDS_TO_END = 5.0
 _CUT_OFF = b'data: {"error": {"message": "the model stopped unexpectedly", "type": "server_error", "code": 503}}\n\n'
-_COMMON: Headers = [(b"server", b"ggufkit"), (b"x-content-type-options", b"nosniff")]
 
 Route = Callable[[Head, Headers, bytes], Awaitable["Local | Upstream"]]
-
-
-@dataclass(frozen=True, slots=True)
-class Local:
-    """An answer of our own."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    @classmethod
-    def refusal(cls, refusal: Refusal) -> "Local":
-        """Make the answer that tells of a refusal."""
-        return cls(refusal.status, (("Content-Type", "application/json"), *refusal.headers), refusal.body())
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +67,20 @@ class Gate:
             return
         self._connections.add(task)
         try:
-            client = _Client(reader, writer)
+            client = Client(reader, writer)
             while await self._serve_one(client, task) and not self.draining:
                 client.connection.start_next_cycle()
             await client.linger()
         except (OSError, h11.LocalProtocolError, asyncio.CancelledError, asyncio.IncompleteReadError):
             pass  # the client left, or the server ends: nobody is there to be told
+        except Exception as error:  # noqa: BLE001 - a bug ends one connection, not the server
+            self._log(f"a bug in ggufkit: {type(error).__name__}: {error}")
         finally:
-            self._connections.discard(task)
             self._waiting.discard(task)
-            with contextlib.suppress(OSError, RuntimeError):
+            with contextlib.suppress(OSError, RuntimeError, TimeoutError):
                 writer.close()
+                await asyncio.wait_for(writer.wait_closed(), _SECONDS_TO_END)  # the end of the last answer goes out
+            self._connections.discard(task)
 
     async def drain(self, seconds: float) -> int:
         """Take no more requests and wait for those that run; return how many were still running at the end."""
@@ -109,7 +96,7 @@ class Gate:
         await asyncio.gather(*self._connections, return_exceptions=True)
         return left
 
-    async def _serve_one(self, client: "_Client", task: asyncio.Task[None]) -> bool:
+    async def _serve_one(self, client: Client, task: asyncio.Task[None]) -> bool:
         """Serve one request; return whether the connection can take another."""
         self._waiting.add(task)
         try:
@@ -127,6 +114,7 @@ class Gate:
             event.target.decode("latin-1"),
             {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers},
         )
+        client.head_only = head.method == "HEAD"
         started, status = time.monotonic(), 0
         self.counts.begin()
         try:
@@ -139,7 +127,7 @@ class Gate:
         states = (client.connection.our_state, client.connection.their_state)
         return states == (h11.DONE, h11.DONE)
 
-    async def _handle(self, client: "_Client", head: Head, headers: Headers) -> int:
+    async def _handle(self, client: Client, head: Head, headers: Headers) -> int:
         refusal = self._rules.refuse(head)
         body = b""
         if refusal is None:
@@ -151,7 +139,7 @@ class Gate:
                 megabytes = rules.MOST_BODY_BYTES >> 20
                 refusal = Refusal(413, "invalid_request_error", f"the body may have {megabytes} MiB")
         if refusal is None and head.method == "POST":
-            if len(body) > _AT_ONCE:  # big ones would hold up the others
+            if len(body) > _LARGE:  # big ones would hold up the others
                 refusal = await asyncio.to_thread(rules.refuse_body, head, body)
             else:
                 refusal = rules.refuse_body(head, body)
@@ -165,7 +153,7 @@ class Gate:
             return await client.send(answer, extra, self.draining)
         return await self._relay(client, answer, extra)
 
-    async def _relay(self, client: "_Client", upstream: Upstream, extra: Headers) -> int:
+    async def _relay(self, client: Client, upstream: Upstream, extra: Headers) -> int:
         """Pass an answer on. A client that leaves meanwhile ends the work on it."""
         begun: list[int] = []
 
@@ -179,7 +167,7 @@ class Gate:
                     await client.begin(answer.status, [*answer.headers, *extra], self.draining)
                     begun.append(answer.status)
                     async for piece in answer.body:
-                        await client.write(h11.Data(data=piece))
+                        await client.write_body(piece)
                     await client.write(h11.EndOfMessage())
                     return answer.status
             except UpstreamError:
@@ -187,7 +175,7 @@ class Gate:
                     sorry = Refusal(503, "unavailable_error", "the model stopped unexpectedly", (("Retry-After", "1"),))
                     return await client.send(Local.refusal(sorry), extra, self.draining)
                 if is_stream:
-                    await client.write(h11.Data(data=_CUT_OFF))
+                    await client.write_body(_CUT_OFF)
                 raise ConnectionAbortedError from None  # without the end of the body, so that the cut is seen
 
         passing = asyncio.ensure_future(pass_on())
@@ -202,7 +190,7 @@ class Gate:
                 task.cancel()
             await asyncio.gather(passing, leaving, return_exceptions=True)
 
-    async def _protest(self, client: "_Client", error: h11.RemoteProtocolError) -> bool:
+    async def _protest(self, client: Client, error: h11.RemoteProtocolError) -> bool:
         """Answer what is no HTTP, if that can still be done; the connection is closed then."""
         if client.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             refusal = Refusal(error.error_status_hint, "invalid_request_error", f"this is no HTTP request: {error}")
@@ -235,73 +223,3 @@ async def _judged(answer: Answer) -> Local:
         return Local.refusal(refusal)
     kind = next((value.decode("latin-1") for name, value in answer.headers if name == b"content-type"), "text/plain")
     return Local(answer.status, (("Content-Type", kind),), body)
-
-
-class _Client:
-    """A client's connection: HTTP events in and out."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD_BYTES)
-        self._reader, self._writer = reader, writer
-
-    async def next_event(self, seconds: float) -> h11.Event | type[h11.PAUSED]:
-        """Read the next event. Raises RemoteProtocolError, TimeoutError."""
-        while (event := self.connection.next_event()) is h11.NEED_DATA:
-            if self.connection.they_are_waiting_for_100_continue:
-                await self.write(h11.InformationalResponse(status_code=100, headers=[]))
-            self.connection.receive_data(await asyncio.wait_for(self._reader.read(_AT_ONCE), seconds))
-        return event  # type: ignore[return-value]  # NEED_DATA was taken out above
-
-    async def body(self, head: Head, limit: int) -> bytes:
-        """Read the body. Raises OverflowError for one that is too long, TimeoutError for one that does not come."""
-        length = head.headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > limit:
-            raise OverflowError
-        pieces, size = [], 0
-        while isinstance(event := await self.next_event(_SECONDS_FOR_A_REQUEST), h11.Data):
-            pieces.append(bytes(event.data))
-            size += len(event.data)
-            if size > limit:
-                raise OverflowError
-        if not isinstance(event, h11.EndOfMessage):
-            raise ConnectionResetError
-        return b"".join(pieces)
-
-    async def gone(self) -> None:
-        """Return when the client has left; what it sends meanwhile is its next request."""
-        held = 0
-        while data := await self._reader.read(_AT_ONCE):
-            self.connection.receive_data(data)
-            held += len(data)
-            if held > _MOST_HEAD_BYTES:
-                await asyncio.Event().wait()
-
-    async def linger(self) -> None:
-        """Read what a client still sends, for a while: else the system would take our last answer away from it."""
-        if self.connection.their_state is h11.SEND_BODY:
-            self._writer.write_eof()
-            left = _MOST_UNREAD_BYTES
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SECONDS_TO_LINGER):
-                    while left > 0 and (data := await self._reader.read(_AT_ONCE)):
-                        left -= len(data)
-
-    async def send(self, answer: Local, extra: Headers, closing: bool) -> int:
-        """Send a whole answer; return its status."""
-        headers = [(name.encode(), value.encode()) for name, value in answer.headers]
-        await self.begin(answer.status, [*headers, (b"content-length", b"%d" % len(answer.body)), *extra], closing)
-        await self.write(h11.Data(data=answer.body))
-        await self.write(h11.EndOfMessage())
-        return answer.status
-
-    async def begin(self, status: int, headers: Headers, closing: bool) -> None:
-        """Send the head of an answer. A body that was not read to its end makes this the connection's last one."""
-        unread = self.connection.their_state not in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}
-        last = [(b"connection", b"close")] if closing or unread else []
-        await self.write(h11.Response(status_code=status, headers=[*headers, *_COMMON, *last]))
-
-    async def write(self, event: h11.Event) -> None:
-        """Send one event, when the client has read enough of those before."""
-        if data := self.connection.send(event):
-            self._writer.write(data)
-            await self._writer.drain()

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from importlib import resources
 
 from ggufkit.inference.serving.backend import Backend
+from ggufkit.inference.serving.client import Local
 from ggufkit.inference.serving.exchange import UpstreamError
-from ggufkit.inference.serving.gate import Counts, Local
+from ggufkit.inference.serving.gate import Counts
 from ggufkit.inference.serving.rules import Head
 from ggufkit.inference.supervisor import State
 

@@ -16,8 +16,9 @@ from ggufkit.inference.model_file import check_model_file
 from ggufkit.inference.placement import Placement
 from ggufkit.inference.serving import own_answers
 from ggufkit.inference.serving.backend import Backend
+from ggufkit.inference.serving.client import Local
 from ggufkit.inference.serving.exchange import Headers
-from ggufkit.inference.serving.gate import Gate, Local, Upstream
+from ggufkit.inference.serving.gate import Gate, Upstream
 from ggufkit.inference.serving.options import ServeOptions
 from ggufkit.inference.serving.rules import Head, Refusal, Rules
 from ggufkit.inference.serving.settings import for_embeddings, llama_server_options, placed
