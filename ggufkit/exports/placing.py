@@ -151,16 +151,15 @@ def _flushed_and_hashed(path: Path, size: int, progress: Progress) -> str:
 def _hashed(
     descriptor: int, size: int, progress: Progress, stage: str, use: Callable[[memoryview], None] | None = None
 ) -> str:
+    """Hash the first `size` bytes of a file, which may grow meanwhile, from its start."""
     state = hashlib.sha256()
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
     done = 0
     progress(stage, 0, size)
-    while count := os.preadv(descriptor, [view[: size - done]], done) if done < size else 0:  # it may grow meanwhile
-        state.update(view[:count])
+    while chunk := os.pread(descriptor, min(_CHUNK, size - done), done):
+        state.update(chunk)
         if use:
-            use(view[:count])
-        done += count
+            use(memoryview(chunk))
+        done += len(chunk)
         progress(stage, done, size)
     return state.hexdigest()
 

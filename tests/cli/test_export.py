@@ -133,3 +133,18 @@ def test_what_is_wrong_is_said_in_one_line(model: Path, tmp_path: Path, argument
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "store").exists()
+
+
+def test_lm_studio(model: Path, tmp_path: Path):
+    folder = tmp_path / "models"
+    told = run("lmstudio", model, "me/mine", "--folder", folder, "--dry-run").stdout
+    assert f"{folder}/me/mine/model.gguf" in told
+    assert not folder.exists()
+    [file] = json.loads(run("lmstudio", model, "me/mine", "--folder", folder, "--json").stdout)["files"]
+    assert Path(file["path"]).read_bytes() == model.read_bytes()
+    assert run("lmstudio", model, "me/mine", "--folder", folder, "-q").stdout == f"{folder}/me/mine/model.gguf\n"
+
+
+def test_without_a_destination_all_are_shown():
+    shown = run().stdout
+    assert all(word in shown for word in ("ollama", "lmstudio", "hub"))
