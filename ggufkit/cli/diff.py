@@ -31,10 +31,11 @@ def command(
     as_json: _options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing; the exit code says it.")] = False,
 ) -> None:
-    """Compare two GGUF models by meaning: metadata, tensors, types, values.
+    """Tell what two GGUF models differ in.
 
-    Exit code 0: they mean the same; 7: they differ. Values are compared as numbers, whatever their types: identical,
-    apart by what the types round, or different. How a model is split into files does not count.
+    They are compared by meaning: metadata, tensors, types, values. Exit code 0: they mean the same; 7: they differ.
+    Values are compared as numbers, whatever their types: identical, apart by what the types round, or different. How a
+    model is split into files does not count.
     """
     from ggufkit.errors import VerificationError
     from ggufkit.evaluation.difference import compare

@@ -37,10 +37,10 @@ def command(
     as_json: _options.Json = False,
     quiet: _options.Quiet = False,
 ) -> None:
-    """Set or remove metadata on a copy of a GGUF file; tensors stay as they are, bit by bit.
+    """Copy a GGUF file with other metadata.
 
-    What makes the file another model than its tensors say (architecture, tokens, sizes) cannot be changed. The copy is
-    whole or absent.
+    Tensors stay as they are, bit by bit. What makes the file another model than its tensors say (architecture, tokens,
+    sizes) cannot be changed. The copy is whole or absent.
     """
     from ggufkit.conversion.metadata_edits import check_changeable, read_edits
     from ggufkit.errors import InputError, UsageError

@@ -37,9 +37,10 @@ def command(
     as_json: _options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the architecture.")] = False,
 ) -> None:
-    """Tell what a model is: architecture, size, true bits per weight, vocabulary, template, origin.
+    """Tell what a model is, without running it.
 
-    No weights are read. --template shows a short conversation as the model would see it, with token ids.
+    Architecture, size, true bits per weight, vocabulary, template, importance matrix, origin. No weights are read.
+    --template shows a short conversation as the model would see it, with token ids.
     """
     from ggufkit.cli import _inspect_view
 

@@ -26,9 +26,10 @@ def command(
     as_json: _options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the names.")] = False,
 ) -> None:
-    """List the models on this machine: in Hugging Face's cache, in Ollama, in LM Studio and in ggufkit's own folder.
+    """List the models on this machine.
 
-    Names of models in the cache are what every command takes. ggufkit's own folder is $GGUFKIT_MODELS, by default
+    Looked at are Hugging Face's cache, Ollama's stores, LM Studio's folder and ggufkit's own. Names of models in the
+    cache are what every command takes. ggufkit's own folder is $GGUFKIT_MODELS, by default
     ~/.local/share/ggufkit/models; folders that `pull --local-dir` wrote to are looked at as well.
     """
     from ggufkit.exports.installed import installed_models

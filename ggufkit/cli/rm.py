@@ -22,9 +22,10 @@ def command(
     as_json: _options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing.")] = False,
 ) -> None:
-    """Remove models, and what of theirs no other model needs; only what is shown goes, and it asks first.
+    """Remove models from this machine.
 
-    owner/repo removes all that the cache has of a repository, owner/repo:QUANT one of its models.
+    What no other model needs goes with them; only what is shown goes, and it asks first. owner/repo removes all that
+    the cache has of a repository, owner/repo:QUANT one of its models.
     """
     from ggufkit.errors import UsageError
     from ggufkit.exports.installed import find, remove

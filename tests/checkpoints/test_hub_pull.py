@@ -281,6 +281,26 @@ def test_what_is_in_the_cache_needs_nobody(served: Hub) -> None:
     assert find_cached(name) is None
 
 
+def test_the_cache_is_huggingface_hubs_own(served: Hub, tmp_path: Path) -> None:
+    """It finds what we put there, without complaint, and we find what it puts there."""
+    from huggingface_hub import hf_hub_download, scan_cache_dir
+
+    path = fetched()
+    cache = tmp_path / "cache"
+    scanned = scan_cache_dir(cache)
+    assert not scanned.warnings
+    (found,) = scanned.repos
+    assert (found.repo_id, found.size_on_disk, set(found.refs)) == (NAME, LARGE, {"main"})
+    theirs = hf_hub_download(NAME, path.name, cache_dir=cache)
+    assert theirs == str(path)
+    path.resolve().unlink()
+    path.unlink()
+    theirs = hf_hub_download(NAME, path.name, cache_dir=cache)
+    sent = served.sent
+    assert str(fetched()) == theirs
+    assert served.sent - sent < 10_000, "what it has fetched is good for us"
+
+
 def test_errors_are_told_apart(served: Hub, root: Path) -> None:
     served.gated = {"someone/gated"}
     (root / "someone" / "gated").mkdir()
