@@ -1,6 +1,7 @@
 """What `ggufkit generate` does: one answer on stdout as it comes, or as JSON; files of prompts in `_generate_batch`."""
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from ggufkit.inference.generation import FinishReason, Generation
 from ggufkit.inference.options import EngineOptions
 from ggufkit.inference.prompts import AnswerSplitter, PromptMaker, PromptOptions
 from ggufkit.inference.reasoning import Reasoning
+from ggufkit.inference.scores import as_json
 from ggufkit.llamacpp import binding
 
 INTERRUPTED, READER_GONE = 130, 141
@@ -153,7 +155,11 @@ def _answer(engine: Engine, question: str, wishes: Wishes, options: PromptOption
     if wishes.json:
         details = result.as_json()
         del details["text"]
-        scores = {} if result.scores is None else {"logprobs": engine.scores_as_json(result.scores)}
+        scores = (
+            {}
+            if result.scores is None
+            else {"logprobs": as_json(result.scores, functools.partial(engine.token_bytes, special=True))}
+        )
         reasoning = {"reasoning": splitter.reasoning.rstrip()} if splitter.reasoning else {}
         _output.print_json({"model": str(engine.path), "text": splitter.answer, **reasoning, **details, **scores})
     elif not wishes.quiet:

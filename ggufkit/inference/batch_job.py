@@ -5,6 +5,7 @@ and the answer. When all are there they are written to the output in the order o
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from ggufkit.inference.generation import GenerationResult
 from ggufkit.inference.loaded_model import LoadedModel
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SamplingOptions
 from ggufkit.inference.prompts import PromptMaker, PromptOptions
+from ggufkit.inference.scores import as_json
 from ggufkit.progress import Progress, silent
 
 _FORMAT = 1
@@ -232,7 +234,7 @@ def _details(model: LoadedModel, result: GenerationResult) -> dict[str, Any]:
         "seed": result.seed,
     }
     if result.scores is not None:
-        details["logprobs"] = model.scores_as_json(result.scores)
+        details["logprobs"] = as_json(result.scores, functools.partial(model.token_bytes, special=True))
     return details
 
 

@@ -137,12 +137,13 @@ class Engine(LoadedModel):
                 self._interrupted = True
             ready = time.perf_counter()
             # Looked up once: the loop runs for every token.
-            sample, decode, bytes_of, feed = sampler.sample, context.decode_one, self._reply_bytes, stream.feed
+            sample, draw, decode = sampler.sample, sampler.drawing_from(context), context.decode_one
+            bytes_of, text_of, feed = self._reply_bytes, self._whole_texts.get, stream.feed
             in_memory, full, clock = self._in_memory, self.context_size, time.perf_counter
             steps = DraftedSteps(self.drafting, context, in_memory) if self.drafting else None
             decode = steps.decode if steps else decode
             while not self._interrupted:
-                token = sample(context, steps.row) if steps else sample(context)
+                token = sample(context, steps.row) if steps else draw()
                 if not generated:
                     first = time.perf_counter()
                 data = bytes_of(token)
@@ -150,7 +151,9 @@ class Engine(LoadedModel):
                     reason = FinishReason.STOP
                     break
                 generated += 1
-                text = feed(data)
+                text = text_of(token) if stream.passes else None
+                if text is None:
+                    text = feed(data)
                 texts.append(text)
                 if top_scores is not None:
                     scored = score(context.last_logits(steps.row if steps else -1), token, top_scores)

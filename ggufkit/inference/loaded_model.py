@@ -1,8 +1,9 @@
 """A model in memory: what it is, its tokens and their text, and what it takes to make contexts for it."""
 
+import contextlib
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,6 @@ from ggufkit.errors import GgufFileError, InputError, UsageError
 from ggufkit.inference import placement
 from ggufkit.inference.model_file import cache_bytes, check_model_file
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SamplingOptions
-from ggufkit.inference.scores import TokenScore
 from ggufkit.llamacpp import cpu, native
 from ggufkit.progress import Progress, silent
 
@@ -27,6 +27,7 @@ class LoadedModel:
         self.placement = placement.resolve(path, self._header, options)
         self.options = options = self.placement.options
         self._pieces: dict[int, bytes | None] = {}
+        self._whole_texts: dict[int, str] = {}  # of those among them that are whole characters
         self._control_tokens: dict[str, int] | None = None
         self._endings: tuple[int, ...] | None = None
         self._model = native.Model(
@@ -182,20 +183,6 @@ class LoadedModel:
             self._control_tokens = {text: token for token in ids if (text := self._model.vocabulary.token_text(token))}
         return self._control_tokens
 
-    def scores_as_json(self, scores: Iterable[TokenScore]) -> list[dict[str, Any]]:
-        """Return scores with their tokens named: `bytes` are exact, `text` has U+FFFD for what is no character."""
-
-        def named(token: int, logprob: float) -> dict[str, Any]:
-            data = self.token_bytes(token, special=True)
-            text = data.decode("utf-8", "replace")
-            # JSON has no infinity: what a grammar or bias has ruled out may be that unlikely.
-            return {"token": token, "text": text, "bytes": list(data), "logprob": max(logprob, -9999.0)}
-
-        return [
-            {**named(each.token, each.logprob), "top": [named(token, logprob) for token, logprob in each.top]}
-            for each in scores
-        ]
-
     # ---- for those who compute
 
     def _prepare(self) -> None:
@@ -209,6 +196,9 @@ class LoadedModel:
             vocabulary = self._model.vocabulary
             data = None if vocabulary.ends_generation(token) else vocabulary.token_bytes(token)
             self._pieces[token] = data
+            with contextlib.suppress(UnicodeDecodeError):
+                if data is not None:
+                    self._whole_texts[token] = data.decode()
             return data
 
     def _sampler(self, options: SamplingOptions, seed: int, prompt: Sequence[int]) -> native.Sampler:

@@ -16,10 +16,15 @@ class TextStream:
         self._stop = tuple(stop)
         self._held = ""
         self.stopped_by: str | None = None
+        self.passes = not stop  # whether a whole character would be given out as it is
 
     def feed(self, data: bytes) -> str:
         """Return the text that has become certain; after a stop string was met, the text before it and no more."""
-        return self._take(self._decoder.decode(data))
+        text = self._decoder.decode(data)
+        if not self._stop:
+            self.passes = not self._decoder.getstate()[0]
+            return text
+        return self._take(text)
 
     def finish(self) -> str:
         """Return what was held back: half a character as U+FFFD, half a stop string as it is."""

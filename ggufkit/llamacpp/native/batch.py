@@ -39,7 +39,7 @@ class SequenceBatch:
 
         Returns the place of the last one in the batch.
         """
-        start = self.handle.n_tokens
+        start = int(self.handle.n_tokens)
         end = start + len(tokens)
         self._tokens[start:end] = tokens
         self._positions[start:end] = range(position, position + len(tokens))

@@ -1,7 +1,8 @@
 """Choosing the next token in C: a chain of llama.cpp's samplers, and a grammar that is asked only when it must be."""
 
 import ctypes
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +143,12 @@ class Sampler:
         self.lib.llama_sampler_accept(self._grammar, token)
         self.lib.llama_sampler_accept(self.handle, token)
         return token
+
+    def drawing_from(self, context: Context) -> Callable[[], int]:
+        """Return `sample` for the end of each batch of a context, called in as little time as Python allows."""
+        if self._grammar is not None:
+            return functools.partial(self.sample, context)
+        return functools.partial(self.lib.llama_sampler_sample, self.handle, context.handle, -1)
 
     def _draw(self, context: Context, row: int, *, grammar_first: bool = False) -> int:
         import numpy as np
