@@ -15,7 +15,8 @@ from ggufkit.errors import CheckpointError
 # OCP Microscaling Formats 1.0, table 5; the sign is the highest bit.
 _MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 E2M1 = np.array([*_MAGNITUDES, *(-value for value in _MAGNITUDES)], np.float32)
-_BYTE_PAIRS = np.stack([E2M1[np.arange(256) & 15], E2M1[np.arange(256) >> 4]], axis=-1)
+# Both values of a byte as one number of 8 bytes: taking those is several times as fast as taking pairs.
+_BYTE_PAIRS = np.stack([E2M1[np.arange(256) & 15], E2M1[np.arange(256) >> 4]], axis=-1).view(np.uint64).reshape(-1)
 EXPONENT_TYPES = ("U8", "F8_E8M0")
 MX_GROUP, NV_GROUP = 32, 16
 
@@ -150,7 +151,7 @@ def _check_packed(packed: StoredTensor, shape: Shape) -> None:
 
 def _values(packed: StoredTensor, rows: range, group: int) -> Array:
     """Decode rows, [groups of these rows, group]."""
-    return _BYTE_PAIRS[read_rows(packed, rows).view(np.uint8)].reshape(-1, group)
+    return _BYTE_PAIRS.take(read_rows(packed, rows).view(np.uint8)).reshape(-1, group // 2).view(np.float32)
 
 
 def _codes(packed: StoredTensor, rows: range, shape: Shape) -> Array:
