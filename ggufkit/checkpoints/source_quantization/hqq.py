@@ -61,8 +61,12 @@ def _weight(module: Module, config: Mapping[str, Any]) -> tuple[DequantizedTenso
     if scale.dtype not in FLOATS or zero.dtype not in FLOATS:
         raise CheckpointError(f"{module.name}: scale or zero is quantized itself, which is not known")
     item, bits, shifts = _PLANES[packing]
-    if (said := _said_bits(config)) and said != bits and "nbits" not in module.parts:
-        raise CheckpointError(f"{module.name}: the codes are of {bits} bits, but the config says {said} (nbits)")
+    told = _number(module["nbits"]) if "nbits" in module.parts else bits
+    if (said := _said_bits(config) or told) != bits or told != bits:
+        raise CheckpointError(
+            f"{module.name}: the codes are of {bits} bits ({packing}), but nbits is {said}",
+            hint="config.json belongs to another checkpoint, or a file is damaged",
+        )
     count, groups = math.prod(shape), math.prod(scale.shape)
     group = _number(module["group_size"]) if "group_size" in module.parts else count // max(1, groups)
     if group <= 0 or count % group or groups != count // group or zero.shape != scale.shape:
@@ -116,6 +120,7 @@ def _weight(module: Module, config: Mapping[str, Any]) -> tuple[DequantizedTenso
 
 
 def _said_bits(config: Mapping[str, Any]) -> int | None:
+    """Read the bits that the config says of all modules; None where it says them of each."""
     settings: Any = config.get("quant_config")
     for key in ("weight_quant_params", "nbits"):
         settings = settings.get(key) if isinstance(settings, Mapping) else None

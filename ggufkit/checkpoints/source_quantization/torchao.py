@@ -29,12 +29,18 @@ def holds(stored: Mapping[str, StoredTensor]) -> bool:
     return any(_stem(name) is not None for name in stored)
 
 
-def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undone:  # noqa: ARG001 - every scheme has it
+def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undone:
     """Make a weight of every tensor of int8 and its scales.
 
     Raises:
-        CheckpointError: a part is missing or does not fit; the integers are of another type than int8.
+        CheckpointError: a part is missing or does not fit; the integers are of another type than int8, or the config's.
     """
+    said = str(config.get("quant_type") or "").lower()
+    if "int4" in said and "int8" not in said:
+        raise CheckpointError(
+            "quantization_config says int4 (quant_type), but the tensors are int8",
+            hint="config.json belongs to another checkpoint",
+        )
     weights = [_weight(tensor, stem, stored) for name, tensor in stored.items() if (stem := _stem(name)) is not None]
     grouped = any(math.prod(weight.parts[1].shape) > weight.shape[0] for weight in weights)
     dropped = {name: _WHY_DROPPED for name in stored if name.endswith(_ACTIVATIONS)}

@@ -103,6 +103,8 @@ def test_torchao_refusals() -> None:
     refused(
         "torchao-int8-dynamic", "only int8 matrices are known", _weight_qdata=stored(np.zeros((128, 128), np.uint8))
     )
+    said = {"default": {"_type": "Int4WeightOnlyConfig"}}
+    refused("torchao-int8-dynamic", "int4 .*, but the tensors are int8", config={"quant_type": said})
     refused("torchao-int8-dynamic", "is inf", _weight_scale=stored(np.full((128, 1), np.inf, np.float32)))
 
 
@@ -121,7 +123,10 @@ def test_hqq_refusals() -> None:
     refused("hqq-4bit-g64", r"q_proj\.zero is missing", without=".zero")
     refused("hqq-4bit-g64", "do not fit groups of 32", group_size=stored(np.int32(32)))
     refused("hqq-4bit-g64", "packing '5bit_u8'", packing=stored(np.frombuffer(b"5bit_u8", np.uint8)))
-    refused("hqq-4bit-g64", "does not fit 8bit_u8", packing=stored(np.frombuffer(b"8bit_u8", np.uint8)))
+    refused("hqq-4bit-g64", "does not fit 4bit_u8", W_q=stored(np.zeros((255, 64), np.uint8)))
+    refused("hqq-4bit-g64", "of 4 bits .*, but nbits is 8", nbits=stored(np.int32(8)))
+    said = {"weight_quant_params": {"nbits": 8, "group_size": 64}}
+    refused("hqq-4bit-g64", "of 4 bits .*, but nbits is 8", config={"quant_config": said})
     refused("hqq-4bit-g64", "quantized itself", scale=stored(np.zeros((512, 1), np.uint8)))
     refused("hqq-4bit-g64", "is nan", zero=stored(np.full((512, 1), np.nan, np.float32)))
 
