@@ -12,8 +12,10 @@ The Python API; what is heavy is imported when it is first used:
     ggufkit.verify(model, source)                  is it what that checkpoint should become?
     ggufkit.convert_lora(adapter, base, output)    PEFT adapter -> GGUF adapter
     ggufkit.merge_lora(base, adapter, output)      an adapter added to the weights
+    ggufkit.export_ollama(model, name)             a model into Ollama's store, without Ollama
     ggufkit.Engine.open(model)                     a model ready to generate
     ggufkit.ChatSession(engine=..., template=...)  a conversation with it
+    ggufkit.Server(model, ServeOptions())          OpenAI's API for it: listen(), then run(asyncio.Event())
 """
 
 from importlib import import_module
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from ggufkit.conversion.adapters import AdapterResult, MergeResult, convert_lora, merge_lora
     from ggufkit.evaluation import Verification, verify
     from ggufkit.evaluation.difference import Difference, compare
+    from ggufkit.exports.ollama import ExportOptions, export_ollama
     from ggufkit.inference.engine import Engine
     from ggufkit.inference.options import EngineOptions, SamplingOptions
+    from ggufkit.inference.serving import ServeOptions, Server
     from ggufkit.inference.session import ChatSession
     from ggufkit.inference.templates import ChatTemplate
     from ggufkit.inspection.facts import Inspection
@@ -49,6 +53,7 @@ __all__ = [
     "Difference",
     "Engine",
     "EngineOptions",
+    "ExportOptions",
     "ImatrixOptions",
     "ImatrixResult",
     "Inspection",
@@ -60,11 +65,14 @@ __all__ = [
     "QuantizationResult",
     "QuantizeOptions",
     "SamplingOptions",
+    "ServeOptions",
+    "Server",
     "Verification",
     "__version__",
     "compare",
     "convert",
     "convert_lora",
+    "export_ollama",
     "inspect_gguf",
     "make_imatrix",
     "merge_lora",
@@ -84,6 +92,7 @@ _HOMES = {
     "Difference": "ggufkit.evaluation.difference",
     "Engine": "ggufkit.inference.engine",
     "EngineOptions": "ggufkit.inference.options",
+    "ExportOptions": "ggufkit.exports.ollama",
     "ImatrixOptions": "ggufkit.quantization.make_imatrix",
     "ImatrixResult": "ggufkit.quantization.make_imatrix",
     "Inspection": "ggufkit.inspection.facts",
@@ -95,9 +104,12 @@ _HOMES = {
     "QuantizationResult": "ggufkit.quantization.quantize",
     "QuantizeOptions": "ggufkit.quantization.plan",
     "SamplingOptions": "ggufkit.inference.options",
+    "ServeOptions": "ggufkit.inference.serving",
+    "Server": "ggufkit.inference.serving",
     "Verification": "ggufkit.evaluation",
     "compare": "ggufkit.evaluation.difference",
     "convert": "ggufkit.conversion",
+    "export_ollama": "ggufkit.exports.ollama",
     "convert_lora": "ggufkit.conversion.adapters",
     "inspect_gguf": "ggufkit.inspection.gguf",
     "make_imatrix": "ggufkit.quantization.make_imatrix",
