@@ -5,7 +5,7 @@ config still ended in `architecture` and `os`, and had lost its `rootfs` (pull r
 files that it was read from. Newer servers read what is written here; they ignore the two keys.
 """
 
-from ggufkit.exports.ollama.export import Exported, ExportOptions, Plan, export, plan_export
+from ggufkit.exports.ollama.export import Exported, ExportOptions, Plan, export, export_ollama, plan_export
 from ggufkit.exports.ollama.names import ModelName, parse_name
 from ggufkit.exports.ollama.store import Store, StoredModel, default_store
 from ggufkit.exports.ollama.store_files import check_writable
@@ -22,6 +22,7 @@ __all__ = [
     "check_writable",
     "default_store",
     "export",
+    "export_ollama",
     "parse_name",
     "plan_export",
     "remove",

@@ -16,8 +16,8 @@ from ggufkit.exports.ollama import messages as turns
 from ggufkit.exports.ollama import parameters as settings
 from ggufkit.exports.ollama.description import Config, Kind, architecture_of, config_of, kind_of
 from ggufkit.exports.ollama.manifests import CONFIG_TYPE, LAYER_TYPE, Layer, layer_of, manifest_bytes
-from ggufkit.exports.ollama.names import ModelName
-from ggufkit.exports.ollama.store import Store
+from ggufkit.exports.ollama.names import ModelName, parse_name
+from ggufkit.exports.ollama.store import Store, default_store
 from ggufkit.exports.ollama.writing import writing
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader, read_header
@@ -65,6 +65,18 @@ class Exported:
     config: Layer
     layers: tuple[Layer, ...]
     how: Mapping[str, str]  # by digest
+
+
+def export_ollama(
+    model: Path, name: str, *, store: Path | None = None, options: ExportOptions | None = None
+) -> "Exported":
+    """Write a model into Ollama's store: the user's own, or another.
+
+    Raises:
+        As `plan_export` and `export`; UsageError when the name is none that Ollama takes.
+    """
+    plan = plan_export(model, options or ExportOptions())
+    return export(plan, parse_name(name), Store(store or default_store()))
 
 
 def plan_export(model: Path, options: ExportOptions) -> Plan:
