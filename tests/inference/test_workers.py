@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ import json, sys
 from ggufkit.errors import GgufkitError
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import EngineOptions, SamplingOptions
+from ggufkit.llamacpp import binding
 
 path, options, steps = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
 options["rpc_servers"] = tuple(options.get("rpc_servers", ()))
@@ -34,6 +36,8 @@ found = {"texts": [], "shares": [], "error": None}
 try:
     with Engine.open(path, EngineOptions(threads=1, context_size=512, **options)) as engine:
         found["shares"] = [[share.device.name, share.first, share.end] for share in engine.placement.shares]
+        found["planned"] = {share.device.name: [share.weights, share.cache] for share in engine.placement.shares}
+        found["log"] = [line for line in binding.log_lines() if "buffer size =" in line]
         question = "<|im_start|>user\\nWhat is 38 + 47?<|im_end|>\\n<|im_start|>assistant\\n"
         prompt = engine.tokenize(question, parse_special=True)
         for step in steps:
@@ -102,6 +106,20 @@ def test_workers_in_other_network_namespaces(demo: Path, figure: Callable[[str, 
         figure(
             "workers: demo model, tokens per second", f"{alone['speed']:.0f} alone, {spread['speed']:.0f} over three"
         )
+
+
+def test_each_device_holds_what_was_planned(demo: Path, workers: list[Running]) -> None:
+    found = generate(demo, {"rpc_servers": [worker.where for worker in workers], "gpu_layers": "all"})
+    for worker in workers:
+        weights, cache = (
+            round(sum(float(size) for size in re.findall(pattern, "\n".join(found["log"]))) * 2**20)
+            for pattern in (
+                rf"RPC0\[{worker.where}\] +model buffer size = +([\d.]+) MiB",
+                rf"RPC0\[{worker.where}\] +KV buffer size = +([\d.]+) MiB",
+            )
+        )
+        # llama.cpp tells hundredths of a MiB
+        assert found["planned"][worker.where] == pytest.approx([weights, cache], abs=0.006 * 2**20, rel=0)
 
 
 @pytest.mark.fault
