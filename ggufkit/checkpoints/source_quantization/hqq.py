@@ -61,8 +61,8 @@ def _weight(module: Module, config: Mapping[str, Any]) -> tuple[DequantizedTenso
     if scale.dtype not in FLOATS or zero.dtype not in FLOATS:
         raise CheckpointError(f"{module.name}: scale or zero is quantized itself, which is not known")
     item, bits, shifts = _PLANES[packing]
-    told = _number(module["nbits"]) if "nbits" in module.parts else bits
-    if (said := _said_bits(config) or told) != bits or told != bits:
+    told = [_number(module["nbits"])] if "nbits" in module.parts else []
+    if said := next((other for other in (*told, _said_bits(config)) if other not in (bits, None)), None):
         raise CheckpointError(
             f"{module.name}: the codes are of {bits} bits ({packing}), but nbits is {said}",
             hint="config.json belongs to another checkpoint, or a file is damaged",
