@@ -104,7 +104,7 @@ def plan_export(model: Path, options: ExportOptions) -> Plan:
             )
         files.append((Kind.ADAPTER, options.adapter))
         warnings.append("newer versions of Ollama refuse adapters; `ggufkit merge-lora` makes one model of both")
-    path = options.generation_config or model.resolve().parent / "generation_config.json"
+    path = options.generation_config or model.parent / "generation_config.json"
     generation_config = settings.read_generation_config(path)
     if generation_config is None and options.generation_config:
         raise InputError(f"there is no file {path}")
