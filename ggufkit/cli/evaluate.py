@@ -30,6 +30,9 @@ def command(
         int, typer.Option("--chunks", min=-1, help="How many chunks to read of all texts together; -1: all.")
     ] = 32,
     output: _options.Output = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", show_default=False, help="Make a page of the result.")
+    ] = None,
     keep_logits: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep the base's log-probabilities, as llama-perplexity reads them."),
@@ -97,11 +100,11 @@ def command(
             progress=progress,
             note=(lambda text: None) if silent else _output.note,  # noqa: ARG005 - the signature
         )
-    _publish(found, output, as_json=as_json, quiet=quiet)
+    _publish(found, output, report, as_json=as_json, quiet=quiet)
     _refuse_failures(found, gates)
 
 
-def _publish(found: "Evaluation", output: Path | None, *, as_json: bool, quiet: bool) -> None:
+def _publish(found: "Evaluation", output: Path | None, report: Path | None, *, as_json: bool, quiet: bool) -> None:
     from ggufkit import __version__
     from ggufkit.evaluation.evaluation_results import document
     from ggufkit.files import write_atomically
@@ -113,6 +116,11 @@ def _publish(found: "Evaluation", output: Path | None, *, as_json: bool, quiet: 
     )
     if output is not None:
         write_atomically(output, json.dumps(written, indent=1, ensure_ascii=False).encode())
+    if report is not None:
+        from ggufkit.reports import render
+        from ggufkit.reports.reading import run_of
+
+        write_atomically(report, render([run_of(written, report.stem)]).encode())
     _remember(found)
     if as_json:
         _output.print_json(written)
@@ -129,20 +137,28 @@ def _publish(found: "Evaluation", output: Path | None, *, as_json: bool, quiet: 
 def _remember(found: "Evaluation") -> None:
     """Leave the divergences where `ggufkit plan` finds them."""
     from ggufkit.gguf_file.parts import read_parts
-    from ggufkit.planning.quality import remember
+    from ggufkit.planning.quality import Quality, remember
 
+    text = ", ".join(domain.name for domain in found.domains)
     results = [
         (
             model.facts.type,
-            model.facts.imatrix,
-            model.divergence.mean_kld.value,
-            model.divergence.mean_kld.standard_error,
+            Quality(
+                model.divergence.mean_kld.value,
+                model.facts.imatrix,
+                measured=True,
+                source=text,
+                standard_error=model.divergence.mean_kld.standard_error,
+                perplexity=model.likelihood.perplexity.value,
+                perplexity_error=model.likelihood.perplexity.standard_error,
+            ),
         )
         for model in found.models
         if model.divergence
     ]
     if results:
-        remember(read_parts(found.models[0].facts.path), ", ".join(d.name for d in found.domains), results)
+        kinds, qualities = zip(*results, strict=True)
+        remember(read_parts(found.models[0].facts.path), text, qualities, kinds)
 
 
 def _refuse_failures(found: "Evaluation", gates: "Gates") -> None:

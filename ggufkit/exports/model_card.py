@@ -13,7 +13,7 @@ from typing import Any
 from ggufkit.conversion.description import own_version
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.inspection.facts import Inspection
-from ggufkit.inspection.gguf import inspect_gguf
+from ggufkit.inspection.gguf import inspect_gguf, is_generative
 from ggufkit.llamacpp.pin import pin
 from ggufkit.planning.quality import Quality, fingerprint, measured
 
@@ -104,6 +104,8 @@ def _front_matter(first: Inspection, base: str | None) -> str:
             values[name] = metadata[key]
     if languages := metadata.get("general.languages"):
         values["language"] = languages
+    if first.template and is_generative(first):
+        values["pipeline_tag"] = "text-generation"
     tags = metadata.get("general.tags")
     own = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
     values["tags"] = list(dict.fromkeys(["gguf", "ggufkit", *own]))

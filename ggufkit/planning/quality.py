@@ -10,6 +10,7 @@ An own measurement is a JSON file of the form
      "results": [{"type": "Q4_K_M", "mean_kld": 0.0312, "standard_error": 0.0002, "imatrix": false}, …]}
 
 A result may also hold `perplexity` and `perplexity_error`, which model cards show.
+
 `fingerprint` below says what identifies a model. Files are looked for as `*.divergence.json` in the checkpoint folder
 or beside the GGUF file, and in the folder `divergence` of ggufkit's cache.
 """
@@ -118,8 +119,8 @@ def measured(model: str, folders: Iterable[Path]) -> Mapping[tuple[str, bool], Q
     return found
 
 
-def remember(headers: Sequence[GgufHeader], text: str, results: Iterable[tuple[str, bool, float, float]]) -> Path:
-    """Leave measurements where `measured` finds them: (type, with importance matrix, mean KLD, its error) of each.
+def remember(headers: Sequence[GgufHeader], text: str, results: Iterable[Quality], kinds: Iterable[str]) -> Path:
+    """Leave measurements of these types where `measured` finds them.
 
     Those of the same model and text take the place of earlier ones of the same types.
 
@@ -131,8 +132,15 @@ def remember(headers: Sequence[GgufHeader], text: str, results: Iterable[tuple[s
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.divergence.json"
     by_kind = {(str(it.get("type")), bool(it.get("imatrix"))): it for it in _results(path, model)}
-    for kind, imatrix, mean, error in results:
-        by_kind[kind, imatrix] = {"type": kind, "mean_kld": mean, "standard_error": error, "imatrix": imatrix}
+    for kind, found in zip(kinds, results, strict=True):
+        by_kind[kind, found.with_imatrix] = {
+            "type": kind,
+            "mean_kld": found.mean_kld,
+            "standard_error": _number(found.standard_error),
+            "imatrix": found.with_imatrix,
+            "perplexity": _number(found.perplexity),
+            "perplexity_error": _number(found.perplexity_error),
+        }
     document = {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,

@@ -15,7 +15,7 @@ from ggufkit.errors import HubError, UsageError
 from ggufkit.exports.hub import plan_push, push
 from ggufkit.exports.model_card import MARK
 from ggufkit.gguf_file.reader import read_header
-from ggufkit.planning.quality import fingerprint
+from ggufkit.planning.quality import Quality, fingerprint, remember
 
 TARGET = Repository("me/tiny-GGUF")
 
@@ -100,7 +100,7 @@ def test_two_files_of_one_name(models: list[Path], tmp_path: Path) -> None:
         plan_push([models[0], other], TARGET)
 
 
-def test_the_card_tells_what_was_measured(models: list[Path], tmp_path: Path) -> None:
+def test_the_card_tells_what_was_measured(models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tmp_path / "m-F16.gguf"
     model.write_bytes(models[0].read_bytes())
     header = read_header(model)
@@ -117,5 +117,14 @@ def test_the_card_tells_what_was_measured(models: list[Path], tmp_path: Path) ->
     assert "| 0.0312 ± 0.0002 | 7.5000 ± 0.0100 |" in card
     assert "wiki&#124;test" in card, "a stranger's text must not become a column"
     assert MARK in card
+
+    # So it does of what `eval` has left.
+    (tmp_path / "m.divergence.json").unlink()
+    monkeypatch.setenv("GGUFKIT_CACHE", str(tmp_path / "cache"))
+    measured = Quality(0.5, False, measured=True, source="", standard_error=0.1, perplexity=9.0, perplexity_error=0.25)
+    remember([header], "a text", [measured], [result["type"]])
+    card = plan_push([model], TARGET).card
+    assert "| 0.5000 ± 0.1000 | 9.0000 ± 0.2500 |" in card
+    assert "measured on a text." in card
     for command in ("llama-cli -hf me/tiny-GGUF:", "ollama run hf.co/me/tiny-GGUF:", "ggufkit chat me/tiny-GGUF:"):
         assert command in card
