@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ggufkit.checkpoints import Checkpoint, StoredTensor
+import numpy as np
+
+from ggufkit.checkpoints import Checkpoint, DequantizedTensor, StoredTensor
 from ggufkit.errors import CheckpointError
 from ggufkit.files import PlannedFile, check_space
 
@@ -19,13 +21,13 @@ _WITHOUT = ("quantization_config", "compression_config")
 def loadable(checkpoint: Checkpoint) -> Iterator[Path]:
     """Give a folder that holds this model's plain weights: its own, or a copy that goes away with the block.
 
-    MXFP4 is left to transformers, which undoes it by itself.
+    gpt-oss stores experts with the inputs last, where transformers has them in the middle: the copy has it so.
 
     Raises:
         CheckpointError: there is no space for the copy, or the checkpoint cannot be read.
     """
     found = checkpoint.quantization
-    if found is None or not found.weights or found.scheme == "MXFP4":
+    if found is None or not found.weights:
         yield checkpoint.folder
         return
     with tempfile.TemporaryDirectory(prefix="ggufkit-plain-") as name:
@@ -33,7 +35,7 @@ def loadable(checkpoint: Checkpoint) -> Iterator[Path]:
         weights = folder / "model.safetensors"
         check_space([PlannedFile(weights, sum(tensor.size for tensor in checkpoint.tensors.values()))])
         (folder / "config.json").write_text(json.dumps(_plain(checkpoint.config.outer)))
-        _write(weights, checkpoint.tensors)
+        _write(weights, checkpoint.tensors, turned=found.scheme == "MXFP4")
         yield folder
 
 
@@ -45,11 +47,14 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
+def _write(path: Path, tensors: Mapping[str, StoredTensor], *, turned: bool) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     place = 0
     for name, tensor in tensors.items():
-        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [place, place + tensor.size]}
+        shape = tensor.shape
+        if turned and _is_stacked(tensor):
+            shape = (shape[0], shape[2], shape[1])
+        header[name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [place, place + tensor.size]}
         place += tensor.size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -57,11 +62,24 @@ def _write(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
         with path.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for tensor in tensors.values():
-                row = tensor.size // max(1, tensor.shape[0] if tensor.shape else 1)
-                step = max(row, _AT_ONCE // max(1, row) * row)
-                for start in range(0, tensor.size, step):
-                    buffer = bytearray(min(step, tensor.size - start))
-                    tensor.read_into(memoryview(buffer), start)
-                    file.write(buffer)
+                for piece in _pieces(tensor, turned=turned and _is_stacked(tensor)):
+                    file.write(piece)
     except OSError as error:
         raise CheckpointError(f"no plain copy of the checkpoint for transformers: {error.strerror}") from error
+
+
+def _is_stacked(tensor: StoredTensor) -> bool:
+    return isinstance(tensor, DequantizedTensor) and len(tensor.shape) == 3
+
+
+def _pieces(tensor: StoredTensor, *, turned: bool) -> Iterator[bytes]:
+    """Read a tensor in pieces of some rows, or expert by expert where each is turned round."""
+    row = tensor.size // max(1, tensor.shape[0] if tensor.shape else 1)
+    step = row if turned else max(row, _AT_ONCE // max(1, row) * row)
+    for start in range(0, tensor.size, max(1, step)):
+        buffer = bytearray(min(step, tensor.size - start))
+        tensor.read_into(memoryview(buffer), start)
+        if turned:
+            yield np.frombuffer(buffer, "<f4").reshape(tensor.shape[1:]).T.tobytes()
+        else:
+            yield bytes(buffer)
