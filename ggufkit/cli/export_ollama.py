@@ -210,7 +210,7 @@ def _with_template(options: "ExportOptions", template: str, model: Path, *, quie
     from dataclasses import replace
 
     from ggufkit.errors import InputError
-    from ggufkit.exports.go_template import GoTemplateError
+    from ggufkit.exports.go_template import GoTemplateError, LeftOutError
     from ggufkit.exports.ollama.chat import parsed
     from ggufkit.exports.ollama.model_template import go_template_of
     from ggufkit.gguf_file.reader import read_header
@@ -225,6 +225,8 @@ def _with_template(options: "ExportOptions", template: str, model: Path, *, quie
     try:
         text = Path(template).read_text(encoding="utf-8")
         parsed(text)
+    except LeftOutError as error:
+        _output.warn(f"{template} was not checked: {error}")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"cannot read the template {template}: {error}", hint="--template is jinja, go, or a file"

@@ -86,6 +86,8 @@ def test_go_templates_and_modelfiles(model: Path, tmp_path: Path):
     assert (
         "TEMPLATE {{ .Prompt }}" in run("ollama", model, "--modelfile", output, "--template", own, "--dry-run").stdout
     )
+    own.write_text('{{ define "x" }}{{ end }}{{ template "x" }}')
+    assert "was not checked" in run("ollama", model, "--modelfile", output, "--template", own, "--dry-run").stderr
     own.write_text("{{ if }}")
     assert "no Go template" in run("ollama", model, "m", "--template", own, "--store", store, code=3).stderr
     strange = tiny_model.write(tmp_path / "strange.gguf", template="{{ messages | length }}")

@@ -5,7 +5,7 @@ From the documentation of Go's packages text/template and text/template/parse: t
 Left out are `define`, `block` and `template`, methods, and complex numbers; they are refused, not passed over.
 """
 
-from ggufkit.exports.go_template.errors import GoTemplateError
+from ggufkit.exports.go_template.errors import GoTemplateError, LeftOutError
 from ggufkit.exports.go_template.evaluate import Record, Template
 
-__all__ = ["GoTemplateError", "Record", "Template"]
+__all__ = ["GoTemplateError", "LeftOutError", "Record", "Template"]

@@ -6,3 +6,7 @@ class GoTemplateError(ValueError):
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(f"{message} (line {line})")
+
+
+class LeftOutError(GoTemplateError):
+    """The template uses what Go knows and this package does not."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ggufkit.exports.go_template.errors import GoTemplateError
+from ggufkit.exports.go_template.errors import GoTemplateError, LeftOutError
 from ggufkit.exports.go_template.lexer import Kind, Token, tokens
 
 
@@ -154,6 +154,8 @@ class _Parser:
                     raise GoTemplateError(f"{keyword} outside of a range", word.line)
                 self._expect(Kind.END)
                 found.append(Jump(keyword))
+            elif keyword in {"define", "block", "template"}:
+                raise LeftOutError(f"{keyword} is not supported here", word.line)
             elif keyword and keyword != "nil":
                 raise GoTemplateError(f"unexpected {keyword}", word.line)
             else:

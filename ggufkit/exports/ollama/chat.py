@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ggufkit.exports.go_template import Record, Template
@@ -12,11 +12,16 @@ from ggufkit.exports.ollama.messages import Message
 _ROLES_OF_TOOLS = {"tool"}
 
 
-def _today() -> str:
-    return datetime.now().astimezone().strftime("%Y-%m-%d")
+def _date(days: int, *_: Any) -> str:
+    return (datetime.now().astimezone() + timedelta(days=days)).strftime("%Y-%m-%d")
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {"json": go_json.marshal, "currentDate": _today}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "json": go_json.marshal,
+    "currentDate": functools.partial(_date, 0),
+    "yesterdayDate": functools.partial(_date, -1),
+    "toTypeScriptType": lambda _: "any",  # of a tool's parameter: no chat of ours has tools
+}
 
 
 @functools.lru_cache(maxsize=64)
