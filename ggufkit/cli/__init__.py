@@ -30,6 +30,7 @@ from ggufkit.cli import (
     pull,
     push,
     quantize,
+    report,
     rm,
     serve,
     setup,
@@ -76,6 +77,7 @@ app.command("show", hidden=True)(inspect.command)
 app.command("diff")(diff.command)
 app.command("edit")(edit.command)
 app.command("eval", cls=GroupedCommand)(evaluate.command)
+app.command("report")(report.command)
 app.command("verify", cls=GroupedCommand)(verify.command)
 app.command("convert-lora")(convert_lora.command)
 app.command("merge-lora")(merge_lora.command)

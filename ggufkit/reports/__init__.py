@@ -1,0 +1,6 @@
+"""Results made a page: one self-contained HTML file that people show each other."""
+
+from ggufkit.reports.page import render
+from ggufkit.reports.reading import read_run
+
+__all__ = ["read_run", "render"]
