@@ -16,6 +16,7 @@ from ggufkit.checkpoints.hub_selection import (
     choose_gguf,
     filtered,
     gguf_models,
+    holds_checkpoint,
     projectors,
 )
 from ggufkit.errors import HubError, UsageError
@@ -81,7 +82,7 @@ def choose(listing: Listing, quantization: str | None, options: PullOptions) -> 
         models = [file.path for file in files if file.path.endswith(".gguf") and file not in _files(others)]
         return PlannedPull(listing, files, models[0] if models else None, None, ())
     wants_checkpoint = options.kind is Kind.CHECKPOINT or (
-        options.kind is Kind.ANY and quantization is None and _has_checkpoint(listing)
+        options.kind is Kind.ANY and quantization is None and holds_checkpoint(listing)
     )
     if wants_checkpoint:
         if quantization:
@@ -93,7 +94,7 @@ def choose(listing: Listing, quantization: str | None, options: PullOptions) -> 
         model: str | None = None
         projector: tuple[RemoteGguf, ...] = ()
     else:
-        if not gguf_models(listing) and _has_checkpoint(listing):
+        if not gguf_models(listing) and holds_checkpoint(listing):
             raise HubError(
                 f"{listing.repository} holds a checkpoint and no GGUF file",
                 hint=f"ggufkit quantize {quantization or 'Q4_K_M'} {listing.repository.id}",
@@ -111,10 +112,6 @@ def choose(listing: Listing, quantization: str | None, options: PullOptions) -> 
 
 def _files(models: Iterable[RemoteGguf]) -> tuple[RemoteFile, ...]:
     return tuple(file for model in models for file in model.files)
-
-
-def _has_checkpoint(listing: Listing) -> bool:
-    return listing.file("config.json") is not None and bool(listing.in_root(".safetensors", ".bin"))
 
 
 def _shards(listing: Listing, index: RemoteFile) -> list[str]:

@@ -29,6 +29,7 @@ _WEIGHTS = (
     re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin"),
     re.compile(r"adapter_model\.bin"),
 )
+_CONFIGS = ("config.json", "adapter_config.json", "params.json")
 _MODULE = re.compile(r"\d+_[A-Za-z]+/(config\.json|model\.safetensors)")  # of sentence-transformers
 
 
@@ -133,7 +134,7 @@ def choose_checkpoint(listing: Listing, read_index: Callable[[RemoteFile], Itera
     Raises:
         HubError: the repository holds no config or no weights, or lacks a shard that its index names.
     """
-    if not listing.file("config.json") and not listing.file("adapter_config.json") and not listing.file("params.json"):
+    if not any(listing.file(name) for name in _CONFIGS):
         raise HubError(
             f"{listing.repository} holds no checkpoint: there is no config.json",
             hint="name the repository of the original model",
@@ -152,6 +153,13 @@ def choose_checkpoint(listing: Listing, read_index: Callable[[RemoteFile], Itera
     kind = ".safetensors" if weights[0].path.endswith(".safetensors") else ".bin"
     small = [file for file in small if file.path not in indices or kind in file.path]
     return tuple(dict.fromkeys((*small, *weights)))
+
+
+def holds_checkpoint(listing: Listing) -> bool:
+    """Whether there is a config, and weights that go with it; GGUF repositories often have the first alone."""
+    roots = [file.path for file in listing.files if "/" not in file.path]
+    has_weights = any(pattern.fullmatch(path) for path in roots for pattern in _WEIGHTS)
+    return has_weights and any(listing.file(name) for name in _CONFIGS)
 
 
 def _weights(listing: Listing, read_index: Callable[[RemoteFile], Iterable[str]]) -> tuple[RemoteFile, ...]:

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import pytest
 
 from ggufkit.checkpoints.hub import Listing, RemoteFile, Repository, model_name, repository
-from ggufkit.checkpoints.hub_selection import choose_checkpoint, choose_gguf, gguf_models, projectors
+from ggufkit.checkpoints.hub_plan import Kind, PullOptions, choose
+from ggufkit.checkpoints.hub_selection import choose_checkpoint, choose_gguf, gguf_models, holds_checkpoint, projectors
 from ggufkit.errors import HubError
 
 
@@ -71,6 +72,17 @@ def test_adapters_and_sentence_transformers() -> None:
     modules = ["modules.json", "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"]
     files = listing(*SMALL, "model.safetensors", *modules, "openvino/openvino_model.bin")
     assert chosen(files) == sorted([*SMALL, "model.safetensors", *modules])
+
+
+def test_a_config_and_a_matrix_make_no_checkpoint() -> None:
+    files = listing("config.json", "imatrix.bin", "training_args.bin", "model-Q4_K_M.gguf", "model-Q8_0.gguf")
+    assert not holds_checkpoint(files)
+    assert choose(files, None, PullOptions()).model == "model-Q4_K_M.gguf"
+    both = listing("config.json", "model.safetensors", "model-Q4_K_M.gguf")
+    assert choose(both, None, PullOptions()).model is None
+    assert choose(both, None, PullOptions(Kind.GGUF)).model == choose(both, "q4_k_m", PullOptions()).model
+    wanted = choose(both, None, PullOptions(include=("*.gguf",)))
+    assert [file.path for file in wanted.files] == [wanted.model] == ["model-Q4_K_M.gguf"]
 
 
 def test_no_checkpoint() -> None:

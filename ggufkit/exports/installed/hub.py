@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ggufkit.checkpoints import hub_cache
 from ggufkit.checkpoints.hub import Listing, RemoteFile, Repository
-from ggufkit.checkpoints.hub_selection import gguf_models, projectors
+from ggufkit.checkpoints.hub_selection import gguf_models, holds_checkpoint, projectors
 from ggufkit.errors import OutputError
 from ggufkit.exports.installed.model import InstalledModel, Removal, Where
 
@@ -76,7 +76,7 @@ def _of_repository(folder: Path) -> Iterator[InstalledModel]:
                 problem = "" if model.is_complete else "parts are missing"
                 yield _model(full, kind, model.label, here[model.path], parts, problem)
         rest = [file for path, file in here.items() if not path.endswith(".gguf")]
-        if any(path.endswith((".safetensors", ".bin", ".pth", ".pt")) for path in here):
+        if holds_checkpoint(listing):
             adapter = "adapter_config.json" in here and "config.json" not in here
             yield _model(shown, "adapter" if adapter else "checkpoint", _dtype(here), snapshot, rest, "")
     parts = list(_parts(folder))
