@@ -115,6 +115,8 @@ def command(
     from ggufkit.inference.serving import ServeOptions, Server
     from ggufkit.inference.serving.options import check_template, read_keys
 
+    if open_page and not page:
+        raise UsageError("--open wants the page that --no-page leaves out")
     if reasoning not in {"on", "off", "auto"}:
         raise UsageError(f"--reasoning is on, off or auto, not {reasoning}")
     check_template(chat_template, template_arguments)
@@ -167,10 +169,10 @@ def command(
     def ready() -> None:
         _output.note(f"{server.name} is ready at {server.url}   (OpenAI clients: {server.url}/v1; Ctrl-C ends it)")
         if open_page:
-            import webbrowser
+            import threading
 
-            if not page or not webbrowser.open(server.url):
-                _output.note(f"open {server.url} in a browser" if page else "--no-page: there is no page to open")
+            # A browser that runs in this terminal must not hold up the server.
+            threading.Thread(target=_open, args=(server.url,), daemon=True).start()
 
     async def work(stop: asyncio.Event) -> None:
         if cut := await server.run(stop, on_ready=ready):
@@ -178,3 +180,10 @@ def command(
 
     if status := _until_stopped.run(work):
         raise typer.Exit(status)
+
+
+def _open(url: str) -> None:
+    import webbrowser
+
+    if not webbrowser.open(url):
+        _output.note(f"no browser was found here; the page is at {url}")

@@ -262,6 +262,18 @@ def test_a_client_that_leaves_frees_its_slot(endless: Path) -> None:
         wait_for(lambda: server.metric("llamacpp:requests_processing") == 0, "the slot is not free")
 
 
+def test_a_browser_is_opened_at_the_page(demo: Path, tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f'#!/bin/sh\necho "$1" > {tmp_path}/opened.part && mv {tmp_path}/opened.part {tmp_path}/opened\n'
+    )
+    browser.chmod(0o755)
+    arguments = ("serve", demo, "--port", "0", "-t", "1", "--open")
+    with served.running(*arguments, environment={"BROWSER": f"{browser} %s"}) as server:
+        wait_for((tmp_path / "opened").exists, "no browser was started")
+        assert (tmp_path / "opened").read_text().strip() == server.where
+
+
 # ---- what is refused before anything is loaded
 
 
