@@ -21,7 +21,7 @@ from ggufkit.inference.batch_engine import BatchEngine, BatchRequest
 from ggufkit.inference.batch_file import BatchLine
 from ggufkit.inference.generation import GenerationResult
 from ggufkit.inference.loaded_model import LoadedModel
-from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SamplingOptions
+from ggufkit.inference.options import EngineOptions, SamplingOptions
 from ggufkit.inference.prompts import PromptMaker, PromptOptions
 from ggufkit.inference.scores import as_json
 from ggufkit.progress import Progress, silent
@@ -97,7 +97,7 @@ def run_file(
             resumed = len(journal.offsets)
             progress("Reading", 0, len(lines), "steps")
             with LoadedModel.open(model, replace(engine, vocabulary_only=True, adapters=())) as vocabulary:
-                job.look_at(vocabulary, PromptMaker(vocabulary, options.prompts), engine, progress)
+                job.look_at(vocabulary, PromptMaker(vocabulary, options.prompts), progress)
             if job.waiting:
                 sized = replace(engine, context_size=job.context_size)
                 with BatchEngine.open(model, sized, sequences=options.sequences, most=len(job.waiting)) as batch:
@@ -128,10 +128,9 @@ class _Job:
         self._sequences = 0
         self._prompt_tokens = self._generated_tokens = 0
 
-    def look_at(self, model: LoadedModel, maker: PromptMaker, engine: EngineOptions, progress: Progress) -> None:
+    def look_at(self, model: LoadedModel, maker: PromptMaker, progress: Progress) -> None:
         """Read all lines, refuse the bad ones, and find out how much room the longest of the others takes."""
-        trained = model.training_context or DEFAULT_CONTEXT_SIZE
-        limit = min(trained, DEFAULT_CONTEXT_SIZE) if engine.context_size is None else engine.context_size or trained
+        limit = model.context_size
         largest = 1
         for number in range(len(self._lines)):
             progress("Reading", number, len(self._lines), "steps")

@@ -74,7 +74,7 @@ class LoadedModel:
     @property
     def context_size(self) -> int:
         """Return how many tokens prompt and reply may fill together."""
-        trained = self._model.training_context
+        trained = self.training_context
         if self.options.context_size is None:
             return min(trained, DEFAULT_CONTEXT_SIZE)
         return self.options.context_size or trained
@@ -82,7 +82,9 @@ class LoadedModel:
     @property
     def training_context(self) -> int:
         """Return how many tokens the model was trained to see at once."""
-        return self._model.training_context
+        told = self._header.metadata.get(f"{self._header.metadata.get('general.architecture')}.context_length")
+        # llama.cpp does not know when it has loaded the vocabulary only.
+        return self._model.training_context or (told if isinstance(told, int) else 0)
 
     @property
     def description(self) -> str:
