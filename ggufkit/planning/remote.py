@@ -3,6 +3,7 @@
 So nothing that plans from local files has to know that a model is elsewhere. The holes take no disk space.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ _AT_ONCE = 8
 _FIRST_BYTES = 1 << 16  # most headers of a shard are smaller
 _LARGEST_HEADER = 100_000_000
 _LARGEST_SMALL_FILE = 100_000_000
+_LARGEST_STATE = 4096
 _DESCRIPTIONS = (".json", ".model", ".jinja", ".txt", ".tiktoken", "README.md")
 _USELESS = re.compile(r"(pytorch_model|tf_model|flax_model|consolidated|training_|trainer_|optimizer)")
 _GGUF_FIRST_BYTES = 1 << 20
@@ -117,6 +119,27 @@ def _fetch_safetensors_header(listing: Listing, file: RemoteFile, path: Path) ->
     if len(content) < length:
         content += hub.read_range(listing, file, len(content), length - len(content))
     _write_hollow(path, content[:length], file.size)
+    _fetch_shapes(listing, file, path, content[8:length])
+
+
+def _fetch_shapes(listing: Listing, file: RemoteFile, path: Path, header: bytes) -> None:
+    """Fill in the small tensors that hold the shapes of weights where no header has them (bitsandbytes, 4 bits)."""
+    if b".quant_state." not in header:
+        return
+    try:
+        ranges = [
+            entry["data_offsets"]
+            for name, entry in json.loads(header).items()
+            if ".quant_state." in name and 0 <= entry["data_offsets"][1] - entry["data_offsets"][0] <= _LARGEST_STATE
+        ]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return  # whoever reads the header says what is wrong with it
+    start = 8 + len(header)
+    with ThreadPoolExecutor(_AT_ONCE) as pool, path.open("r+b") as target:
+        contents = pool.map(lambda ends: hub.read_range(listing, file, start + ends[0], ends[1] - ends[0]), ranges)
+        for (begin, _), content in zip(ranges, contents, strict=True):
+            target.seek(start + begin)
+            target.write(content)
 
 
 def _fetch_gguf_header(listing: Listing, file: RemoteFile, path: Path) -> None:

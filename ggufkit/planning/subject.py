@@ -13,7 +13,7 @@ from pathlib import Path
 from ggufkit.checkpoints import hub, read_config
 from ggufkit.checkpoints.hub import Repository
 from ggufkit.checkpoints.hub_selection import RemoteGguf
-from ggufkit.errors import HubError, UnsupportedArchitectureError, UsageError
+from ggufkit.errors import CheckpointError, HubError, UnsupportedArchitectureError, UsageError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.gguf_file.rewrite import rewrite
 from ggufkit.planning import remote
@@ -133,7 +133,11 @@ def _of_repository(repository: Repository, folder: Path) -> Subject:
     except HubError as error:
         raise HubError(f"{error} (nor is there such a file or folder here)", hint=error.hint) from None
     if hollow.checkpoint:
-        subject = _of_checkpoint(str(repository), hollow.checkpoint, folder, Origin.REMOTE_CHECKPOINT)
+        try:
+            subject = _of_checkpoint(str(repository), hollow.checkpoint, folder, Origin.REMOTE_CHECKPOINT)
+        except CheckpointError as error:
+            error.hint = error.hint or "only headers were fetched: download the model, and plan from its folder"
+            raise
     else:
         subject = _of_gguf(str(repository), Path(str(hollow.gguf)), folder, Origin.REMOTE_GGUF)
     return replace(subject, download_bytes=hollow.download_bytes, ready=hollow.ready)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import hollow_checkpoint
 import hub_server
+import library_fixtures
 import pytest
 import tiny_gguf
 from hub_server import COMMIT, Hub
@@ -119,3 +121,13 @@ def test_offline_a_cached_snapshot_serves(tmp_path: Path) -> None:
         ran = run(hub, tmp_path / "home", "someone/model", "-q", "--types", "Q8_0", HF_HUB_OFFLINE="1")
         assert ran.stdout == "Q8_0\n", ran.stderr
         assert hub.requests == []
+
+
+def test_a_checkpoint_that_others_quantized(tmp_path: Path) -> None:
+    """The shapes of its weights stand in its data: so much is fetched, and no more."""
+    folder = tmp_path / "hub" / "someone" / "quantized"
+    shutil.copytree(library_fixtures.DATA / "bitsandbytes-nf4", folder)
+    with hub_server.serving(tmp_path / "hub") as hub:
+        planned = document(run(hub, tmp_path / "home", "someone/quantized", "--json"))
+        local = document(run(hub, tmp_path / "home", str(folder), "--json"))
+        assert [each["bytes"] for each in planned["types"]] == [each["bytes"] for each in local["types"]]
