@@ -11,6 +11,8 @@ import ollama_by_hand
 import pytest
 import tiny_model
 
+from ggufkit.cli import main
+
 COMMAND = [sys.executable, "-c", "from ggufkit.cli import main; main()", "export"]
 
 
@@ -126,12 +128,23 @@ def test_a_dry_run_writes_nothing(model: Path, tmp_path: Path):
         (["MODEL", "m", "--store", "MODEL"], 2, "no folder"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(model: Path, tmp_path: Path, arguments: list[str], code: int, message: str):
+def test_what_is_wrong_is_said_in_one_line(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+):
     places = {"MODEL": str(model), "FOLDER": str(tmp_path)}
     words = [places.get(word, word) for word in arguments]
-    store = [] if "--store" in words else ["--store", tmp_path / "store"]
-    done = run("ollama", *words, *store, code=code)
-    [line, *_] = done.stderr.strip().splitlines()
+    store = [] if "--store" in words else ["--store", str(tmp_path / "store")]
+    monkeypatch.setattr(sys, "argv", ["ggufkit", "export", "ollama", *words, *store])
+    with pytest.raises(SystemExit) as ended:  # in our own process: a new one for each would take its time
+        main()
+    assert ended.value.code == code
+    [line, *_] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "store").exists()

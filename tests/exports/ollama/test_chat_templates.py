@@ -90,6 +90,7 @@ def test_a_first_token_that_the_tokenizer_writes_is_not_written_twice():
 
 @pytest.mark.oracle
 @pytest.mark.engine
+@pytest.mark.slow
 def test_templates_in_the_wild(figure: Callable[[str, str], None]):
     """Those that llama.cpp ships: nearly all have a Go template, and each of these is right."""
     files = sorted((SOURCE / "models/templates").glob("*.jinja"))
