@@ -14,6 +14,7 @@ from ggufkit import __version__
 from ggufkit.cli import (
     _errors,
     _signals,
+    bench,
     chat,
     convert,
     convert_lora,
@@ -76,6 +77,7 @@ app.command("inspect")(inspect.command)
 app.command("show", hidden=True)(inspect.command)
 app.command("diff")(diff.command)
 app.command("edit")(edit.command)
+app.command("bench", cls=GroupedCommand)(bench.command)
 app.command("eval", cls=GroupedCommand)(evaluate.command)
 app.command("report")(report.command)
 app.command("verify", cls=GroupedCommand)(verify.command)

@@ -1,0 +1,166 @@
+"""How fast models run: llama-bench underneath, its tests and columns, several models in turn so that all suffer alike.
+
+llama-bench says nothing about loading, the first token and memory: those are measured by one reply of our own engine,
+in a process of its own.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ggufkit.errors import LlamaCppError
+from ggufkit.gguf_file.parts import read_parts
+from ggufkit.llamacpp import bench
+from ggufkit.llamacpp.bench import BenchOptions, BenchResult
+from ggufkit.llamacpp.run import run
+from ggufkit.progress import Progress, silent
+
+_PROMPT_TOKENS = 128  # of the reply that tells the time to the first token
+
+
+@dataclass(frozen=True, slots=True)
+class TestSpeed:
+    """One test of one model. Speeds are tokens per second: the median of the samples, their extremes, all of them.
+
+    `columns` are llama-bench's own, with the samples of all rounds.
+    """
+
+    test: str
+    median: float
+    low: float
+    high: float
+    samples: tuple[float, ...]
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One first reply: seconds to load, seconds from the prompt (of so many tokens) to the first token, peak memory."""
+
+    load_seconds: float
+    first_token_seconds: float
+    prompt_tokens: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpeed:
+    """All that was measured of one model; `start` is None where it was not asked for, or the model does not reply."""
+
+    path: Path
+    bytes: int
+    tests: tuple[TestSpeed, ...]
+    start: Start | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairedSpeed:
+    """How many times as fast as the first model another one is at a test, round by round: median and extremes."""
+
+    first: Path
+    second: Path
+    test: str
+    ratio: float
+    low: float
+    high: float
+
+
+def measure(
+    options: BenchOptions, *, with_start: bool = True, progress: Progress = silent
+) -> tuple[tuple[ModelSpeed, ...], tuple[PairedSpeed, ...]]:
+    """Run llama-bench's tests on `options.models`. Of several models, each is measured once in every round.
+
+    Raises:
+        GgufFileError: a model is none.
+        LlamaCppError: llama-bench failed.
+        MissingDependencyError: the build lacks it.
+    """
+    sizes = {path: sum(part.file_size for part in read_parts(path)) for path in options.models}
+    rounds = 1 if len(options.models) == 1 else options.repetitions
+    each = options.repetitions if rounds == 1 else 1
+    found: dict[Path, list[tuple[BenchResult, ...]]] = {path: [] for path in options.models}
+    total = rounds * len(options.models)
+    for number in range(rounds):
+        for place, path in enumerate(options.models):
+            progress("Measuring speed", number * len(options.models) + place, total, "steps")
+            found[path].append(bench.run(replace(options, models=(path,), repetitions=each)))
+    progress("Measuring speed", total, total, "steps")
+    models = tuple(
+        ModelSpeed(
+            path,
+            sizes[path],
+            tuple(_merged(results) for results in zip(*found[path], strict=True)),
+            _start(path, options) if with_start else None,
+        )
+        for path in options.models
+    )
+    return models, _pairs(models)
+
+
+def _merged(results: Sequence[BenchResult]) -> TestSpeed:
+    samples = tuple(sample for result in results for sample in result.samples_ts)
+    columns = dict(results[0].columns)
+    columns["samples_ts"] = list(samples)
+    columns["samples_ns"] = [sample for result in results for sample in result.samples_ns]
+    columns["avg_ts"] = statistics.fmean(samples)
+    columns["stddev_ts"] = statistics.stdev(samples) if len(samples) > 1 else 0.0
+    columns["avg_ns"] = statistics.fmean(columns["samples_ns"])
+    columns["stddev_ns"] = statistics.stdev(columns["samples_ns"]) if len(samples) > 1 else 0.0
+    return TestSpeed(results[0].test, statistics.median(samples), min(samples), max(samples), samples, columns)
+
+
+def _pairs(models: Sequence[ModelSpeed]) -> tuple[PairedSpeed, ...]:
+    pairs = []
+    for other in models[1:]:
+        for mine, theirs in zip(models[0].tests, other.tests, strict=True):
+            ratios = [theirs / mine for mine, theirs in zip(mine.samples, theirs.samples, strict=True)]
+            middle = statistics.median(ratios)
+            pairs.append(PairedSpeed(models[0].path, other.path, mine.test, middle, min(ratios), max(ratios)))
+    return tuple(pairs)
+
+
+def _start(path: Path, options: BenchOptions) -> Start | None:
+    request = {
+        "model": str(path.absolute()),
+        "threads": options.n_threads[0] if options.n_threads else None,
+        "gpu_layers": options.n_gpu_layers[0] if options.n_gpu_layers else "auto",
+        "prompt_tokens": _PROMPT_TOKENS,
+    }
+    lines: list[str] = []
+    child = "from ggufkit.evaluation.speed import start_in_child; start_in_child()"
+    try:
+        run([sys.executable, "-c", child, json.dumps(request)], on_line=lines.append)
+    except LlamaCppError:
+        return None  # an encoder, say
+    return Start(**json.loads(next(line for line in reversed(lines) if line.startswith("{"))))
+
+
+def start_in_child() -> None:
+    """Load the model that the argument names, and reply once: what the child process does."""
+    from ggufkit.inference.engine import Engine
+    from ggufkit.inference.options import EngineOptions
+
+    request = json.loads(sys.argv[1])
+    count = request["prompt_tokens"]
+    layers = request["gpu_layers"]
+    options = EngineOptions(
+        context_size=2 * count, threads=request["threads"], gpu_layers="all" if layers == -1 else layers
+    )
+    with Engine.open(Path(request["model"]), options) as engine:
+        plain = [token for token in range(min(engine.vocabulary_size, 4 * count)) if not engine.is_control(token)]
+        tokens = [plain[number % len(plain)] for number in range(count)]
+        generation = engine.generate(tokens, max_tokens=1)
+        for _ in generation:
+            pass
+        result = generation.result
+        answer = {
+            "load_seconds": engine.load_seconds,
+            "first_token_seconds": result.time_to_first_token,
+            "prompt_tokens": count,
+            "peak_bytes": result.peak_memory,
+        }
+    sys.stdout.write(json.dumps(answer) + "\n")
