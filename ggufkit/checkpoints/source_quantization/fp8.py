@@ -59,7 +59,7 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
 
 def is_activation_scale(name: str) -> bool:
     """Tell whether a tensor is a scale for activations or for the cache of keys and values."""
-    return name.rpartition(".")[2] in ACTIVATION_SCALES
+    return name.rpartition(".")[2] in ACTIVATION_SCALES or name.endswith("_activation_scale")
 
 
 def scale_of(name: str, stored: Mapping[str, StoredTensor]) -> StoredTensor | None:

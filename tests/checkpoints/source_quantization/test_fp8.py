@@ -80,12 +80,13 @@ def test_scales_of_activations_are_dropped_and_said() -> None:
             "a.weight_scale": stored(np.float32([0.5])),
             "a.input_scale": stored(np.float32([0.1])),
             "a.k_scale": stored(np.float32([0.1])),
+            "experts.up_activation_scale": stored(np.float32([0.1])),
             "norm.weight": stored(np.ones(8, np.float32)),
         }
     )
     assert list(tensors) == ["a.weight", "norm.weight"]
-    assert [sorted(names) for names in found.dropped.values()] == [["a.input_scale", "a.k_scale"]]
-    assert str(found).startswith("FP8 (tensor, e4m3): 1 quantized tensors; dropped 2 input_scale, k_scale (")
+    assert [sorted(names) for names in found.dropped.values()] == [["a.input_scale", "a.k_scale", "experts.up_activation_scale"]]
+    assert str(found).startswith("FP8 (tensor, e4m3): 1 quantized tensors; dropped 3 input_scale, k_scale, up_act")
 
 
 def test_what_is_wrong_is_said() -> None:
