@@ -15,12 +15,17 @@ MOST_BODY_BYTES = 32 << 20
 _DEEPEST = 64
 _DEEPEST_GRAMMAR = 500  # llama.cpp's parser calls itself for each parenthesis
 _LONGEST_TARGET = 4096  # llama-server ends the connection for 8190
+_LONGEST_GRAMMAR = 1 << 20
+# llama.cpp allocates as much as they say, and clears it, for each request.
+_LOOKS_BACK, _MOST_LOOKED_BACK = ("repeat_last_n", "dry_penalty_last_n"), 1 << 20
+_MOST_SAMPLERS = 64
 _MOST_STOPS = 256
 _LONGEST_STOP = 4096
 _PUBLIC = {"/health", "/v1/health"}
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]", "::1"}
 _METHODS = {"GET", "HEAD", "POST", "OPTIONS", "DELETE"}
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+# A string that does not end is taken as a whole too: else each quote in it would be tried as a beginning.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # What llama-server says when computing failed (server-context.cpp), not reading the request.
 _OWN_FAILURE = re.compile(r"compute error|failed to decode|out of memory|bad_alloc|slot|unknown error", re.IGNORECASE)
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -150,8 +155,17 @@ def blame(status: int, body: bytes) -> Refusal | None:
 
 def _refuse_fields(document: dict[str, Any]) -> Refusal | None:
     grammar = document.get("grammar")
+    if isinstance(grammar, str) and len(grammar) > _LONGEST_GRAMMAR:
+        return _bad(f"a grammar may have {_LONGEST_GRAMMAR} characters")
     if isinstance(grammar, str) and _is_deeper_text(grammar, "([{", ")]}", _DEEPEST_GRAMMAR):
         return _bad(f"the grammar is nested deeper than {_DEEPEST_GRAMMAR} levels")
+    for name in _LOOKS_BACK:
+        value = document.get(name)
+        if isinstance(value, int | float) and value > _MOST_LOOKED_BACK:
+            return _bad(f"{name} may be {_MOST_LOOKED_BACK}; -1 is the whole context")
+    samplers = document.get("samplers")
+    if isinstance(samplers, list | str) and len(samplers) > _MOST_SAMPLERS:
+        return _bad(f"{len(samplers)} samplers are too many; at most {_MOST_SAMPLERS}")
     stops = document.get("stop")
     if isinstance(stops, list) and len(stops) > _MOST_STOPS:
         return _bad(f"{len(stops)} stop strings are too many; at most {_MOST_STOPS}")

@@ -103,8 +103,12 @@ def test_odd_methods_and_targets_are_refused() -> None:
         (b'{"a": "\\ud800"}', "surrogate"),
         (b"[" * 100_000, "nested"),
         (b'{"a": "[[[' + b"[" * 100 + b'"}' + b"}", "not JSON"),
+        (b'"' + b'\\"' * 2_000_000, "not JSON"),
         (json.dumps({"grammar": "root ::= " + "(" * 60_000}).encode(), "grammar"),
+        (json.dumps({"grammar": 'root ::= "a"' * 200_000}).encode(), "grammar"),
         (json.dumps({"stop": ["x"] * 1_000_000}).encode(), "stop"),
+        (b'{"dry_penalty_last_n": 2147483647}', "dry_penalty_last_n"),
+        (b'{"samplers": [' + b'"top_k",' * 1000 + b'"top_k"]}', "samplers"),
     ],
 )
 def test_what_is_no_sound_json_is_refused_with_a_reason(body: bytes, words: str) -> None:
