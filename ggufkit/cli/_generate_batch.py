@@ -28,6 +28,11 @@ def run(model: Path, options: EngineOptions, wishes: "Wishes", prompts: PromptOp
     engines: list[BatchEngine] = []
     bad = 0
 
+    def on_engine(engine: BatchEngine) -> None:
+        engines.append(engine)
+        for line in () if wishes.quiet else (*engine.placement.warnings, *engine.placement.lines):
+            _chat_screen.tell(line)
+
     def on_bad(number: int, reason: str) -> None:
         nonlocal bad
         bad += 1
@@ -58,7 +63,7 @@ def run(model: Path, options: EngineOptions, wishes: "Wishes", prompts: PromptOp
                 options,
                 batch,
                 progress=progress,
-                on_engine=engines.append,
+                on_engine=on_engine,
                 on_bad=on_bad,
             )
     except KeyboardInterrupt:

@@ -1,10 +1,12 @@
 """The generation loop on tiny models: no byte lost, prompts reused, limits kept, failures explained."""
 
 import random
+import re
 import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,14 @@ import tiny_model
 from ggufkit.errors import GgufFileError, InputError, LlamaCppError, UsageError
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.generation import FinishReason
-from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, SamplingOptions
+from ggufkit.inference.options import (
+    CacheType,
+    EngineOptions,
+    FlashAttention,
+    LoadMode,
+    SamplingOptions,
+    TensorOverride,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -397,3 +406,52 @@ def test_weights_that_are_not_numbers_are_an_error_and_not_a_dead_process(tmp_pa
     path.write_bytes(content)
     with Engine.open(path, EngineOptions(threads=1)) as engine, pytest.raises(LlamaCppError, match="not numbers"):
         engine.generate([1, 2, 3], max_tokens=5).result  # noqa: B018 - runs it
+
+
+# ---- what the binding has no option for
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"devices": ("TPU7",)}, "there is no device TPU7; this build sees"),
+        ({"tensor_overrides": (TensorOverride("blk", "NPU"),)}, "there is no buffer type NPU for blk; this build has"),
+    ],
+)
+def test_devices_that_are_not_there_are_named(random_model: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Engine.open(random_model, EngineOptions(**options))
+
+
+def test_placement_changes_nothing_but_the_place(random_model: Path) -> None:
+    placed = EngineOptions(
+        threads=1,
+        tensor_overrides=(TensorOverride(r"blk\.0\..*", "CPU"),),
+        devices=(),
+        load_mode=LoadMode.NONE,
+        repack=False,
+    )
+    with Engine.open(random_model, placed) as engine, Engine.open(random_model, EngineOptions(threads=1)) as usual:
+        prompt = engine.tokenize("hello world")
+        assert (engine.logits(prompt) == usual.logits(prompt)).all()
+
+
+def test_a_grammar_holds_the_reply_to_it(engine: Engine) -> None:
+    prompt = engine.tokenize("hello")
+    grammar = 'root ::= ("a" | "b") ("c" | "d") "!"'
+    for seed in range(5):
+        text = engine.generate(prompt, SamplingOptions(grammar=grammar, seed=seed)).result.text
+        assert re.fullmatch("[ab][cd]!", text)
+
+
+def test_a_grammar_that_is_none_is_an_error_on_our_terms(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="not valid GBNF: Undefined rule identifier 'missing'"):
+        engine.generate([1], SamplingOptions(grammar="root ::= missing")).result  # noqa: B018 - runs it
+    assert capfd.readouterr() == ("", "")
+
+
+def test_ends_are_ignored_when_asked(tmp_path: Path) -> None:
+    with scripted(tmp_path / "m.gguf", tiny_model.ids("ab")) as engine:
+        endless = SamplingOptions(temperature=0, ignore_eos=True)
+        assert engine.generate([START], GREEDY, max_tokens=9).result.generated_tokens == 2
+        assert engine.generate([START], endless, max_tokens=9).result.generated_tokens == 9

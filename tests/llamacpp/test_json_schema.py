@@ -1,0 +1,33 @@
+"""Grammars of JSON schemas: llama.cpp's own, and refusals that say why."""
+
+import pytest
+
+from ggufkit.errors import InputError
+from ggufkit.llamacpp import json_schema
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_schema_becomes_the_grammar_of_llama_cpp() -> None:
+    grammar = json_schema.grammar('{"type": "integer", "minimum": 3, "maximum": 12}')
+    assert 'root ::= ([3-9] | "1" [0-2])' in grammar.splitlines()
+
+
+def test_text_of_any_alphabet_survives() -> None:
+    assert "日本 🙂" in json_schema.grammar('{"enum": ["日本 🙂"]}')
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "must be an object"),
+        ('{"type": "number of cats"}', "unrecognized type number of cats"),
+        ('{"$ref": "#/missing"}', "cannot resolve"),
+    ],
+)
+def test_what_cannot_become_a_grammar_is_refused_in_one_line(schema: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        json_schema.grammar(schema)
+    assert "\n" not in str(caught.value)
+    assert "command:" not in str(caught.value)
