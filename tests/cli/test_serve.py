@@ -227,7 +227,7 @@ def test_a_stream_that_breaks_off_ends_with_an_error(endless: Path) -> None:
 def test_running_requests_end_and_new_ones_are_refused(endless: Path) -> None:
     with served.running("serve", endless, "--port", "0", "-t", "1", "-c", "16384", "--drain-seconds", "600") as server:
         client = openai.OpenAI(base_url=f"{server.where}/v1", api_key="x", max_retries=0, timeout=served.PATIENCE)
-        stream = iter(client.completions.create(model="x", prompt="\n", max_tokens=1500, stream=True, temperature=0))
+        stream = iter(client.completions.create(model="x", prompt="\n", max_tokens=3000, stream=True, temperature=0))
         next(stream)
         children = server.children()
         server.process.send_signal(signal.SIGTERM)
@@ -236,7 +236,7 @@ def test_running_requests_end_and_new_ones_are_refused(endless: Path) -> None:
             socket.create_connection(("127.0.0.1", server.port), 5)
         last = list(stream)[-1]
         assert last.choices[0].finish_reason == "length"
-        assert last.usage is None or last.usage.completion_tokens == 1500
+        assert last.usage is None or last.usage.completion_tokens == 3000
         assert server.process.wait(served.PATIENCE) == 0
         assert not any(Path(f"/proc/{child}").exists() for child in children)
 
