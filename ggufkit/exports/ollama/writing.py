@@ -103,7 +103,8 @@ class Writer:
             # Perhaps it is there: hash first, so that nothing is copied for nothing.
             known = Layer(media_type, f"sha256:{placing.sha256_of(source, progress)}", status.st_size)
             path = store.blob(known.digest)
-            if _is_same(path, source) or _is_right(path, known, progress):
+            linked = _is_same(path, source)
+            if (linked and not copy) or (not linked and _is_right(path, known, progress)):
                 files.touch(path)
                 return known, "already there"
         owner = files.owner_of(store)

@@ -199,6 +199,10 @@ def test_a_copy_when_asked_for_or_when_links_cannot_be(model: Path, tmp_path: Pa
     assert done.how[done.layers[0].digest] == "copy"
     assert not Store(tmp_path / "asked").blob(done.layers[0].digest).samefile(model)
 
+    exported(model, tmp_path / "later")
+    exported(model, tmp_path / "later", copy=True)  # what was linked is linked no more
+    assert not Store(tmp_path / "later").blob(done.layers[0].digest).samefile(model)
+
     def another_device(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
