@@ -102,6 +102,7 @@ def test_dark_is_chosen_and_kept(server: Running, window: Browser) -> None:
     dark = window.run(ground)
     assert light != dark
     window.open(server.where)
+    window.wait("return document.documentElement.dataset.theme == 'dark'")
     assert window.run(ground) == dark
     assert window.run("return document.getElementById('theme').getAttribute('aria-pressed')") == "true"
 

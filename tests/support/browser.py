@@ -47,7 +47,10 @@ class Browser:
         self._address += f"/session/{session['sessionId']}"
 
     def open(self, url: str) -> None:
+        """Go to a page, and wait until its scripts have run: on a busy machine the driver is back before."""
+        self.run("document.documentElement.dataset.left = 'yes'")
         self._call("POST", "/url", {"url": url})
+        self.wait("return !document.documentElement.dataset.left && document.readyState == 'complete'")
 
     def close(self) -> None:
         self._call("DELETE", "")
