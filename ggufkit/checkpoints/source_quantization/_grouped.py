@@ -56,7 +56,7 @@ def grouped_weight(
         return values if groups == 1 else np.repeat(values, width, axis=1)[:, :columns]
 
     def decode(part: range) -> Array:
-        places = _places(order, groups)
+        places = _places(order, groups, width)
         values = codes(part).astype(np.float32)
         if zeros is not None:
             values -= spread(zeros(part).astype(np.float32), places)
@@ -64,7 +64,7 @@ def grouped_weight(
         return values
 
     def blocks() -> Blocks | None:
-        if _places(order, groups) is not None:
+        if _places(order, groups, width) is not None:
             return None
         return integer_blocks(shape, width, bits, codes=codes, scales=scales, zeros=zeros)
 
@@ -89,7 +89,7 @@ def _groups(scale: StoredTensor, shape: Shape) -> int:
     raise CheckpointError(f"tensor {scale.name!r} has shape {scale.shape}, which does not fit a weight of {shape}")
 
 
-def _places(order: StoredTensor | None, groups: int) -> Array | None:
+def _places(order: StoredTensor | None, groups: int, width: int) -> Array | None:
     """Read which group each column belongs to; None where that is their order."""
     if order is None:
         return None
@@ -100,7 +100,6 @@ def _places(order: StoredTensor | None, groups: int) -> Array | None:
         raise CheckpointError(
             f"tensor {order.name!r} names groups from {places.min()} to {places.max()}, there are {groups}"
         )
-    width = -(-len(places) // groups)
     return None if (places == np.arange(len(places)) // width).all() else places
 
 

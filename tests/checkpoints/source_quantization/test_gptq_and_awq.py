@@ -8,6 +8,7 @@ from typing import Any
 import library_fixtures
 import numpy as np
 import pytest
+from gguf import quants
 from stored_tensors import Stored, in_memory, stored, values
 
 from ggufkit.checkpoints import open_checkpoint
@@ -41,15 +42,15 @@ def packed(codes: np.ndarray, bits: int, *, planar: bool = False) -> np.ndarray:
 
 
 def gptq(
-    bits: int = 4, *, planar: bool = False, less: int = 1, order: np.ndarray | None = None
+    bits: int = 4, *, planar: bool = False, less: int = 1, order: np.ndarray | None = None, group: int = GROUP
 ) -> tuple[Stored, np.ndarray]:
     """Make a module and the weight that it means."""
     random = np.random.default_rng(bits)
-    groups = -(-INPUTS // GROUP)
+    groups = -(-INPUTS // group)
     codes = random.integers(0, 2**bits, (INPUTS, OUTPUTS))
     zeros = random.integers(less, 2**bits, (groups, OUTPUTS))
     scales = random.uniform(0.01, 2, (groups, OUTPUTS)).astype(np.float16)
-    places = np.arange(INPUTS) // GROUP if order is None else order
+    places = np.arange(INPUTS) // group if order is None else order
     weight = ((codes - zeros[places]) * scales[places].astype(np.float32)).T
     tensors = {
         "a.qweight": stored(packed(codes, bits, planar=planar)),
@@ -100,6 +101,21 @@ def test_without_order_the_groups_follow_each_other() -> None:
     del tensors["a.g_idx"]
     assert np.array_equal(values(undone(tensors, config())), expected)
     assert np.array_equal(values(undone(tensors, {})), expected), "bits and groups can be told from the shapes"
+
+
+def test_a_last_group_that_is_not_full() -> None:
+    for tensors, expected, settings in (
+        (*gptq(group=128), config(group_size=128)),
+        (*awq(128), awq_config(group_size=128)),
+    ):
+        weight = undone(tensors, settings)
+        assert np.array_equal(values(weight), expected)
+        blocks = weight.blocks()
+        assert np.allclose(
+            quants.dequantize(blocks.encode(range(OUTPUTS)), blocks.type),
+            expected,
+            atol=np.abs(expected).max() * 2.0**-11,
+        )
 
 
 def test_zero_points_that_borrowed_from_their_neighbours() -> None:
