@@ -22,36 +22,44 @@ def talk(session: ChatSession, wishes: Wishes) -> int:
                 f"{session.engine.description}, {session.engine.context_size} tokens of context. /help lists commands."
             )
             commands.greet()
-        interrupts = 0
-        while not commands.left and interrupts < 2:
-            try:
-                text = _read_message(editor)
-            except EOFError:
-                print(file=sys.stderr)
-                break
-            except KeyboardInterrupt:
-                interrupts += 1
-                print(file=sys.stderr)
-                if interrupts < 2:
-                    _chat_screen.tell("(Ctrl-C again, Ctrl-D or /exit leaves)")
-                continue
-            interrupts = 0
-            if not text.strip():
-                continue
-            try:
-                commands.take(text)
-            except GgufkitError as error:
-                # In a conversation a mistake costs one message, not all of them.
-                _errors.report(error)
-            except KeyboardInterrupt:
-                print(file=sys.stderr)
-            if wishes.single_turn and commands.last:
-                break
+        try:
+            while _goes_on(commands, editor, wishes):
+                pass
+        except KeyboardInterrupt:  # the second one in a row
+            print(file=sys.stderr)
     return 0
 
 
-def _read_message(editor: LineEditor) -> str:
-    """Read a line, or several between triple quotes. Raises EOFError at the end of input."""
+def _goes_on(commands: Commands, editor: LineEditor, wishes: Wishes) -> bool:
+    """Take one message or command; tell whether another may follow. Raises KeyboardInterrupt for two in a row."""
+    try:
+        text = _read_message(editor)
+    except KeyboardInterrupt:
+        _chat_screen.tell("\n(Ctrl-C again, Ctrl-D or /exit leaves)")
+        text = _read_message(editor)
+    if text is None:
+        return False
+    if text.strip():
+        try:
+            commands.take(text)
+        except GgufkitError as error:
+            # In a conversation a mistake costs one message, not all of them.
+            _errors.report(error)
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+    return not commands.left and not (wishes.single_turn and commands.last)
+
+
+def _read_message(editor: LineEditor) -> str | None:
+    """Read a line, or several between triple quotes; None at the end of input."""
+    try:
+        return _read_lines(editor)
+    except EOFError:
+        print(file=sys.stderr)
+        return None
+
+
+def _read_lines(editor: LineEditor) -> str:
     line = editor.read(_PROMPT)
     if not line.lstrip().startswith(_QUOTES):
         return line

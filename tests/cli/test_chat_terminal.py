@@ -38,10 +38,11 @@ class Screen:
         variables = {**os.environ, "XDG_STATE_HOME": str(self.state), "TERM": "screen", "LC_ALL": "C.UTF-8"}
         variables.pop("GGUFKIT_CHAT_HISTORY", None)
         environment = [f"{name}={value}" for name, value in variables.items() if name != "TMUX"]
-        program = ["env", "-i", *environment, *CHAT, *map(str, arguments)]
+        # The shell tells how the program ended: tmux 3.3 may miss the death of its own children.
+        script = 'trap : INT; "$@"; echo "left with status $?."; sleep 600'
+        program = ["env", "-i", *environment, "sh", "-c", script, "sh", *CHAT, *map(str, arguments)]
         self.tmux(
             *("-u", "new-session", "-d", "-x", "140", "-y", "50", "sleep", "600", ";"),
-            *("set-option", "-g", "remain-on-exit", "on", ";"),
             *("set-option", "-g", "history-limit", "5000", ";"),
             *("respawn-pane", "-k", *program),
         )
@@ -58,7 +59,16 @@ class Screen:
             time.sleep(0.05)
         return shown
 
-    def type(self, text: str) -> None:
+    def is_ready(self) -> None:
+        """Wait for a prompt with nothing behind it: keys before that go to no line, and Ctrl-D would get lost."""
+        ended = time.monotonic() + PATIENCE
+        while (self.text().rstrip() or " ").splitlines()[-1].strip() not in {">", "."}:
+            assert time.monotonic() < ended, f"no prompt came:\n{self.text()}"
+            time.sleep(0.05)
+
+    def type(self, text: str, *, prefilled: bool = False) -> None:
+        if not prefilled:
+            self.is_ready()
         self.tmux("send-keys", "-l", text)
         self.tmux("send-keys", "Enter")
 
@@ -66,11 +76,7 @@ class Screen:
         self.tmux("send-keys", *keys)
 
     def exit_status(self) -> int:
-        ended = time.monotonic() + PATIENCE
-        while self.tmux("display-message", "-p", "#{pane_dead}").strip() != "1":
-            assert time.monotonic() < ended, self.text()
-            time.sleep(0.05)
-        return int(self.tmux("display-message", "-p", "#{pane_dead_status}"))
+        return int(self.says("left with status ").rpartition("left with status ")[2].partition(".")[0])
 
     def close(self) -> None:
         subprocess.run(["tmux", "-S", str(self.socket), "kill-server"], capture_output=True, check=False, timeout=60)
@@ -115,20 +121,23 @@ def test_a_session_as_it_is_documented(screen: Screen, model: Path, tmp_path: Pa
     screen.says(". two", 1)
     screen.press("Enter")
     screen.says(". lines")
-    screen.type(", edited")
+    screen.type(", edited", prefilled=True)
     screen.says("tokens per second", 4)
     screen.type("/show prompt")
     screen.says("two\nlines, edited<|im_end|>")
     screen.type(f"/save {file}")
     screen.says("2 exchanges saved to")
+    screen.is_ready()
     screen.press("/", "c", "l", "Tab", "Enter")
     screen.says("forgotten")
     screen.type("/stats")
     screen.says("0 of 512 tokens")
     screen.type(f"/load {file}")
     screen.says("going on with 2 exchanges")
+    screen.is_ready()
     screen.press("Up", "Up", "Enter")  # the history: /stats again
     screen.says("of 512 tokens of context in use", 2)
+    screen.is_ready()
     screen.press("C-d")
     assert screen.exit_status() == 0
     history = screen.state / "ggufkit" / "chat_history"
@@ -145,12 +154,15 @@ def test_ctrl_c_keeps_what_was_said_and_leaves_when_pressed_twice(screen: Screen
     screen.says("tokens per second")
     screen.type("/show messages")
     screen.says("assistant: abcabc")
+    screen.is_ready()
     screen.press("C-c")
     screen.says("(Ctrl-C again, Ctrl-D or /exit leaves)")
     screen.type("/clear")  # something else in between: it counts anew
     screen.says("forgotten")
+    screen.is_ready()
     screen.press("C-c")
     screen.says("(Ctrl-C again, Ctrl-D or /exit leaves)", 2)
+    screen.is_ready()
     screen.press("C-c")
     assert screen.exit_status() == 0
 
