@@ -1,6 +1,5 @@
 """`ggufkit serve`: a model for every OpenAI client, and a page to chat with it."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -109,6 +108,8 @@ def command(
     It listens on this machine only unless --host says otherwise, which needs a key. llama-server does the work; when
     it dies it is started again. Ctrl-C or SIGTERM lets running requests end first; a second one does not.
     """
+    import asyncio
+
     from ggufkit.cli import _until_stopped
     from ggufkit.errors import UsageError
     from ggufkit.inference.options import EngineOptions
