@@ -15,6 +15,7 @@ The Python API; what is heavy is imported when it is first used:
     ggufkit.export_ollama(model, name)             a model into Ollama's store, without Ollama
     ggufkit.Engine.open(model)                     a model ready to generate
     ggufkit.ChatSession(engine=..., template=...)  a conversation with it
+    ggufkit.tune(model)                            the settings that run it fastest on this machine
     ggufkit.Server(model, ServeOptions())          OpenAI's API for it: listen(), then run(asyncio.Event())
 """
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ggufkit.inference.serving import ServeOptions, Server
     from ggufkit.inference.session import ChatSession
     from ggufkit.inference.templates import ChatTemplate
+    from ggufkit.inference.tuning import TuneOptions, TuneResult, tune
     from ggufkit.inspection.facts import Inspection
     from ggufkit.inspection.gguf import inspect_gguf
     from ggufkit.one_pass import quantize
@@ -67,6 +69,8 @@ __all__ = [
     "SamplingOptions",
     "ServeOptions",
     "Server",
+    "TuneOptions",
+    "TuneResult",
     "Verification",
     "__version__",
     "compare",
@@ -79,6 +83,7 @@ __all__ = [
     "plan",
     "pull_model",
     "quantize",
+    "tune",
     "verify",
 ]
 
@@ -106,17 +111,20 @@ _HOMES = {
     "SamplingOptions": "ggufkit.inference.options",
     "ServeOptions": "ggufkit.inference.serving",
     "Server": "ggufkit.inference.serving",
+    "TuneOptions": "ggufkit.inference.tuning",
+    "TuneResult": "ggufkit.inference.tuning",
     "Verification": "ggufkit.evaluation",
     "compare": "ggufkit.evaluation.difference",
     "convert": "ggufkit.conversion",
-    "export_ollama": "ggufkit.exports.ollama",
     "convert_lora": "ggufkit.conversion.adapters",
+    "export_ollama": "ggufkit.exports.ollama",
     "inspect_gguf": "ggufkit.inspection.gguf",
     "make_imatrix": "ggufkit.quantization.make_imatrix",
     "merge_lora": "ggufkit.conversion.adapters",
     "plan": "ggufkit.planning.plan",
     "pull_model": "ggufkit.checkpoints.hub_pull",
     "quantize": "ggufkit.one_pass",
+    "tune": "ggufkit.inference.tuning",
     "verify": "ggufkit.evaluation",
 }
 
