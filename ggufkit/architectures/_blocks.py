@@ -114,6 +114,15 @@ def require_experts(config: Config, key: str = "num_experts_per_tok") -> None:
         raise CheckpointError(f"config.json: {key} is {used}, but there are {experts} experts")
 
 
+def inner_norms_differ(config: Config, what: str) -> Iterator[str]:
+    """Warn where llama.cpp norms something inside of blocks with the model's epsilon, and transformers with 1e-6."""
+    if (epsilon := config["rms_norm_eps"]) != 1e-6:
+        yield (
+            f"llama.cpp norms {what} with the model's epsilon of {epsilon:g}, the original with 1e-06: "
+            "its answers differ slightly from the original's"
+        )
+
+
 def window_not_applied(config: Config) -> Iterator[str]:
     """Warn of a sliding window that llama.cpp does not apply to this architecture, with the context that is right."""
     window, context = config.get("sliding_window"), config.get("max_position_embeddings")

@@ -6,7 +6,7 @@ All norms but that of the delta net are stored minus one. q_proj holds queries a
 from collections.abc import Iterable
 from typing import Any
 
-from ggufkit.architectures._blocks import LAYERS, require_activation, require_experts
+from ggufkit.architectures._blocks import LAYERS, inner_norms_differ, require_activation, require_experts
 from ggufkit.architectures._experts import require_all_sparse, weights_normalized
 from ggufkit.architectures._ops import AddOne
 from ggufkit.architectures._rope import rotary_dimensions
@@ -108,5 +108,6 @@ def remarks(config: Config) -> Iterable[str]:
         )
     require_experts(config)
     require_all_sparse(config)
+    yield from inner_norms_differ(config, "queries and keys of linear attention")
     if config.get("experts"):
         yield from weights_normalized(config, computed=True)

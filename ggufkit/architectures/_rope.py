@@ -104,6 +104,11 @@ def check_rope(config: Config, follows: tuple[str, ...]) -> list[str]:
             raise CheckpointError(f"config.json: {key} of yarn rope is {values[key]}; llama.cpp computes with {beta}")
     if (values["partial_rotary_factor"] or 1) != 1 and "partial" not in follows:
         raise CheckpointError("config.json: partial_rotary_factor is not supported for this architecture")
+    if name == "yarn" and values.get("truncate") is False:
+        warnings.append(
+            "llama.cpp rounds the ends of YaRN's ramp to whole dimensions, this model (truncate) does not: "
+            "its answers differ slightly from the original's"
+        )
     if name == "longrope" and values.get("long_factor") != values.get("short_factor"):
         original = values["original_max_position_embeddings"]
         warnings.append(

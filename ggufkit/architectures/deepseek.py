@@ -12,6 +12,7 @@ from ggufkit.architectures._blocks import (
     LAYERS,
     PRE_NORMS,
     SHARED_EXPERTS,
+    inner_norms_differ,
     require_activation,
     require_experts,
 )
@@ -68,6 +69,7 @@ def remarks(config: Config) -> Iterable[str]:
     if (frequency := config.get("moe_layer_freq", 1)) != 1:
         raise CheckpointError(f"config.json: moe_layer_freq is {frequency}; llama.cpp knows only 1")
     groups_divide(config)
+    yield from inner_norms_differ(config, "latent queries and keys")
     if (groups := config.get("n_group") or 1) > 1 and config.get("topk_method", "noaux_tc") != "noaux_tc":
         yield (
             f"llama.cpp chooses among the {groups} groups of experts by the two best of each, "

@@ -8,6 +8,7 @@ from ggufkit.architectures._blocks import (
     GATED_MLP,
     LAYERS,
     PRE_NORMS,
+    inner_norms_differ,
     require,
     require_activation,
 )
@@ -48,7 +49,7 @@ def remarks(config: Config) -> Iterable[str]:
     """Refuse another activation, and other scales than llama.cpp computes with."""
     require_activation(config, "silu")
     require(config, "llama.cpp's MiniCPM 3 has its scales built in (src/models/minicpm3.cpp)", **_FIXED)
-    return ()
+    yield from inner_norms_differ(config, "latent queries and keys")
 
 
 MINICPM3 = ArchSpec(

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterable
 
-from ggufkit.architectures._blocks import DECODER, EMBEDDINGS, GATED_MLP, PRE_NORMS, require, require_activation
+from ggufkit.architectures._blocks import (
+    DECODER,
+    EMBEDDINGS,
+    GATED_MLP,
+    PRE_NORMS,
+    inner_norms_differ,
+    require,
+    require_activation,
+)
 from ggufkit.architectures._sizes import Config
 from ggufkit.architectures._spec import ArchSpec, MetadataTable, Vocabulary
 from ggufkit.architectures.deepseek import MLA, MLA_SIZES
@@ -26,7 +34,7 @@ def remarks(config: Config) -> Iterable[str]:
             f"config.json: q_lora_rank is {config.get('q_lora_rank')} with {config['layers']} layers; "
             "llama.cpp takes a model of 26, 27 or 48 layers for one without query LoRA"
         )
-    return ()
+    yield from inner_norms_differ(config, "latent queries and keys")
 
 
 YOUTU = ArchSpec(

@@ -10,6 +10,9 @@ RELEASED = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}
 NO_SCORING = {"deepseek2.expert_gating_func": "transformers saves no scoring_func; its class always takes the sigmoid"}
 
 
+EPSILON = "norms latent queries and keys with the model's epsilon of 1e-05"
+
+
 def mla(**changes):
     sizes = {"kv_lora_rank": 32, "q_lora_rank": 24, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
     experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1}
@@ -77,6 +80,11 @@ RECIPES = {
     "deepseek-v2": Recipe(
         "DeepseekV2ForCausalLM", mla(first_k_dense_replace=1, topk_method="greedy", routed_scaling_factor=1.0)
     ),
+    "deepseek-v2-epsilon": Recipe(
+        "DeepseekV2ForCausalLM",
+        mla(first_k_dense_replace=1, routed_scaling_factor=1.0, topk_method="greedy", rms_norm_eps=1e-5),
+        warns=(EPSILON,),
+    ),
     "deepseek-v2-lite": Recipe("DeepseekV2ForCausalLM", lite(routed_scaling_factor=1.5)),
     "deepseek-v2-groups": Recipe(
         "DeepseekV2ForCausalLM",
@@ -124,18 +132,21 @@ RECIPES = {
         lite(n_group=1, topk_group=1, tie_word_embeddings=True, num_hidden_layers=26),
         extra_config=RELEASED,
     ),
-    "glm4moelite": Recipe("Glm4MoeLiteForCausalLM", mla(), extra_config={**RELEASED, "first_k_dense_replace": 1}),
+    "glm4moelite": Recipe(
+        "Glm4MoeLiteForCausalLM", mla(), extra_config={**RELEASED, "first_k_dense_replace": 1}, warns=(EPSILON,)
+    ),
     "glm4moelite-resaved": Recipe(
         "Glm4MoeLiteForCausalLM",
         mla(n_shared_experts=2, mlp_layer_types=["dense", "dense", "sparse"], norm_topk_prob=False),
         explained={**NO_SCORING, "deepseek2.leading_dense_block_count": "transformers saves mlp_layer_types instead"},
+        warns=(EPSILON,),
     ),
     "glm4moelite-predicting": Recipe(
         "Glm4MoeLiteForCausalLM",
         mla(tie_word_embeddings=True),
         extra_config={**RELEASED, "first_k_dense_replace": 1, "num_nextn_predict_layers": 1},
         alter=predicting(2, 3, **WHOLE_NEXTN),
-        warns=("kept 1 blocks",),
+        warns=("kept 1 blocks", EPSILON),
     ),
     "deepseek-v3-old-config": Recipe(
         "DeepseekV3ForCausalLM",

@@ -17,9 +17,9 @@ RELEASED_YARN = {
     "truncate": False,
 }
 DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 150000.0}
+UNROUNDED = ("rounds the ends of YaRN's ramp",)
 RECIPES = {
-    # llama.cpp rounds yarn's corners to whole dimensions, which this one's rope (truncate: false) does not
-    "gpt-oss": Recipe("GptOssForCausalLM", moe()),
+    "gpt-oss": Recipe("GptOssForCausalLM", moe(), warns=UNROUNDED),
     "gpt-oss-plain": Recipe(
         "GptOssForCausalLM",
         moe(rope_parameters=DEFAULT_ROPE, head_dim=16, sliding_window=64, num_experts_per_tok=3, num_key_value_heads=1),
@@ -37,6 +37,7 @@ RECIPES = {
     "gpt-oss-old-config": Recipe(
         "GptOssForCausalLM",
         moe(num_hidden_layers=2),
+        warns=UNROUNDED,
         extra_config={
             **OLD_CONFIG,
             "rope_scaling": RELEASED_YARN,

@@ -43,6 +43,7 @@ SHAPES = {
 }
 NO_LOGITS = "transformers does not build it"
 
+EPSILON = "norms latent queries and keys with the model's epsilon of 1e-05"
 BY_CONTEXT = ("takes LongRoPE's factors for long texts whenever its context",)
 RECIPES = {
     "minicpm": Recipe("MiniCPMForCausalLM", OLD, shapes=SHAPES, raw_config=True, no_logits=NO_LOGITS),
@@ -63,7 +64,7 @@ RECIPES = {
         no_logits=NO_LOGITS,
         warns=BY_CONTEXT,
     ),
-    "minicpm3": Recipe("MiniCPM3ForCausalLM", decoder(**MLA)),
+    "minicpm3": Recipe("MiniCPM3ForCausalLM", decoder(**MLA), warns=(EPSILON,)),
     "minicpm3-wide": Recipe(
         "MiniCPM3ForCausalLM",
         decoder(
@@ -71,6 +72,7 @@ RECIPES = {
             tie_word_embeddings=False,
             rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
         ),
+        warns=(EPSILON,),
         explained={
             **BASE,
             "minicpm3.attention.value_length": "without it llama.cpp takes hidden / heads, and does not load the file",
@@ -79,13 +81,13 @@ RECIPES = {
     "minicpm3-longrope": Recipe(
         "MiniCPM3ForCausalLM",
         decoder(**MLA, rope_parameters={**LONGROPE, "original_max_position_embeddings": 512}),
-        warns=BY_CONTEXT,
+        warns=(*BY_CONTEXT, EPSILON),
     ),
     "minicpm3-stretched": Recipe(
         "MiniCPM3ForCausalLM",
         # llama.cpp chooses by the size of the context, at least 256, which factors count
         decoder(**MLA, rope_parameters={**LONGROPE, "original_max_position_embeddings": 256}),
-        warns=BY_CONTEXT,
+        warns=(*BY_CONTEXT, EPSILON),
         explained={
             "minicpm3.rope.scaling.attn_factor": "llama.cpp's converter does not write LongRoPE's scale of q and k",
             "minicpm3.rope.scaling.original_context_length": "nor from where on the long factors count",

@@ -42,6 +42,13 @@ WIDE = {"linear_num_value_heads": 2, "linear_key_head_dim": 32, "linear_value_he
 TYPES = ["linear_attention", "full_attention", "full_attention"]
 RECIPES = {
     "qwen3next": Recipe("Qwen3NextForCausalLM", moe(), no_mtp=True, explained=EXACT),
+    "qwen3next-epsilon": Recipe(
+        "Qwen3NextForCausalLM",
+        moe(rms_norm_eps=1e-5),
+        no_mtp=True,
+        explained=EXACT,
+        warns=("norms queries and keys of linear attention with the model's epsilon of 1e-05",),
+    ),
     "qwen3next-wide": Recipe(
         "Qwen3NextForCausalLM",
         moe(**WIDE, num_hidden_layers=3, layer_types=TYPES, tie_word_embeddings=True, num_experts=8),
