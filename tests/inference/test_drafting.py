@@ -27,7 +27,7 @@ def reply(path: Path, draft: Path | None, *, most: int = 8, temperature: float =
             found.append([piece.token for piece in pieces if piece.token is not None])
         assert found[0] == found[1]
         if engine.drafting:
-            assert 0 < engine.drafting.drafted
+            assert engine.drafting.drafted > 0
             assert engine.drafting.accepted <= engine.drafting.drafted
             assert draft != path or engine.drafting.accepted > engine.drafting.drafted * 0.8
         return found[0]
