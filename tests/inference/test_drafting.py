@@ -29,7 +29,7 @@ def reply(path: Path, draft: Path | None, *, most: int = 8, temperature: float =
         if engine.drafting:
             assert engine.drafting.drafted > 0
             assert engine.drafting.accepted <= engine.drafting.drafted
-            assert draft != path or engine.drafting.accepted > engine.drafting.drafted * 0.8
+            assert draft != path or engine.drafting.accepted > engine.drafting.drafted * 0.5
         return found[0]
 
 
