@@ -55,7 +55,9 @@ def command(
     ] = None,
     modelfile: Annotated[
         Path | None,
-        typer.Option("--modelfile", metavar="OUT", help="Write a Modelfile instead (`ollama create` reads it)."),
+        typer.Option(
+            "--modelfile", metavar="OUT", help="Write a Modelfile instead (`ollama create` reads it); - prints it."
+        ),
     ] = None,
     template: Annotated[
         str,
@@ -171,6 +173,14 @@ def _export_options(
     from ggufkit.exports.ollama.parameters import read_parameters
 
     pairs = []
+    for option, texts in (
+        ("system", [system]),
+        ("parameter", parameters),
+        ("license", licenses),
+        ("message", messages),
+    ):
+        if any("\ud800" <= character <= "\udfff" for text in texts or () for character in text):
+            raise UsageError(f"--{option} has bytes that are not UTF-8")  # Python holds them as half a pair each
     for text in parameters or ():
         key, found, value = text.partition("=")
         if not found:
@@ -194,11 +204,13 @@ def _export_options(
 
 
 def _license(text: str) -> str:
-    """Read a license from a file, when the text names one."""
+    """Read a license from a file, when the text names one. Its line ends stay as they are."""
+    import os.path
+
     from ggufkit.errors import InputError
 
     try:
-        return Path(text).read_text(encoding="utf-8") if len(text) < 4096 and Path(text).is_file() else text
+        return Path(text).read_bytes().decode() if os.path.isfile(text) else text  # noqa: PTH113 - any text will do
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the license {text}: {error}") from error
 
@@ -223,7 +235,7 @@ def _with_template(options: "ExportOptions", template: str, model: Path, *, quie
             _output.note(f"chat template: {found.family or 'of no family that is known'}, converted to Go")
         return replace(options, template=found.source)
     try:
-        text = Path(template).read_text(encoding="utf-8")
+        text = Path(template).read_bytes().decode()
         parsed(text)
     except LeftOutError as error:
         _output.warn(f"{template} was not checked: {error}")
@@ -243,14 +255,15 @@ def _write_modelfile(
     from ggufkit.files import check_output, write_atomically
 
     text = modelfile.write(modelfile.commands_of(plan, options))
-    if not dry_run:
+    written = not dry_run and output != Path("-")
+    if written:
         check_output(output, inputs=[path for _, path in plan.files])
         write_atomically(output, text.encode())
     if as_json:
         _output.print_json(
-            {"modelfile": str(output), "text": text, "written": not dry_run, "warnings": list(plan.warnings)}
+            {"modelfile": str(output), "text": text, "written": written, "warnings": list(plan.warnings)}
         )
-    elif dry_run:
+    elif not written:
         print(text, end="")
     elif quiet:
         print(output)

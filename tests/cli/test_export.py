@@ -98,6 +98,24 @@ def test_go_templates_and_modelfiles(model: Path, tmp_path: Path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_modelfile_can_be_printed(model: Path, tmp_path: Path):
+    command = [*COMMAND, "ollama", model, "--modelfile", "-", "--system", "Be kind.", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    first, *others = done.stdout.splitlines()
+    assert (first, others[-1]) == (f"FROM {model}", "SYSTEM Be kind.")
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_licenses_and_templates_keep_their_line_ends(model: Path, tmp_path: Path):
+    license_file, template, long = tmp_path / "LICENSE", tmp_path / "t.gotmpl", "You may. " * 60
+    license_file.write_bytes(b"one\r\ntwo\r\n")
+    template.write_bytes(b"{{ .Prompt }}\r\n")
+    options = ["--license", license_file, "--license", long, "--template", template]
+    run("ollama", model, "m", *options, "--store", tmp_path / "store", "-q")
+    blobs = {path.read_bytes() for path in (tmp_path / "store/blobs").iterdir()}
+    assert {b"one\r\ntwo\r\n", long.encode(), b"{{ .Prompt }}\r\n"} <= blobs
+
+
 def test_a_dry_run_writes_nothing(model: Path, tmp_path: Path):
     done = run("ollama", model, "m", "--store", tmp_path / "store", "--dry-run")
     assert "nothing was written" in done.stdout
@@ -118,6 +136,8 @@ def test_a_dry_run_writes_nothing(model: Path, tmp_path: Path):
         (["MODEL", "m", "--parameter", "num_ctx", "big"], 2, "whole number"),
         (["MODEL", "m", "--parameter", "nonsense", "1"], 2, "no parameter 'nonsense'"),
         (["MODEL", "m", "--message", "robot", "hi"], 2, "robot"),
+        (["MODEL", "m", "--system", "\udcff"], 2, "--system has bytes that are not UTF-8"),
+        (["MODEL", "m", "--parameter", "stop", "\udcff"], 2, "--parameter has bytes that are not UTF-8"),
         (["MODEL", "m", "--template", "nothing.tmpl"], 3, "cannot read the template"),
         (["MODEL", "m", "--adapter", "MODEL"], 3, "is a model"),
         (["nothing.gguf", "m"], 3, "nothing.gguf"),

@@ -4,6 +4,7 @@ The layers, in their order: the files (model and projector by the names of their
 system, licenses, params, messages (server/create.go: convertModelFromFiles, createModel).
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +96,7 @@ def plan_export(model: Path, options: ExportOptions) -> Plan:
     if options.projector:
         _header(options.projector, Kind.PROJECTOR)
         files.append((Kind.PROJECTOR, options.projector))
-    files.sort(key=lambda item: item[1].name.encode())
+    files.sort(key=lambda item: os.fsencode(item[1].name))
     if options.adapter:
         adapted = architecture_of(_header(options.adapter, Kind.ADAPTER))
         if adapted != architecture:

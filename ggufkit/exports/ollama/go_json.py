@@ -47,8 +47,9 @@ def marshal(value: Any) -> str:
             return str(value)
         case float():
             return _number(value, repr(value))
-        case Float32(number):
-            return _number(number, shortest_float32(number))
+        case Float32(number):  # once its digits are known, they are what is compared with the limits of an exponent
+            digits = shortest_float32(number)
+            return _number(float(digits), digits)
         case Mapping():
             return "{" + ",".join(f"{_text(key)}:{marshal(item)}" for key, item in value.items()) + "}"
         case Sequence():

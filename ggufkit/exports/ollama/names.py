@@ -10,13 +10,13 @@ DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
 _PARTS = {
-    "host": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}"),
+    "host": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,254}"),  # Ollama takes 350, no file system more than 255
     "namespace": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}"),
     "model": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"),
     "tag": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"),
 }
 _RULES = {
-    "host": "up to 350 letters, digits or _ - . :",
+    "host": "up to 255 letters, digits or _ - . :",
     "namespace": "up to 80 letters, digits or _ - (no dot)",
     "model": "up to 80 letters, digits or _ - .",
     "tag": "up to 80 letters, digits or _ - .",

@@ -35,8 +35,9 @@ _DEPRECATED = {
     *("mirostat", "mirostat_tau", "mirostat_eta"),
 }
 _TRUE, _FALSE = {"1", "t", "T", "TRUE", "true", "True"}, {"0", "f", "F", "FALSE", "false", "False"}  # strconv.ParseBool
-_INTEGER, _FLOAT = re.compile(r"[+-]?[0-9]+"), re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_INTEGER, _FLOAT = re.compile(r"[+-]?0*[0-9]{1,19}"), re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
+_ABSURD = 2**63  # no sampling value is as large; nor is infinity, or what is no number, less than it
 _END_TOKENS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _SAMPLING = {  # Ollama's name: the GGUF key of llama.cpp, and the name in generation_config.json
     "temperature": ("general.sampling.temp", "temperature"),
@@ -103,14 +104,18 @@ def parameters_of_model(header: GgufHeader, generation_config: Mapping[str, Any]
         value = header.metadata.get(key) if key else None
         if value is None and other and samples:
             value = (generation_config or {}).get(other)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ABSURD:
             found[name] = int(value) if name in _INTEGERS else go_json.Float32(go_json.as_float32(float(value)))
     return found
 
 
 def encode(parameters: Mapping[str, Parameter]) -> bytes:
-    """Give the bytes of the blob: a map with sorted keys (server/create.go, setParameters)."""
-    return go_json.encode(go_json.sorted_map(parameters))
+    """Give the bytes of the blob: a map with sorted keys (server/create.go, setParameters).
+
+    The server has read the numbers from JSON, each of which Go takes for a float of 64 bits.
+    """
+    numbers = {key: float(value) if type(value) is int else value for key, value in parameters.items()}
+    return go_json.encode(go_json.sorted_map(numbers))
 
 
 def as_text(value: Parameter) -> str:

@@ -15,6 +15,7 @@ from ggufkit.files import PlannedFile, check_space
 _TEMPORARY = "ggufkit-part-"
 _ELSEWHERE = "free some space, or name another store with --store"
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # such as folders on NFS
 
 
 def check_writable(store: Store, command: str) -> None:
@@ -50,6 +51,8 @@ def owner_of(store: Store) -> int:
 def locked(store: Store, *, alone: bool) -> Iterator[int]:
     """Hold the lock on a store, with others or alone; yields its descriptor. Leftovers of killed runs are removed.
 
+    On a file system without locks nothing is held: leftovers stay, and so do blobs of a model that is replaced.
+
     Raises:
         OutputError: alone, while others hold it.
     """
@@ -57,9 +60,9 @@ def locked(store: Store, *, alone: bool) -> Iterator[int]:
     try:
         if take_alone(descriptor):
             _remove_leftovers(store)  # we are alone, so nobody is at work on them
-        elif alone:
+        elif alone and _has_locks(descriptor):
             raise OutputError(f"{store.path} is being written by another ggufkit", hint="try again when it is done")
-        if not alone:
+        if not alone and _has_locks(descriptor):
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # whoever is alone is so for a moment only
         yield descriptor
     finally:
@@ -72,13 +75,36 @@ def take_alone(lock: int) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _has_locks(descriptor: int) -> bool:
+    """Tell whether locks can be held on a file system."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
     return True
 
 
 @contextlib.contextmanager
 def temporary_file(store: Store, folder: Path) -> Iterator[Path]:
-    """Yield a name for a file that is not ready; it is gone in the end."""
-    path = folder / f".{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+    """Yield a name for a file that is not ready to be in `folder`; it is gone in the end.
+
+    It lies beside the folder, when it can: a server that starts may remove what is no blob from among the blobs, and
+    takes every file four levels below `manifests/` for a model.
+    """
+    path = (
+        store.path if same_device(store.path, folder) else folder
+    ) / f".{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
     try:
         with _errors(store):
             yield path

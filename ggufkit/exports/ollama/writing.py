@@ -143,9 +143,7 @@ class Writer:
                 )
         path = store.manifests / name.path
         files.make_folder(store, path.parent)
-        # Not below manifests/, when it can be: every file four levels down there is taken for a model.
-        folder = store.path if files.same_device(store.path, store.manifests) else store.manifests
-        with files.temporary_file(store, folder) as temporary:
+        with files.temporary_file(store, store.manifests) as temporary:
             files.write_new(store, temporary, content)
             files.rename(temporary, path)
         return content

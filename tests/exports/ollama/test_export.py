@@ -21,7 +21,7 @@ from ggufkit.exports.ollama import ExportOptions, Store, export, parse_name, pla
 from ggufkit.exports.ollama.description import human_number
 from ggufkit.exports.ollama.messages import Message
 from ggufkit.exports.ollama.modelfile import commands_of
-from ggufkit.exports.ollama.parameters import read_parameters
+from ggufkit.exports.ollama.parameters import encode, read_parameters
 from ggufkit.llamacpp.find import find
 
 LATEST = "registry.ollama.ai/library/m/latest"
@@ -160,6 +160,22 @@ def test_parameters_of_the_model(tmp_path: Path):
     assert set(plan.parameters) == {"stop", "num_ctx", "temperature", "top_k"}
 
 
+def test_whole_numbers_are_written_as_a_server_reads_them_from_json():
+    numbers = [("seed", "9007199254740993"), ("num_keep", "-9223372036854775808"), ("num_ctx", "+0008192")]
+    assert encode(read_parameters(numbers)) == (
+        b'{"num_ctx":8192,"num_keep":-9223372036854776000,"seed":9007199254740992}\n'
+    )
+
+
+def test_numbers_that_are_none_do_not_count(model: Path, tmp_path: Path):
+    settings = tmp_path / "strange.json"
+    settings.write_text(
+        '{"temperature": NaN, "top_p": -Infinity, "top_k": 1e300, "min_p": 0.05, "repetition_penalty": "1"}'
+    )
+    plan = plan_export(model, ExportOptions(generation_config=settings))
+    assert dict(plan.texts)["params"] == ollama_by_hand.go({"min_p": 0.05, "num_ctx": 512, "stop": ["<|im_end|>"]})
+
+
 def test_a_context_that_takes_much_memory_is_warned_of(tmp_path: Path):
     large = {"llama__block_count": 32, "llama__attention__head_count": 32, "llama__embedding_length": 4096}
     model = write_other(tmp_path / "m.gguf", "model", llama__context_length=131072, **large)
@@ -173,7 +189,7 @@ def test_a_context_that_takes_much_memory_is_warned_of(tmp_path: Path):
     ("name", "value"),
     [
         ("num_ctx", "4k"), ("num_ctx", "1.5"), ("top_k", str(1 << 63)), ("temperature", "hot"), ("temperature", "nan"),
-        ("top_p", "1e99"), ("use_mmap", "yes"), ("nonsense", "1"), ("mirostat", "2"),
+        ("top_p", "1e99"), ("seed", "9" * 5000), ("use_mmap", "yes"), ("nonsense", "1"), ("mirostat", "2"),
     ],
 )  # fmt: skip
 def test_wrong_parameters_are_refused_by_name(name: str, value: str):

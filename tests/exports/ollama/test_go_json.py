@@ -42,6 +42,9 @@ from ggufkit.exports.ollama.go_json import Float32, encode, marshal, shortest_fl
         (Float32(0.7), "0.7"),
         (Float32(struct.unpack("<f", struct.pack("<f", 0.7))[0]), "0.7"),
         (Float32(16777216.0), "16777216"),
+        (Float32(1e-6), "0.000001"),  # which is a little less in 32 bits
+        (Float32(9.9e-7), "9.9e-7"),
+        (Float32(1e-7), "1e-7"),
     ],
 )
 def test_values_are_written_as_go_does(value: object, text: str):

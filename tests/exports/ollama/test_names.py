@@ -15,6 +15,7 @@ from ggufkit.exports.ollama import parse_name
         ("hf.co/me/m.v1:1.5", "hf.co/me/m.v1/1.5", "hf.co/me/m.v1:1.5"),
         ("localhost:5000/a-b/c_d:x", "localhost:5000/a-b/c_d/x", "localhost:5000/a-b/c_d:x"),
         ("https://h/n/m", "h/n/m/latest", "h/n/m:latest"),
+        ("h" * 255 + "/n/m", "h" * 255 + "/n/m/latest", "h" * 255 + "/n/m:latest"),
     ],
 )
 def test_names_and_their_defaults(text: str, path: str, short: str):
@@ -26,7 +27,7 @@ def test_names_and_their_defaults(text: str, path: str, short: str):
     "text",
     [
         *("", ":", "m:", ":x", "/m", "n/", "a/b/c/d", "m m", ".m", "-m", "n.n/m", "m:t/", "m:a b", "ä", "../m", "m/.."),
-        *("m:" + "t" * 81, "m" * 81, "h" * 351 + "/n/m", "m\n", "a//b"),
+        *("m:" + "t" * 81, "m" * 81, "h" * 256 + "/n/m", "m\n", "a//b"),
     ],
 )
 def test_what_is_no_name_is_refused(text: str):

@@ -1,5 +1,6 @@
 """Other models are never touched; a run that dies at any step leaves whole models; runs at once do not mix."""
 
+import errno
 import json
 import os
 import signal
@@ -325,6 +326,31 @@ def test_a_removal_waits_for_no_export(model: Path, tmp_path: Path):
     with writing(store), pytest.raises(OutputError, match="being written by another ggufkit"):
         remove(Store(store.path), parse_name("m"))
     remove(store, parse_name("m"))
+
+
+def test_a_server_that_starts_meanwhile_finds_nothing_to_tidy_up(model: Path, tmp_path: Path):
+    store = Store(tmp_path / "store")
+    seen: set[str] = set()
+
+    def look(*_: object) -> None:
+        seen.update(path.name for folder in (store.blobs, store.manifests) for path in folder.rglob("*"))
+
+    export(plan_export(model, ExportOptions()), parse_name("m"), store, copy=True, progress=look)
+    assert seen == set()
+    assert [path.name for path in store.path.glob(".*")] == []
+
+
+def test_a_file_system_without_locks_will_do(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")  # of a folder on NFS
+
+    monkeypatch.setattr(store_files.fcntl, "flock", no_locks)
+    store = Store(tmp_path / "store")
+    put(model, store.path, "m", system="old")
+    put(model, store.path, "m", system="new")
+    assert ollama_by_hand.problems(store.path) == []
+    remove(store, parse_name("m"))
+    assert store.models() == []
 
 
 def test_a_blob_that_a_server_removes_meanwhile_stops_the_export(model: Path, tmp_path: Path):
