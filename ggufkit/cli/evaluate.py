@@ -29,6 +29,26 @@ def command(
     chunks: Annotated[
         int, typer.Option("--chunks", min=-1, help="How many chunks to read of all texts together; -1: all.")
     ] = 32,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="short|long|FILE",
+            show_default=False,
+            help="Answer prompts side by side: a set of ours, lines of text, or JSONL as for `generate --batch`.",
+        ),
+    ] = None,
+    tasks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--task",
+            metavar="FILE.jsonl",
+            show_default=False,
+            help="Questions: prompt and answer, or prompt, choices and answer.",
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("-n", "--max-tokens", min=1, help="Most tokens of a reply to a prompt or a question.")
+    ] = 128,
     output: _options.Output = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", show_default=False, help="Make a page of the result.")
@@ -47,6 +67,10 @@ def command(
     min_same_top: Annotated[
         str | None,
         typer.Option(metavar="95%|0.95", show_default=False, rich_help_panel=_GATES, help="Same likeliest token."),
+    ] = None,
+    min_task_accuracy: Annotated[
+        str | None,
+        typer.Option(metavar="90%|0.9", show_default=False, rich_help_panel=_GATES, help="Right answers of each task."),
     ] = None,
     threads: _options.Threads = None,
     gpu_layers: Annotated[
@@ -68,9 +92,12 @@ def command(
 ) -> None:
     """Measure what quantizing has cost: perplexity and KL divergence against the original, token by token.
 
-    All models read the same chunks of the texts. Interrupted, it goes on where it stopped. With -o the result goes to
-    a JSON file, from which `ggufkit report` makes a page.
+    All models read the same chunks of the texts (-f), answer the same prompts (--prompts) and do the same tasks
+    (--task). Interrupted, it goes on where it stopped. With -o the result goes to a JSON file, from which
+    `ggufkit report` makes a page.
     """
+    from ggufkit.evaluation.answers.generations import read_prompts
+    from ggufkit.evaluation.answers.tasks import read_task
     from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
     from ggufkit.evaluation.gates import Gates, fraction
     from ggufkit.evaluation.likelihood.passes import Running
@@ -79,6 +106,7 @@ def command(
         max_kld=max_kld,
         max_ppl_increase=None if max_ppl_increase is None else fraction(max_ppl_increase, "--max-ppl-increase"),
         min_same_top=None if min_same_top is None else fraction(min_same_top, "--min-same-top"),
+        min_task_accuracy=None if min_task_accuracy is None else fraction(min_task_accuracy, "--min-task-accuracy"),
     )
     running = Running(
         threads=threads,
@@ -88,7 +116,11 @@ def command(
         rpc_servers=tuple(part for part in (rpc or "").split(",") if part),
     )
     options = EvaluationOptions(
-        chunk_tokens=chunk_tokens, chunks=None if chunks < 0 else chunks, running=running, keep_logits=keep_logits
+        chunk_tokens=chunk_tokens,
+        chunks=None if chunks < 0 else chunks,
+        running=running,
+        keep_logits=keep_logits,
+        max_tokens=max_tokens,
     )
     silent = quiet or as_json
     with _output.progress_bar(quiet=silent) as progress:
@@ -97,6 +129,8 @@ def command(
             [_model.resolve(model, kind="gguf", quiet=silent) for model in models],
             texts or [],
             options,
+            prompts=read_prompts(prompts) if prompts else (),
+            tasks=[read_task(path) for path in tasks or []],
             progress=progress,
             note=(lambda text: None) if silent else _output.note,  # noqa: ARG005 - the signature
         )
@@ -129,6 +163,8 @@ def _publish(found: "Evaluation", output: Path | None, report: Path | None, *, a
             print(f"{model.facts.path} {model.divergence.mean_kld.value:.6f}" if model.divergence else "")
     else:
         _print_table(found)
+        _print_tasks(found)
+        _print_generations(found)
         for pair in found.pairs:
             if not pair.difference.is_clear:
                 print(f"{pair.first} and {pair.second} cannot be told apart on this text")
@@ -154,7 +190,7 @@ def _remember(found: "Evaluation") -> None:
             ),
         )
         for model in found.models
-        if model.divergence
+        if model.divergence and model.likelihood
     ]
     if results:
         kinds, qualities = zip(*results, strict=True)
@@ -165,7 +201,11 @@ def _refuse_failures(found: "Evaluation", gates: "Gates") -> None:
     from ggufkit.errors import VerificationError
     from ggufkit.evaluation.gates import failures
 
-    failed = [f"{model.facts.path.name}: {what}" for model in found.models for what in failures(model, gates)]
+    failed = [
+        f"{model.facts.path.name}: {what}"
+        for model in found.models
+        for what in failures(model, gates, {task.task: task.accuracy.share for task in model.tasks})
+    ]
     if failed:
         raise VerificationError("; ".join(failed), hint="a larger type, or --imatrix, loses less")
 
@@ -180,21 +220,39 @@ def _print_table(found: "Evaluation") -> None:
         print(f"{model.facts.path.name:<{width}}", *(f"{text:>{room}}" for text, room in cells))
 
 
+def _print_tasks(found: "Evaluation") -> None:
+    for number, task in enumerate(found.base.tasks):
+        print(f"\n{task.task}: {task.accuracy.questions} questions")
+        for model in (found.base, *found.models):
+            it = model.tasks[number]
+            interval = f"{it.accuracy.share:7.2%} ({it.accuracy.low:.1%} to {it.accuracy.high:.1%})"
+            paired = "" if it.p_value is None else f", {it.lost} lost and {it.gained} gained (p {it.p_value:.3g})"
+            print(f"  {model.facts.path.name}: {interval}{paired}")
+
+
+def _print_generations(found: "Evaluation") -> None:
+    if not found.generations:
+        return
+    print(f"\nreplies to {len(found.generations)} prompts, as far as they are the base's:")
+    for number, model in enumerate(found.models):
+        agreements = [it.replies[number][1] for it in found.generations]
+        tokens = sum(it.tokens for it in agreements) / len(agreements)
+        same = sum(it.same for it in agreements)
+        print(f"  {model.facts.path.name}: {tokens:.1f} tokens on average, {same} of {len(agreements)} to the end")
+
+
 def _cells(model: "ModelResult") -> list[str]:
-    perplexity, divergence = model.likelihood.perplexity, model.divergence
-    cells = [
-        _output.size(model.facts.bytes),
-        f"{model.facts.bits_per_weight:.2f}",
-        f"{perplexity.value:.4f} ± {perplexity.standard_error:.4f}",
-    ]
-    if divergence is None:
-        return cells
-    kld = divergence.mean_kld
-    return [
-        *cells,
-        f"{divergence.perplexity_ratio.value - 1:+.2%}",
-        f"{kld.value:.6f} ± {kld.standard_error:.6f}",
-        f"{divergence.percentiles[99.9]:.4f}",
-        f"{divergence.same_top.value:.2%}",
-        f"{divergence.rms_delta_p.value:.2%}",
-    ]
+    read, divergence = model.likelihood, model.divergence
+    cells = [_output.size(model.facts.bytes), f"{model.facts.bits_per_weight:.2f}"]
+    if read is not None:
+        cells.append(f"{read.perplexity.value:.4f} ± {read.perplexity.standard_error:.4f}")
+    if divergence is not None:
+        kld = divergence.mean_kld
+        cells += [
+            f"{divergence.perplexity_ratio.value - 1:+.2%}",
+            f"{kld.value:.6f} ± {kld.standard_error:.6f}",
+            f"{divergence.percentiles[99.9]:.4f}",
+            f"{divergence.same_top.value:.2%}",
+            f"{divergence.rms_delta_p.value:.2%}",
+        ]
+    return cells

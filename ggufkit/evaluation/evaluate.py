@@ -7,14 +7,18 @@ token. Every model then reads the same chunks, in a process of its own, and is c
 import hashlib
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ggufkit.conversion import OutputType, convert
 from ggufkit.errors import InputError, UsageError
+from ggufkit.evaluation.answers.asking import Reply, replies_of
+from ggufkit.evaluation.answers.generations import side_by_side
+from ggufkit.evaluation.answers.tasks import Task, TaskResult, answer_task, task_result
 from ggufkit.evaluation.evaluation_results import (
     DomainResult,
     Evaluation,
@@ -49,6 +53,7 @@ class EvaluationOptions:
         running: threads, devices and caches, the same for all models.
         folder: where work lies that an interrupted run goes on with; None: in ggufkit's cache.
         keep_logits: keep the base's log-probabilities as this file, which llama-perplexity reads too.
+        max_tokens: most tokens of a reply to a prompt or a question.
     """
 
     chunk_tokens: int = DEFAULT_LENGTH
@@ -56,6 +61,7 @@ class EvaluationOptions:
     running: Running = field(default_factory=Running)
     folder: Path | None = None
     keep_logits: Path | None = None
+    max_tokens: int = 128
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense. Raises UsageError."""
@@ -68,23 +74,30 @@ class EvaluationOptions:
 def evaluate(
     base: Path,
     models: Sequence[Path],
-    texts: Sequence[Path],
+    texts: Sequence[Path] = (),
     options: EvaluationOptions | None = None,
     *,
+    prompts: Sequence[Mapping[str, Any]] = (),
+    tasks: Sequence[Task] = (),
     progress: Progress = silent,
     note: Callable[[str], None] = lambda text: None,  # noqa: ARG005 - the signature
 ) -> Evaluation:
-    """Compare models with their base, a GGUF file or a checkpoint folder, on texts, each of which is a domain.
+    """Compare models with their base, a GGUF file or a checkpoint folder.
+
+    They read texts, each of which is a domain; they answer `prompts` (as `ggufkit generate --batch` takes them), which
+    are laid side by side; and they do `tasks`. One of the three must be there.
 
     `note` gets what people should know before it takes long, such as the size of the file of log-probabilities.
 
     Raises:
-        UsageError: options that make no sense.
+        UsageError: options that make no sense, or nothing to do.
         InputError: a model has another vocabulary than the base; a text cannot be read, or is too short.
         OutputError: the disk has no room for the log-probabilities.
         LlamaCppError: llama.cpp failed, or died of a model.
     """
     options = options or EvaluationOptions()
+    if not (texts or prompts or tasks):
+        raise UsageError("there is nothing to measure", hint="give a text with -f, --prompts or --task")
     _check_texts(texts)
     parts = {model: read_parts(model) for model in models}
     with _workplace(base, texts, options) as folder, ThreadPoolExecutor(1) as beside:
@@ -92,32 +105,92 @@ def evaluate(
         base_parts = read_parts(base_model)
         for model in models:
             check_same_vocabulary(base_parts[0], parts[model][0])
-        vocabulary_size = _vocabulary_size(base_parts[0])
-        tokens = passes.tokenize(base_model, texts, folder, options.running)
-        chunks = cut_into_chunks(texts, tokens, vocabulary_size, length=options.chunk_tokens, chunks=options.chunks)
-        _say_what_it_takes(chunks, folder, note)
         hashes = {path: beside.submit(_sha256, path) for path in (base_model, *models)}
-        base_reading = passes.read_base(base_model, chunks, folder, options.running, progress)
-        readings = [
-            passes.read_against(model, _key(model), chunks, folder, options.running, progress) for model in models
-        ]
-        if options.keep_logits is not None:
+        chunks = _cut(base_model, base_parts[0], texts, folder, options, note) if texts else None
+        readings = _read(base_model, models, chunks, folder, options, progress) if chunks else None
+        if chunks and options.keep_logits is not None:
             shutil.move(passes.base_file(folder, chunks).path, options.keep_logits)
+        answers = _answers((base_model, *models), prompts, tasks, folder, options, progress)
+        results = [
+            _result(
+                path,
+                parts.get(model, base_parts),
+                readings[number] if readings else None,
+                chunks,
+                hashes[model],
+                [
+                    task_result(task, right[number], right[0] if number else None)
+                    for task, right in zip(tasks, answers.right, strict=True)
+                ],
+                is_base=number == 0,
+            )
+            for number, (path, model) in enumerate(zip((base, *models), (base_model, *models), strict=True))
+        ]
+        differences = compare_all([reading.scores[:, :, _KLD_COLUMN] for reading in readings[1:]]) if readings else []
         return Evaluation(
-            base=_base_result(base, base_parts, base_reading, chunks, hashes[base_model]),
-            models=tuple(
-                _model_result(model, parts[model], reading, chunks, hashes[model])
-                for model, reading in zip(models, readings, strict=True)
-            ),
-            pairs=tuple(
-                PairedResult(models[first].name, models[second].name, difference)
-                for first, second, difference in compare_all([r.scores[:, :, _KLD_COLUMN] for r in readings])
-            ),
-            domains=chunks.domains,
-            chunk_tokens=chunks.length,
-            chunks=len(chunks.tokens),
+            base=results[0],
+            models=tuple(results[1:]),
+            pairs=tuple(PairedResult(models[one].name, models[two].name, it) for one, two, it in differences),
+            domains=chunks.domains if chunks else (),
+            chunk_tokens=options.chunk_tokens,
+            chunks=len(chunks.tokens) if chunks else 0,
             running=options.running,
+            generations=side_by_side(prompts, answers.replies[0], answers.replies[1:]) if prompts else (),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """The replies of each model to the prompts; for each task, what each model got right. The base is the first."""
+
+    replies: list[list[Reply]]
+    right: list[list[tuple[bool, ...]]]
+
+
+def _cut(
+    base: Path,
+    header: GgufHeader,
+    texts: Sequence[Path],
+    folder: Path,
+    options: EvaluationOptions,
+    note: Callable[[str], None],
+) -> Chunks:
+    vocabulary_size = _vocabulary_size(header)
+    tokens = passes.tokenize(base, texts, folder, options.running)
+    chunks = cut_into_chunks(texts, tokens, vocabulary_size, length=options.chunk_tokens, chunks=options.chunks)
+    _say_what_it_takes(chunks, folder, note)
+    return chunks
+
+
+def _read(
+    base: Path, models: Sequence[Path], chunks: Chunks, folder: Path, options: EvaluationOptions, progress: Progress
+) -> list[Reading]:
+    """Let the base read, then the others; the base comes first in the result."""
+    first = passes.read_base(base, chunks, folder, options.running, progress)
+    return [
+        first,
+        *(passes.read_against(model, _key(model), chunks, folder, options.running, progress) for model in models),
+    ]
+
+
+def _answers(
+    models: Sequence[Path],
+    prompts: Sequence[Mapping[str, Any]],
+    tasks: Sequence[Task],
+    folder: Path,
+    options: EvaluationOptions,
+    progress: Progress,
+) -> _Answers:
+    most, running = options.max_tokens, options.running
+    replies = [
+        replies_of(model, _key(model), prompts, folder, running, max_tokens=most, progress=progress)
+        for model in (models if prompts else ())
+    ]
+    right = [
+        [answer_task(task, model, _key(model), folder, running, max_tokens=most, progress=progress) for model in models]
+        for task in tasks
+    ]
+    return _Answers(replies, right)
 
 
 def check_same_vocabulary(base: GgufHeader, model: GgufHeader) -> None:
@@ -167,8 +240,6 @@ def _as_gguf(checkpoint: Path, folder: Path, options: EvaluationOptions, progres
 
 
 def _check_texts(texts: Sequence[Path]) -> None:
-    if not texts:
-        raise UsageError("there is no text to read", hint="give one with -f")
     for text in texts:
         if not text.is_file():
             raise InputError(f"no such text: {text}")
@@ -186,34 +257,26 @@ def _say_what_it_takes(chunks: Chunks, folder: Path, note: Callable[[str], None]
     )
 
 
-def _base_result(
-    base: Path, parts: Sequence[GgufHeader], reading: Reading, chunks: Chunks, sha256: Future[str]
+def _result(
+    path: Path,
+    parts: Sequence[GgufHeader],
+    reading: Reading | None,
+    chunks: Chunks | None,
+    sha256: Future[str],
+    tasks: Sequence[TaskResult],
+    *,
+    is_base: bool,
 ) -> ModelResult:
-    nll = reading.scores[:, :, 0]
-    return ModelResult(
-        facts=facts_of(base, parts, sha256.result()),
-        likelihood=likelihood(nll),
-        divergence=None,
-        domains=tuple(DomainResult(d.name, likelihood(nll[chunks.of_domain(d.name)]), None) for d in chunks.domains),
-        speed=_speed(reading),
-    )
-
-
-def _model_result(
-    model: Path, parts: Sequence[GgufHeader], reading: Reading, chunks: Chunks, sha256: Future[str]
-) -> ModelResult:
-    whole = divergence(reading.scores)
+    facts = facts_of(path, parts, sha256.result())
+    if reading is None or chunks is None:
+        return ModelResult(facts, None, None, (), None, tasks)
     domains = []
     for domain in chunks.domains:
-        part = divergence(reading.scores[chunks.of_domain(domain.name)])
-        domains.append(DomainResult(domain.name, part.likelihood, part))
-    return ModelResult(
-        facts=facts_of(model, parts, sha256.result()),
-        likelihood=whole.likelihood,
-        divergence=whole,
-        domains=tuple(domains),
-        speed=_speed(reading),
-    )
+        part = reading.scores[chunks.of_domain(domain.name)]
+        apart = None if is_base else divergence(part)
+        domains.append(DomainResult(domain.name, likelihood(part[:, :, 0]), apart))
+    whole = None if is_base else divergence(reading.scores)
+    return ModelResult(facts, likelihood(reading.scores[:, :, 0]), whole, tuple(domains), _speed(reading), tasks)
 
 
 def _speed(reading: Reading) -> Speed:

@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ggufkit.evaluation.answers.asking import Reply
+from ggufkit.evaluation.answers.generations import SideBySide
+from ggufkit.evaluation.answers.tasks import TaskResult
 from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.evaluation.likelihood.statistics import Divergence, Likelihood, PairedDifference
 from ggufkit.evaluation.likelihood.texts import Domain
@@ -54,13 +57,14 @@ class DomainResult:
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """The figures of one model; the base has no divergence."""
+    """The figures of one model; the base has no divergence, and without a text there is no likelihood either."""
 
     facts: ModelFacts
-    likelihood: Likelihood
+    likelihood: Likelihood | None
     divergence: Divergence | None
     domains: Sequence[DomainResult]
-    speed: Speed
+    speed: Speed | None
+    tasks: Sequence[TaskResult] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class Evaluation:
     chunk_tokens: int
     chunks: int
     running: Running
+    generations: Sequence[SideBySide] = ()
 
 
 def document(evaluation: Evaluation, *, version: str, build: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,6 +123,23 @@ def document(evaluation: Evaluation, *, version: str, build: Mapping[str, Any]) 
             {"first": pair.first, "second": pair.second, **asdict(pair.difference), "clear": pair.difference.is_clear}
             for pair in evaluation.pairs
         ],
+        "generations": [
+            {
+                "prompt": it.prompt,
+                "base": _reply(it.base),
+                "replies": [{**_reply(reply), "agreement": asdict(agreement)} for reply, agreement in it.replies],
+            }
+            for it in evaluation.generations
+        ],
+    }
+
+
+def _reply(reply: Reply) -> dict[str, Any]:
+    return {
+        "text": reply.text,
+        "tokens": len(reply.tokens),
+        "finish_reason": reply.finish_reason,
+        "error": reply.error,
     }
 
 
@@ -137,11 +159,29 @@ def _model(result: ModelResult) -> dict[str, Any]:
         "other_types": dict(facts.other_types),
         **_figures(result.likelihood, result.divergence),
         "domains": [{"domain": it.domain, **_figures(it.likelihood, it.divergence)} for it in result.domains],
-        "speed": asdict(result.speed),
+        "speed": asdict(result.speed) if result.speed else {},
+        "tasks": [_task(task) for task in result.tasks],
     }
 
 
-def _figures(likelihood: Likelihood, divergence: Divergence | None) -> dict[str, Any]:
+def _task(result: TaskResult) -> dict[str, Any]:
+    return {
+        "task": result.task,
+        "accuracy": result.accuracy.share,
+        "low": result.accuracy.low,
+        "high": result.accuracy.high,
+        "right": result.accuracy.right,
+        "questions": result.accuracy.questions,
+        "kinds": {kind: {"accuracy": it.share, "questions": it.questions} for kind, it in result.by_kind.items()},
+        "lost": result.lost,
+        "gained": result.gained,
+        "p_value": result.p_value,
+    }
+
+
+def _figures(likelihood: Likelihood | None, divergence: Divergence | None) -> dict[str, Any]:
+    if likelihood is None:
+        return {}
     figures: dict[str, Any] = {"tokens": likelihood.tokens, "perplexity": asdict(likelihood.perplexity)}
     if divergence is None:
         return figures

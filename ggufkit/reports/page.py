@@ -9,6 +9,7 @@ from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.reports import plots
 from ggufkit.reports.plots import Point
 from ggufkit.reports.reading import Model, Run
+from ggufkit.reports.replies import replies
 from ggufkit.reports.verdict import Limits, Verdict, verdict
 
 _CURVE_FLOOR = 1e-6  # nats; below it is rounding
@@ -42,7 +43,9 @@ def _section(number: int, run: Run, limits: Limits) -> str:
         _figure("Where the loss is", _curves(run), "How much of the text is below which divergence, token by token."),
         _figure("Reading speed", _speeds(run), "Tokens of a prompt per second, in this run; one pass, no repeats."),
         _domains(run),
+        _tasks(run),
         _heat(run),
+        replies(run),
         _reproducibility(number, run),
     ]
     name = "" if number == 0 else f"<h2>{escape(run.source)}</h2>"
@@ -66,7 +69,7 @@ def _verdict(run: Run, found: Verdict) -> str:
 _COLUMNS: tuple[tuple[str, Callable[[Model], float | None], Callable[[Model], str]], ...] = (
     ("size", lambda m: m.bytes, lambda m: _size(m.bytes)),
     ("bits per weight", lambda m: m.bits_per_weight, lambda m: f"{m.bits_per_weight:.2f}"),
-    ("perplexity", lambda m: m.perplexity, lambda m: f"{m.perplexity:.4f} ± {m.perplexity_error:.4f}"),
+    ("perplexity", lambda m: m.perplexity, lambda m: _perplexity(m)),
     ("change", lambda m: m.perplexity_ratio, lambda m: _change(m.perplexity_ratio)),
     ("KL divergence", lambda m: m.mean_kld, lambda m: _with_error(m.mean_kld, m.mean_kld_error)),
     ("99.9 %", lambda m: m.worst_kld, lambda m: _nats(m.worst_kld)),
@@ -150,6 +153,26 @@ def _domains(run: Run) -> str:
     )
 
 
+def _tasks(run: Run) -> str:
+    if not run.base.tasks:
+        return ""
+    heads = "".join(f'<th scope="col">{escape(task.task)}</th>' for task in run.base.tasks)
+    rows = []
+    for model in (run.base, *run.models):
+        cells = "".join(
+            f"<td>{task.share:.1%}<br><small>{task.low:.1%} to {task.high:.1%}"
+            f"{'' if task.p_value is None else f', p {task.p_value:.2g}'}</small></td>"
+            for task in model.tasks
+        )
+        rows.append(f'<tr><th scope="row">{escape(model.file)}</th>{cells}</tr>')
+    return (
+        '<h2>Right answers</h2><div class="scroll" tabindex="0" role="region" aria-label="Right answers"><table>'
+        f'<thead><tr><th scope="col">model</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        '<p class="note">With the 95 % interval; p: how often chance alone would make two equal models differ so'
+        " (McNemar's exact test against the original, on the same questions).</p>"
+    )
+
+
 def _heat(run: Run) -> str:
     shown = [model for model in run.models if model.block_types]
     if not shown:
@@ -212,6 +235,10 @@ def _figure(heading: str, picture: str, note: str) -> str:
 
 def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
+
+
+def _perplexity(model: Model) -> str:
+    return "" if model.perplexity is None else f"{model.perplexity:.4f} ± {model.perplexity_error:.4f}"
 
 
 def _size(count: int) -> str:

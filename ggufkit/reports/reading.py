@@ -12,7 +12,6 @@ from ggufkit.errors import InputError
 SCHEMA_VERSION = 1
 KIND = "evaluation"
 _LARGEST_FILE = 64 << 20
-_PARAMETERS = ("file", "type", "bytes", "bits_per_weight", "perplexity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Model:
     type: str
     bytes: int
     bits_per_weight: float
-    perplexity: float
+    perplexity: float | None
     perplexity_error: float
     perplexity_ratio: float | None
     mean_kld: float | None
@@ -38,6 +37,18 @@ class Model:
     speed: float | None
     peak_bytes: int | None
     sha256: str
+    tasks: Sequence["TaskShare"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskShare:
+    """How much of a task was right, as fractions of 1, with the 95 % interval and the p-value against the base."""
+
+    task: str
+    share: float
+    low: float
+    high: float
+    p_value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +95,7 @@ def run_of(document: Mapping[str, Any], source: str) -> Run:
 
 
 def _model(it: Mapping[str, Any]) -> Model:
-    for key in _PARAMETERS:
-        it[key]
+    perplexity = it.get("perplexity") or {}
     kld = it.get("kl_divergence") or {}
     speed = it.get("speed") or {}
     return Model(
@@ -93,8 +103,8 @@ def _model(it: Mapping[str, Any]) -> Model:
         type=str(it["type"]),
         bytes=int(it["bytes"]),
         bits_per_weight=float(it["bits_per_weight"]),
-        perplexity=float(it["perplexity"]["value"]),
-        perplexity_error=float(it["perplexity"]["standard_error"]),
+        perplexity=_number(perplexity.get("value")),
+        perplexity_error=_number(perplexity.get("standard_error")) or 0.0,
         perplexity_ratio=_number((it.get("perplexity_ratio") or {}).get("value")),
         mean_kld=_number(kld.get("mean")),
         mean_kld_error=_number(kld.get("standard_error")) or 0.0,
@@ -111,6 +121,16 @@ def _model(it: Mapping[str, Any]) -> Model:
         speed=_number(speed.get("prompt_tokens_per_second")),
         peak_bytes=int(speed["peak_bytes"]) if speed.get("peak_bytes") else None,
         sha256=str(it.get("sha256", "")),
+        tasks=[
+            TaskShare(
+                str(task["task"]),
+                float(task["accuracy"]),
+                float(task["low"]),
+                float(task["high"]),
+                _number(task.get("p_value")),
+            )
+            for task in it.get("tasks") or ()
+        ],
     )
 
 

@@ -85,6 +85,11 @@ def test_what_comes_from_models_stays_text(document: dict[str, Any]):
     document["models"][1] |= {"file": NASTY, "type": NASTY, "block_types": {NASTY: [NASTY]}}
     document["texts"][0]["name"] = NASTY
     document["models"][1]["domains"][0]["domain"] = NASTY
+    said = {"text": NASTY, "tokens": 3, "agreement": {"tokens": 1, "of_tokens": 3, "same": False}}
+    document["generations"] = [{"prompt": NASTY, "base": {"text": "a " + NASTY}, "replies": [said] * 4}]
+    task = {"task": NASTY, "accuracy": 0.5, "low": 0.4, "high": 0.6, "p_value": 0.5}
+    for it in (document["base"], *document["models"]):
+        it["tasks"] = [task]
     page = render([run_of(document, "run.json")])
     assert "<script>alert" not in page
     assert page.count("<script") == 2  # ours, and the data

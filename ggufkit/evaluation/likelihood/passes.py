@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit import errors
-from ggufkit.errors import GgufkitError, LlamaCppError
+from ggufkit.evaluation.child_process import ask
 from ggufkit.evaluation.likelihood.child import DONE, Request, Running, Task
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
 from ggufkit.evaluation.likelihood.scores import COLUMNS
 from ggufkit.evaluation.likelihood.texts import Chunks
-from ggufkit.llamacpp.run import run
 from ggufkit.progress import Progress
 
 __all__ = ["Reading", "Running", "read_against", "read_base", "tokenize"]
@@ -144,19 +141,7 @@ def _read(
 
 def _ask(path: Path, request: Request, on_line: Callable[[str], None] | None = None) -> None:
     request.write(path)
-    answer = path.with_suffix(".error.json")
-    answer.unlink(missing_ok=True)
-    try:
-        run(
-            [sys.executable, "-c", "from ggufkit.evaluation.likelihood.child import main; main()", path],
-            on_line=on_line,
-        )
-    except LlamaCppError as error:
-        if answer.exists():
-            told = json.loads(answer.read_text())
-            kind = getattr(errors, told["kind"], GgufkitError)
-            raise kind(told["message"], hint=told["hint"]) from None
-        raise LlamaCppError(f"{request.model}: {str(error).partition(' (command: ')[0]}") from None
+    ask("ggufkit.evaluation.likelihood.child", path, request.model, on_line)
 
 
 def _whole(path: Path, size: int, offset: int = 0) -> int:
