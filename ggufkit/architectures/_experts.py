@@ -27,7 +27,11 @@ def either_experts(moe: str = "mlp", *, gate: str = "gate_proj", up: str = "up_p
 
 
 MLP_EXPERTS: TensorTable = either_experts()
-W_EXPERTS: TensorTable = either_experts("block_sparse_moe", gate="w1", up="w3", down="w2")
+# Mixtral's names, and those that llm-compressor gives its experts when it takes them apart.
+W_EXPERTS: TensorTable = {
+    **either_experts("block_sparse_moe"),
+    **either_experts("block_sparse_moe", gate="w1", up="w3", down="w2"),
+}
 # Multi-token prediction: what joins a further block to the model, and what it may have of its own.
 NEXTN_JOINTS: TensorTable = blocks(
     LAYERS,

@@ -36,7 +36,11 @@ PERMUTED_QK = blocks(
         "self_attn.k_proj": to("attn_k", op=UndoRopePermute("kv_heads")),
     },
 )
-MIXTRAL_EXPERTS = routed_experts("block_sparse_moe", gate="w1", up="w3", down="w2")
+# Mixtral's names, and those that llm-compressor gives its experts.
+MIXTRAL_EXPERTS = {
+    **routed_experts("block_sparse_moe", gate="gate_proj", up="up_proj", down="down_proj"),
+    **routed_experts("block_sparse_moe", gate="w1", up="w3", down="w2"),
+}
 BIASES = f"{OPTIONAL_ATTENTION_BIASES} {OPTIONAL_MLP_BIASES}"
 MISTRAL = {**COMMON_DEFAULTS, "max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096}
 
