@@ -78,7 +78,7 @@ def _answer(library: str, source: str, target: str) -> None:
     text = Path(source).read_bytes()
     buffer = ctypes.create_string_buffer(text)
     document = parse(_String(ctypes.addressof(buffer), len(text)))
-    result = convert(document, False)  # noqa: FBT003 - a C function takes its arguments by place
+    result = convert(document, False)  # a C function takes its arguments by place
     Path(target).write_bytes(ctypes.string_at(result.data, result.size))
 
 

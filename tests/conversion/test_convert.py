@@ -134,7 +134,7 @@ def test_code_in_a_model_folder_is_never_run(tmp_path: Path) -> None:
 
 def test_a_quantized_checkpoint_is_not_converted_as_if_it_were_not(tmp_path: Path) -> None:
     source = handmade_checkpoint.write(tmp_path / "model", quantization_config={"quant_method": "mystery"})
-    with pytest.raises(CheckpointError, match="'mystery' is not known; known are .*fp8"):
+    with pytest.raises(CheckpointError, match=r"'mystery' is not known; known are .*fp8"):
         convert(source, tmp_path / "out.gguf", converter=Converter.NATIVE)
     handmade_checkpoint.write(source, quantization_config="awq")
     with pytest.raises(CheckpointError, match="expected an object"):
