@@ -35,6 +35,7 @@ def run_export(
         print(f"{done.name.short} {what} {done.store}: {then}")
         if not dry_run:
             _mention_service(store)
+            _mention_mode(done, store)
 
 
 def _mention_service(store: "Store") -> None:
@@ -43,6 +44,20 @@ def _mention_service(store: "Store") -> None:
 
     if SERVICE_STORE.is_dir() and not SERVICE_STORE.samefile(store.path):
         _output.note(f"an Ollama that runs as a service keeps its models in {SERVICE_STORE}: --store {SERVICE_STORE}")
+
+
+def _mention_mode(done: "Exported", store: "Store") -> None:
+    """Say so when a blob is closed to the user of a service: a hard link has the mode of the user's own file."""
+    import pwd
+
+    closed = [
+        path
+        for digest, way in done.how.items()
+        if way in {"hard link", "already there"} and not (path := store.blob(digest)).stat().st_mode & 0o004
+    ]
+    services = [user for user in pwd.getpwall() if user.pw_name == "ollama"]
+    if closed and services and closed[0].stat().st_uid != services[0].pw_uid:
+        _output.note(f"user ollama may not read {closed[0]}, a link to a file of yours: chmod o+r, or --copy")
 
 
 def _document(done: "Exported", plan: "Plan", *, dry_run: bool) -> dict[str, Any]:

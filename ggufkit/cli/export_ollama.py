@@ -1,5 +1,6 @@
 """`ggufkit export ollama`: a model into Ollama's store, or into a Modelfile; the store's models listed and removed."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ggufkit.exports.ollama import ExportOptions, Plan, Store
 
 _PAIRS = {"--parameter": "=", "--message": ": "}
+_LIKE_A_FILE = re.compile(r"(?!\w+://)\S*(/\S*|\.(txt|md))")
 
 
 class PairedOptions(GroupedCommand):
@@ -209,8 +211,12 @@ def _license(text: str) -> str:
 
     from ggufkit.errors import InputError
 
+    if not os.path.exists(text):  # noqa: PTH110 - of any text
+        if _LIKE_A_FILE.fullmatch(text):
+            _output.warn(f"there is no file {text}: these words become the license")
+        return text
     try:
-        return Path(text).read_bytes().decode() if os.path.isfile(text) else text  # noqa: PTH113 - any text will do
+        return Path(text).read_bytes().decode()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the license {text}: {error}") from error
 

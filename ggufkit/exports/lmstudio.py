@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ggufkit.errors import GgufFileError, OutputError, UsageError
 from ggufkit.exports import placing
+from ggufkit.exports.ollama.description import Kind, kind_of
 from ggufkit.files import PlannedFile, check_space
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader, read_header
@@ -78,11 +79,12 @@ def plan_export(model: Path, name: str | None, folder: Path, *, projector: Path 
                 f"{part!r} cannot be the name of a publisher or a model in LM Studio", hint="name it PUBLISHER/MODEL"
             )
     target = folder.expanduser().absolute() / publisher / own
-    files = [(header.path, target / header.path.name) for header in headers]
+    files = [(header.path, target / _as_gguf(header.path.name)) for header in headers]
     if projector:
-        read_header(projector)
+        if kind_of(read_header(projector)) is not Kind.PROJECTOR:
+            raise GgufFileError(f"{projector} is no projector", hint="`ggufkit convert --mmproj` makes one")
         shown = projector.name if "mmproj" in projector.name.lower() else f"mmproj-{projector.name}"
-        files.append((projector, target / shown))
+        files.append((projector, target / _as_gguf(shown)))
     return Plan(f"{publisher}/{own}", target, tuple(files[1:] + files[:1]))
 
 
@@ -98,13 +100,15 @@ def export(
     done = []
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
-        for source, target in plan.files:
-            if target.exists() and not target.samefile(source) and not overwrite:
+        there = [target for source, target in plan.files if _is_there(source, target, progress)]
+        missing = [(source, target) for source, target in plan.files if target not in there]
+        for _, target in missing:
+            if target.exists() and not overwrite:
                 raise OutputError(f"there is another file {target}", hint="--overwrite replaces it")
         if copy or plan.files[0][0].stat().st_dev != plan.folder.stat().st_dev:
-            check_space([PlannedFile(target, source.stat().st_size) for source, target in plan.files])
+            check_space([PlannedFile(target, source.stat().st_size) for source, target in missing])
         for source, target in plan.files:
-            if target.exists() and target.samefile(source):
+            if target in there:
                 done.append(ExportedFile(target, "already there", source.stat().st_size))
                 continue
             temporary = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.ggufkit-part")
@@ -119,6 +123,14 @@ def export(
     return done
 
 
+def _is_there(source: Path, target: Path, progress: Progress) -> bool:
+    """Look whether a file has its name already, or a copy of it has."""
+    if not target.exists() or target.samefile(source):
+        return target.exists()
+    same_size = target.is_file() and target.stat().st_size == source.stat().st_size
+    return same_size and placing.sha256_of(source, progress) == placing.sha256_of(target, progress, "checking")
+
+
 def _publisher(header: GgufHeader) -> str:
     said = header.metadata.get("general.organization")
     return _as_name(said) if isinstance(said, str) else _OWN_PUBLISHER
@@ -127,6 +139,11 @@ def _publisher(header: GgufHeader) -> str:
 def _name(header: GgufHeader) -> str:
     """Name a model after its file, less its quantization: LM Studio keeps those of one model together."""
     return _as_name(_QUANTIZATION.sub("", _SPLIT.sub("", header.path.stem))) or "model"
+
+
+def _as_gguf(name: str) -> str:
+    """End a name as LM Studio wants it: those of Ollama's blobs, for one, say nothing of their kind."""
+    return name if name.lower().endswith(".gguf") else f"{name}.gguf"
 
 
 def _as_name(text: str) -> str:

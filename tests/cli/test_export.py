@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -116,6 +117,32 @@ def test_licenses_and_templates_keep_their_line_ends(model: Path, tmp_path: Path
     assert {b"one\r\ntwo\r\n", long.encode(), b"{{ .Prompt }}\r\n"} <= blobs
 
 
+def test_a_license_that_looks_like_a_file_but_is_none(model: Path, tmp_path: Path):
+    for text, warned in (
+        ("LICENSE.txt", True),
+        ("docs/LICENSE", True),
+        ("MIT", False),
+        ("https://x.org/LICENSE", False),
+    ):
+        done = run("ollama", model, "m", "--license", text, "--store", tmp_path / "store", "--dry-run")
+        assert (f"there is no file {text}" in done.stderr) is warned
+
+
+def test_a_link_that_a_service_cannot_read_is_told_of(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    service = pwd.struct_passwd(("ollama", "x", os.getuid() + 1, 0, "", "/", "/bin/false"))
+    monkeypatch.setattr(pwd, "getpwall", lambda: [service])
+    for mode, told in ((0o644, False), (0o600, True)):
+        model.chmod(mode)
+        store = tmp_path / f"{mode:o}"
+        monkeypatch.setattr(sys, "argv", ["ggufkit", "export", "ollama", str(model), "m", "--store", str(store)])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        shown = capsys.readouterr()
+        assert ("user ollama may not read" in shown.err) is (told and "hard link" in shown.out)
+
+
 def test_a_dry_run_writes_nothing(model: Path, tmp_path: Path):
     done = run("ollama", model, "m", "--store", tmp_path / "store", "--dry-run")
     assert "nothing was written" in done.stdout
@@ -142,6 +169,7 @@ def test_a_dry_run_writes_nothing(model: Path, tmp_path: Path):
         (["MODEL", "m", "--adapter", "MODEL"], 3, "is a model"),
         (["nothing.gguf", "m"], 3, "nothing.gguf"),
         (["FOLDER", "m"], 3, "folder"),
+        (["MODEL", "m", "--license", "FOLDER"], 3, "cannot read the license"),
         (["MODEL", "m", "--list"], 2, "stand alone"),
         (["--list", "--remove", "m"], 2, "stand alone"),
         (["MODEL", "--modelfile", "MODEL"], 2, "same file"),

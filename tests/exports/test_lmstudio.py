@@ -4,6 +4,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 import tiny_gguf
 import tiny_model
@@ -16,6 +18,17 @@ from ggufkit.llamacpp.find import find
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return tiny_model.write(tmp_path / "My Model-Q8_0.gguf")
+
+
+def write_projector(path: Path) -> Path:
+    writer = gguf.GGUFWriter(path, "clip")
+    writer.add_type("mmproj")
+    writer.add_tensor("x", np.zeros((4, 8), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def test_the_folder_is_the_one_that_lm_studio_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -37,7 +50,7 @@ def test_the_folder_is_the_one_that_lm_studio_uses(tmp_path: Path, monkeypatch: 
 
 
 def test_a_model_and_its_projector_are_linked_side_by_side(model: Path, tmp_path: Path):
-    projector = tiny_model.write(tmp_path / "vision.gguf")
+    projector = write_projector(tmp_path / "vision.gguf")
     plan = lmstudio.plan_export(model, None, tmp_path / "models", projector=projector)
     assert plan.name == "ggufkit/My-Model"
     done = lmstudio.export(plan)
@@ -46,8 +59,24 @@ def test_a_model_and_its_projector_are_linked_side_by_side(model: Path, tmp_path
     assert {path.name for path in folder.iterdir()} == {file.path.name for file in done}
     assert (folder / model.name).read_bytes() == model.read_bytes()
     assert {file.way for file in done} <= {"hard link", "reflink"}
-    if done[0].way == "hard link":
-        assert {file.way for file in lmstudio.export(plan)} == {"already there"}
+    assert {file.way for file in lmstudio.export(plan)} == {"already there"}
+
+
+def test_a_copy_is_not_made_twice(model: Path, tmp_path: Path):
+    plan = lmstudio.plan_export(model, None, tmp_path / "models")
+    assert [file.way for file in lmstudio.export(plan, copy=True)] == ["copy"]
+    assert [file.way for file in lmstudio.export(plan, copy=True)] == ["already there"]
+
+
+def test_a_file_without_the_suffix_gets_it(tmp_path: Path):
+    blob = tiny_model.write(tmp_path / "sha256-00ff")
+    [(_, target)] = lmstudio.plan_export(blob, "me/mine", tmp_path / "models").files
+    assert target.name == "sha256-00ff.gguf"
+
+
+def test_a_model_is_no_projector(model: Path, tmp_path: Path):
+    with pytest.raises(GgufFileError, match="no projector"):
+        lmstudio.plan_export(model, None, tmp_path / "models", projector=model)
 
 
 def test_another_file_of_the_same_name_is_not_replaced_unasked(model: Path, tmp_path: Path):

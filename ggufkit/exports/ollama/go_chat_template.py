@@ -125,6 +125,8 @@ def _warnings(jinja: Jinja, source: str, seen: Seen) -> Iterator[str]:
         yield "the chat template refuses system messages; the Go template puts them before the first question"
     if seen.system == "ignored":
         yield "the chat template ignores system messages, and so does the Go template"
+    if seen.to_answer.startswith(seen.tail) and seen.to_answer.strip() != seen.tail.strip():
+        yield "the chat template does not begin the answer: the model has to write what stands before it"
     spaced = [Message("user", " Usq1 \n")]
     if jinja(spaced) != render(source, spaced):
         yield "the chat template trims blanks around messages, which a Go template cannot"

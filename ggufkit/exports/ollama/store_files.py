@@ -183,7 +183,9 @@ def _errors(store: Store) -> Iterator[None]:
         hint = f"the store belongs to user {_user_name(owner_of(store))}" if error.errno in _DENIED else None
         if error.errno == errno.ENOSPC:
             hint = _ELSEWHERE
-        raise OutputError(f"cannot write {error.filename or store.path}: {error.strerror}", hint=hint) from error
+        raise OutputError(
+            f"cannot write {error.filename2 or error.filename or store.path}: {error.strerror}", hint=hint
+        ) from error
 
 
 def _remove_leftovers(store: Store) -> None:

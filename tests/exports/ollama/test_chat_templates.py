@@ -135,6 +135,13 @@ def test_a_template_without_a_go_template_is_refused_with_the_first_difference(c
         convert(jinja_of(source, "<s>", "</s>"))
 
 
+@pytest.mark.parametrize(("prompt", "warned"), [("{{ '<|assistant|>' }}", False), ("", True)])
+def test_a_template_that_does_not_begin_the_answer_is_told_of(prompt: str, warned: bool):
+    source = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{% endfor %}" + prompt
+    found = convert(jinja_of(source, "<s>", "</s>"))
+    assert any("does not begin the answer" in text for text in found.warnings) is warned
+
+
 @pytest.mark.parametrize(
     ("name", "warning"),
     [

@@ -340,6 +340,13 @@ def test_a_server_that_starts_meanwhile_finds_nothing_to_tidy_up(model: Path, tm
     assert [path.name for path in store.path.glob(".*")] == []
 
 
+def test_what_is_in_the_way_is_named(model: Path, tmp_path: Path):
+    folder = tmp_path / "store/manifests/registry.ollama.ai/library/m/latest"
+    folder.mkdir(parents=True)
+    with pytest.raises(OutputError, match=f"cannot write {folder}"):
+        put(model, tmp_path / "store", "m")
+
+
 def test_a_file_system_without_locks_will_do(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def no_locks(*_: object) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")  # of a folder on NFS
