@@ -40,9 +40,9 @@ def run_export(
 
 def _mention_service(store: "Store") -> None:
     """Say so when another store is the one that a service on this machine uses."""
-    from ggufkit.exports.ollama.store import SERVICE_STORE
+    from ggufkit.exports.ollama.store import SERVICE_STORE, may_be_folder
 
-    if SERVICE_STORE.is_dir() and not SERVICE_STORE.samefile(store.path):
+    if may_be_folder(SERVICE_STORE) and store.path.resolve() != SERVICE_STORE.resolve():
         _output.note(f"an Ollama that runs as a service keeps its models in {SERVICE_STORE}: --store {SERVICE_STORE}")
 
 

@@ -148,7 +148,7 @@ def command(
     wanted = parse_name(name) if name else None
     options = _export_options(system, parameters, licenses, messages, adapter, mmproj, generation_config)
     if modelfile is None and not dry_run:
-        check_writable(place, _again(model, name, place))
+        check_writable(place, _again(model, name, place), Path(model))
     path = _model.resolve(model, kind="gguf", quiet=quiet or as_json)
     options = _with_template(options, template, path, quiet=quiet or as_json)
     plan = plan_export(path, options)

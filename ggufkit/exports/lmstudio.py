@@ -67,10 +67,10 @@ def plan_export(model: Path, name: str | None, folder: Path, *, projector: Path 
         GgufFileError: a file is missing, malformed, or not the first part of a split model.
         UsageError: the name cannot be that of a folder.
     """
-    if model.is_dir():
-        hint = f"ggufkit quantize Q4_K_M {model}" if (model / "config.json").exists() else None
-        raise GgufFileError(f"{model} is a folder, not a GGUF file", hint=hint)
-    headers = read_parts(model)
+    try:
+        headers = _headers(model)
+    except OSError as error:
+        raise GgufFileError(f"cannot read {model}: {error.strerror}") from error
     publisher, _, own = (name or "").rpartition("/") if name else (_publisher(headers[0]), "", _name(headers[0]))
     publisher = publisher or _OWN_PUBLISHER
     for part in (publisher, own):
@@ -86,6 +86,13 @@ def plan_export(model: Path, name: str | None, folder: Path, *, projector: Path 
         shown = projector.name if "mmproj" in projector.name.lower() else f"mmproj-{projector.name}"
         files.append((projector, target / _as_gguf(shown)))
     return Plan(f"{publisher}/{own}", target, tuple(files[1:] + files[:1]))
+
+
+def _headers(model: Path) -> list[GgufHeader]:
+    if model.is_dir():
+        hint = f"ggufkit quantize Q4_K_M {model}" if (model / "config.json").exists() else None
+        raise GgufFileError(f"{model} is a folder, not a GGUF file", hint=hint)
+    return read_parts(model)
 
 
 def export(

@@ -5,7 +5,7 @@ from pathlib import Path
 from ggufkit.errors import InputError
 from ggufkit.exports.installed.model import InstalledModel, Removal, Where
 from ggufkit.exports.ollama.names import parse_name
-from ggufkit.exports.ollama.store import SERVICE_STORE, Store, default_store
+from ggufkit.exports.ollama.store import SERVICE_STORE, Store, default_store, may_be_folder
 from ggufkit.exports.ollama.writing import remove as remove_from_store
 
 
@@ -50,4 +50,4 @@ def remove(model: InstalledModel) -> Removal:
 
 def _stores() -> list[Path]:
     found = dict.fromkeys([default_store().expanduser().absolute(), SERVICE_STORE])
-    return [path for path in found if (path / "manifests").is_dir()] or [default_store()]
+    return [path for path in found if may_be_folder(path / "manifests")] or [default_store()]

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,16 @@ def default_store(environment: Mapping[str, str] = os.environ) -> Path:
     """Say where Ollama looks for models: `$OLLAMA_MODELS`, else `~/.ollama/models` (envconfig/config.go)."""
     chosen = environment.get("OLLAMA_MODELS", "").strip().strip("\"'")
     return Path(chosen) if chosen else Path.home() / ".ollama" / "models"
+
+
+def may_be_folder(path: Path) -> bool:
+    """Tell whether a path is a folder, or lies in one that is closed to us, as the home of a service may be."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 class Store:

@@ -18,8 +18,8 @@ _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # such as folders on NFS
 
 
-def check_writable(store: Store, command: str) -> None:
-    """Refuse a store that we may not write to; `command` is the rest of a `ggufkit` command line.
+def check_writable(store: Store, command: str, model: Path | None = None) -> None:
+    """Refuse a store that we may not write to; `command`, which reads `model`, is the rest of a `ggufkit` command line.
 
     Raises:
         OutputError: with the command that may, as the user who owns it.
@@ -36,9 +36,12 @@ def check_writable(store: Store, command: str) -> None:
             closed = nearest.stat().st_mode & 0o300 != 0o300
             hint = f"chmod u+wx {nearest}" if closed else "it may be mounted read-only; --store names another"
             raise OutputError(f"no permission to write in {nearest}", hint=hint)
+        user = _user_name(owner)
+        closed_to_user = model is not None and _is_seen(model) and not _is_open_to_all(model.resolve())
         raise OutputError(
-            f"no permission to write in {nearest}: the model store belongs to user {_user_name(owner)}",
-            hint=f"sudo -u {_user_name(owner)} ggufkit {command}",
+            f"no permission to write in {nearest}: the model store belongs to user {user}",
+            hint=f"sudo -u {user} ggufkit {command}"
+            + (f" (without -u {user}, if that user may not read the model)" if closed_to_user else ""),
         )
 
 
@@ -195,7 +198,20 @@ def _remove_leftovers(store: Store) -> None:
 
 
 def _nearest(path: Path) -> Path:
-    return next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
+    return next((folder for folder in (path, *path.parents) if _is_seen(folder)), Path("/"))
+
+
+def _is_open_to_all(path: Path) -> bool:
+    """Tell whether any user may read a file."""
+    return bool(path.stat().st_mode & 0o004) and all(folder.stat().st_mode & 0o001 for folder in path.parents)
+
+
+def _is_seen(path: Path) -> bool:
+    """Tell whether there is something, as far as we may look: Ollama's own user may have closed his home."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
 
 
 def _user_name(number: int) -> str:

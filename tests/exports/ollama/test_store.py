@@ -27,6 +27,7 @@ from ggufkit.exports.ollama import (
     store_files,
 )
 from ggufkit.exports.ollama.manifests import CONFIG_TYPE
+from ggufkit.exports.ollama.store import may_be_folder
 from ggufkit.exports.ollama.writing import writing
 
 MODEL = "application/vnd.ollama.image.model"
@@ -139,6 +140,39 @@ def test_a_store_of_another_user_gets_the_command_to_use(model: Path, tmp_path: 
     assert caught.value.hint == "sudo -u ollama ggufkit export ollama /a/m.gguf m --store /s"
     assert caught.value.exit_code == 5
     assert ollama_by_hand.files(folder) == before
+
+
+def test_the_command_minds_a_model_that_the_owner_of_the_store_may_not_read(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(store_files, "_user_name", lambda _: "ollama")
+    model.chmod(0o600)
+    with pytest.raises(OutputError) as caught:
+        check_writable(Store(tmp_path / "store"), "export ollama /a/m.gguf m", model)
+    hint = "sudo -u ollama ggufkit export ollama /a/m.gguf m (without -u ollama, if that user may not read the model)"
+    assert caught.value.hint == hint
+
+
+@pytest.mark.fault
+def test_a_store_in_a_home_that_is_closed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    home = tmp_path / "ollama"
+    home.mkdir()
+    really = Path.stat
+
+    def closed(path: Path, **how: Any) -> os.stat_result:  # root may look anywhere
+        if path.is_relative_to(home) and path != home:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really(path, **how)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path) != home)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert may_be_folder(home / ".ollama/models")
+    with pytest.raises(OutputError, match=f"no permission to write in {home}: the model store belongs") as caught:
+        check_writable(Store(home / ".ollama/models"), "export ollama m.gguf m")
+    assert "sudo -u" in (caught.value.hint or "")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
