@@ -25,6 +25,7 @@ class PairedOptions(GroupedCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Join the two words of a pair before Typer sees them."""
+        options = {name for each in self.get_params(ctx) for name in each.opts}
         joined: list[str] = []
         rest = list(args)
         while rest:
@@ -36,7 +37,8 @@ class PairedOptions(GroupedCommand):
             if word not in _PAIRS or not rest:
                 continue
             separator, first = _PAIRS[word], rest.pop(0)
-            is_pair = separator not in first and rest and not rest[0].startswith("--")
+            # A value may well begin with a dash, as -1 and the stop text --- do.
+            is_pair = separator not in first and rest and rest[0].partition("=")[0] not in options
             joined.append(f"{first}{separator}{rest.pop(0)}" if is_pair else first)
         return super().parse_args(ctx, joined)
 

@@ -117,6 +117,25 @@ def test_licenses_and_templates_keep_their_line_ends(model: Path, tmp_path: Path
     assert {b"one\r\ntwo\r\n", long.encode(), b"{{ .Prompt }}\r\n"} <= blobs
 
 
+def test_values_may_begin_with_dashes(model: Path, tmp_path: Path):
+    words = [
+        "--parameter",
+        "stop",
+        "---",
+        "--parameter",
+        "seed",
+        "-1",
+        "--message",
+        "user",
+        "--why?",
+        "--dry-run",
+        "--json",
+    ]
+    told = json.loads(run("ollama", model, "m", "--store", tmp_path / "store", *words).stdout)
+    assert (told["parameters"]["stop"], told["parameters"]["seed"]) == (["---"], -1)
+    assert told["layers"][-1]["mediaType"].endswith("messages")
+
+
 def test_a_license_that_looks_like_a_file_but_is_none(model: Path, tmp_path: Path):
     for text, warned in (
         ("LICENSE.txt", True),
@@ -160,6 +179,7 @@ def test_a_dry_run_writes_nothing(model: Path, tmp_path: Path):
         (["MODEL"], 2, "what shall Ollama call"),
         (["MODEL", "a b"], 2, "no name for a model"),
         (["MODEL", "m", "--parameter", "num_ctx"], 2, "has no value"),
+        (["MODEL", "m", "--parameter", "num_ctx", "-q"], 2, "has no value"),
         (["MODEL", "m", "--parameter", "num_ctx", "big"], 2, "whole number"),
         (["MODEL", "m", "--parameter", "nonsense", "1"], 2, "no parameter 'nonsense'"),
         (["MODEL", "m", "--message", "robot", "hi"], 2, "robot"),

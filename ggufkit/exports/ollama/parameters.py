@@ -61,6 +61,8 @@ def read_parameters(pairs: Iterable[tuple[str, str]]) -> dict[str, Parameter]:
         if name in _DEPRECATED:
             raise UsageError(f"parameter {name} no longer has an effect in Ollama", hint=_KNOWN)
         if name in _LISTS:
+            if not text:
+                raise UsageError(f"parameter {name} must not be empty: every answer would end at once")
             known = found.setdefault(name, [])
             if isinstance(known, list):
                 known.append(text)
