@@ -63,10 +63,11 @@ def _mention_mode(done: "Exported", store: "Store") -> None:
 def _document(done: "Exported", plan: "Plan", *, dry_run: bool) -> dict[str, Any]:
     import hashlib
 
-    from ggufkit.exports.ollama.go_json import Float32
+    from ggufkit.exports.ollama.go_json import Float32, shortest_float32
 
     values = {
-        key: float(value.value) if isinstance(value, Float32) else value for key, value in plan.parameters.items()
+        key: float(shortest_float32(value.value)) if isinstance(value, Float32) else value
+        for key, value in plan.parameters.items()
     }
     return {
         "name": done.name.short,

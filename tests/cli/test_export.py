@@ -43,7 +43,7 @@ def test_from_export_to_removal(model: Path, tmp_path: Path):
     )  # fmt: skip
     document = json.loads(done.stdout)
     assert document["name"] == "me/tiny:q8"
-    assert document["parameters"] == {"stop": ["a=b", "<end>"], "num_ctx": 512, "temperature": pytest.approx(0.7)}
+    assert document["parameters"] == {"stop": ["a=b", "<end>"], "num_ctx": 512, "temperature": 0.7}
     assert ollama_by_hand.files(store) == ollama_by_hand.store(
         "registry.ollama.ai/me/tiny/q8",
         ollama_by_hand.config(model),

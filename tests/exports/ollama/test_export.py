@@ -189,7 +189,8 @@ def test_a_context_that_takes_much_memory_is_warned_of(tmp_path: Path):
     ("name", "value"),
     [
         ("num_ctx", "4k"), ("num_ctx", "1.5"), ("top_k", str(1 << 63)), ("temperature", "hot"), ("temperature", "nan"),
-        ("top_p", "1e99"), ("seed", "9" * 5000), ("use_mmap", "yes"), ("stop", ""), ("nonsense", "1"), ("mirostat", "2"),
+        ("top_p", "1e99"), ("seed", "9" * 5000), ("use_mmap", "yes"), ("stop", ""), ("nonsense", "1"),
+        ("mirostat", "2"),
     ],
 )  # fmt: skip
 def test_wrong_parameters_are_refused_by_name(name: str, value: str):
