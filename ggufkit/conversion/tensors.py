@@ -3,13 +3,14 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from gguf import GGMLQuantizationType
 
 from ggufkit.architectures import ArchSpec, Op, Rule, Shape, Stack, Twice, names, tensors
 from ggufkit.architectures import shape as shape_by
-from ggufkit.checkpoints import Config, StoredTensor
+from ggufkit.checkpoints import Config, DequantizedTensor, StoredTensor
 from ggufkit.errors import CheckpointError, UnmappedTensorError
 from ggufkit.gguf_file.writer import block_size
 
@@ -92,7 +93,8 @@ def match_tensors(spec: ArchSpec, config: Config, stored: Mapping[str, StoredTen
     drafts = [_draft(rules[group], group, members, config) for group, members in groups.items()]
     if spec.needs_output and _is_tied(config):
         drafts = _with_output(drafts)
-    _check_targets(spec, config, drafts)
+    quantized = [name for name, tensor in stored.items() if isinstance(tensor, DequantizedTensor)]
+    drafts = _checked(spec, config, drafts, {f"{name.removesuffix('weight')}bias" for name in quantized})
     remarks = [
         f"left out {count} tensors of {sense}: only the text model is converted" for sense, count in left_out.items()
     ]
@@ -156,8 +158,12 @@ def _draft(rule: Rule, group: _Group, members: Mapping[int, StoredTensor], confi
     return Draft(sources, rule.op, tuple(zip(targets, shapes, strict=True)))
 
 
-def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> None:
-    """Require what llama.cpp will look for, and refuse what it would not load, before a byte is written."""
+def _checked(spec: ArchSpec, config: Config, drafts: Sequence[Draft], biases: AbstractSet[str]) -> list[Draft]:
+    """Require what llama.cpp will look for, and refuse what it would not load, before a byte is written.
+
+    Left out are biases of zeros that it would not load, beside weights that others quantized (`biases` are their
+    names): AutoGPTQ gave one to every such layer, whatever the model.
+    """
     made = {name for draft in drafts for name, _ in draft.targets} | set(spec.extra_tensors(config))
     blocks = config["blocks"] if any(".nextn." in name for name in made) else config["layers"]
     required, optional = _expected(spec, config, blocks)
@@ -171,7 +177,8 @@ def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> N
         raise CheckpointError("the checkpoint has no lm_head, and its config does not tie it to the embeddings")
     allowed = {name for alternatives in required for name in alternatives} | optional
     origins: dict[str, str] = {}
-    for draft in drafts:
+    loaded = [draft for draft in drafts if draft.targets[0][0] in allowed or not _is_idle(draft, biases)]
+    for draft in loaded:
         source = draft.sources[0].name
         for name, shape in draft.targets:
             if (other := origins.setdefault(name, source)) != source:
@@ -188,6 +195,19 @@ def _check_targets(spec: ArchSpec, config: Config, drafts: Sequence[Draft]) -> N
                 raise CheckpointError(
                     f"tensor {source!r} becomes {name} of shape {shape}, but config.json says {expected}"
                 )
+    return loaded
+
+
+def _is_idle(draft: Draft, biases: AbstractSet[str]) -> bool:
+    """Tell whether a step is of such biases alone, and they add nothing."""
+    if any(source.name not in biases for source in draft.sources):
+        return False
+    for source in draft.sources:
+        held = bytearray(source.size)
+        source.read_into(memoryview(held))
+        if any(held):
+            return False
+    return True
 
 
 def _is_tied(config: Config) -> bool:

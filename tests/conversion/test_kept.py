@@ -10,10 +10,12 @@ import dequantized_gguf
 import numpy as np
 import pytest
 import quantized_by_hand as by_hand
+import stored_tensors
 import tokenless
 from gguf import GGUFReader
 
 from ggufkit.conversion import Keep, OutputType
+from ggufkit.errors import UnmappedTensorError
 from ggufkit.inference.engine import Engine
 from ggufkit.llamacpp.find import find_source
 
@@ -94,6 +96,22 @@ def test_what_is_kept_by_which_output_type(tmp_path: Path) -> None:
     assert kept(folder, OutputType.F16) == {}
     assert kept(folder) == {"Q4_0": 21}
     assert OutputType.F32.keeps is Keep.NONE
+
+
+def test_biases_that_add_nothing_are_left_out(tmp_path: Path) -> None:
+    """AutoGPTQ gave one to every layer that it quantized; llama.cpp has none where the architecture has none."""
+    folder = by_hand.checkpoint("gemma2", tmp_path / "model", by_hand.int4, by_hand.INT4)
+    module = "model.layers.0.mlp.down_proj"
+    found = stored_tensors.read(folder / "model.safetensors")
+    rows = found[f"{module}.weight_packed"][1][0]
+    for value in (0, 1):
+        found[f"{module}.bias"] = stored_tensors.stored(np.full(rows, value, np.float16))
+        stored_tensors.write(folder / "model.safetensors", found)
+        if value:
+            with pytest.raises(UnmappedTensorError, match=r"down_proj\.bias' becomes blk\.0\.ffn_down\.bias"):
+                kept(folder)
+        else:
+            assert kept(folder)["Q4_0"] >= 7
 
 
 def test_scales_beside_weights_are_not_left_to_graphs_that_ignore_them(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def undo_quantization(
     scheme, remarks = _choose(settings, stored)
     if scheme is None:
         return stored, None
-    if all(tensor.dtype in _PLAIN for tensor in stored.values()):
+    if all(tensor.dtype in _PLAIN for tensor in stored.values()) and not scheme.holds(stored):
         return stored, SourceQuantization(scheme.name, "", 0, {}, remarks)
     undone = scheme.undo(settings or {}, stored)
     at = {weight.parts[0].name: weight for weight in undone.weights}

@@ -14,6 +14,8 @@ from ggufkit.checkpoints.source_quantization._weights import DequantizedTensor
 from ggufkit.checkpoints.tensors import Shape, StoredTensor
 from ggufkit.errors import CheckpointError
 
+_WIDEST = 8
+
 
 def integer_weight(
     module: str,
@@ -32,7 +34,7 @@ def integer_weight(
     zero, order, told = (stored.get(f"{module}.weight_{part}") for part in ("zero_point", "g_idx", "shape"))
     packed = tensor.dtype == "I32"
     shape = _shape(tensor, scale, told, bits, group) if packed else tensor.shape
-    width = _bits(tensor, shape, bits) if packed else bits or 8
+    width = _bits(tensor, shape, bits) if packed else bits or _WIDEST
     weight = _grouped.grouped_weight(
         f"{module}.weight",
         shape,
@@ -87,6 +89,7 @@ def _bits(tensor: StoredTensor, shape: Shape, told: int | None) -> int:
 
 def _codes(tensor: StoredTensor, columns: int, bits: int, *, signed: bool) -> Callable[[range], Array]:
     offset = np.int16(2 ** (bits - 1))
+    lowest, highest = -int(offset), int(offset) - 1
 
     def packed(rows: range) -> Array:
         codes = _grouped.unpack_rows(read_rows(tensor, rows), bits, columns)
@@ -94,6 +97,11 @@ def _codes(tensor: StoredTensor, columns: int, bits: int, *, signed: bool) -> Ca
 
     def bytes_(rows: range) -> Array:
         codes = read_rows(tensor, rows)
+        if bits < _WIDEST and codes.size and (int(codes.min()) < lowest or int(codes.max()) > highest):
+            raise CheckpointError(
+                f"tensor {tensor.name!r} goes from {codes.min()} to {codes.max()}, by the config's {bits} bits "
+                f"(num_bits) from {lowest} to {highest}"
+            )
         return codes if signed else codes.astype(np.int16) + offset
 
     return packed if tensor.dtype == "I32" else bytes_
@@ -117,13 +125,13 @@ def _zeros(zero: StoredTensor, scale: StoredTensor, rows: int, bits: int) -> Cal
             return values[part.start - first * WORD :][: len(part)].astype(np.int16)
 
         return packed
-    if zero.dtype not in ("I8", "U8", "I32") or zero.shape[:1] not in ((rows,), (1,)):
+    if zero.dtype not in ("I8", "U8", "I32") or zero.shape[:1] not in ((rows,), (1,), ()):
         raise CheckpointError(
             f"tensor {zero.name!r} is {zero.dtype} of shape {zero.shape}: no zero points of {rows} rows"
         )
 
     def plain(part: range) -> Array:
-        found = read_rows(zero, part) if zero.shape[0] == rows else read_all(zero)
+        found = read_rows(zero, part) if zero.shape[:1] == (rows,) else read_all(zero)
         values = found.reshape(-1, groups).astype(np.int16) + np.int16(2 ** (bits - 1))
         return np.broadcast_to(values, (len(part), groups))
 

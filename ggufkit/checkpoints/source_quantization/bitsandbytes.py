@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ggufkit.checkpoints.source_quantization._grouped import grouped_weight
-from ggufkit.checkpoints.source_quantization._reading import Array, read_rows, read_scales, require_shape
+from ggufkit.checkpoints.source_quantization._reading import Array, read_all, read_rows, read_scales, require_shape
 from ggufkit.checkpoints.source_quantization._scaled import Scaled
 from ggufkit.checkpoints.source_quantization._weights import DequantizedTensor, Scheme, Undone
 from ggufkit.checkpoints.tensors import Shape, StoredTensor
@@ -59,12 +59,20 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
             f"quantization_config says {said}, but the tensors are {' and '.join(sorted(kinds))}",
             hint="config.json belongs to another checkpoint",
         )
-    told = {name: "tells how a kernel orders int8, and nothing of the weights" for name in stored if _is_format(name)}
+    told = {name: "says that int8 lies row by row" for name, tensor in stored.items() if _is_row_format(name, tensor)}
     return Undone(tuple(weights), told, " and ".join(sorted(kinds)))
 
 
-def _is_format(name: str) -> bool:
-    return name.endswith(".weight_format")
+def _is_row_format(name: str, tensor: StoredTensor) -> bool:
+    """Tell whether this says in what order int8 lies. Raises CheckpointError when it is a GPU's (col_turing, ...)."""
+    if not name.endswith(".weight_format"):
+        return False
+    if tensor.dtype == "U8" and read_all(tensor).any():  # bitsandbytes, nn/modules.py: 0 is "row"
+        raise CheckpointError(
+            f"tensor {name!r} says that the weights lie in an order of one kind of GPU",
+            hint="save the checkpoint again with bitsandbytes 0.45 or later",
+        )
+    return True
 
 
 def _part(stored: Mapping[str, StoredTensor], name: str, of: str) -> StoredTensor:

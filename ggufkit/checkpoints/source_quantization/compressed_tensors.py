@@ -15,6 +15,7 @@ from typing import Any
 from ggufkit.checkpoints.source_quantization import _micro_floats as micro
 from ggufkit.checkpoints.source_quantization import angelslim, fp8
 from ggufkit.checkpoints.source_quantization._compressed_integers import integer_weight
+from ggufkit.checkpoints.source_quantization._reading import FLOATS
 from ggufkit.checkpoints.source_quantization._weights import DequantizedTensor, Scheme, Undone
 from ggufkit.checkpoints.tensors import StoredTensor
 from ggufkit.errors import CheckpointError
@@ -29,6 +30,7 @@ _ACTIVATIONS = (
     *("k_scale", "v_scale", "q_scale", "k_zero_point", "v_zero_point", "q_zero_point", "k_global_scale"),
     *("v_global_scale", "q_global_scale", "output_global_scale"),
 )
+_WHY_PLAIN = "beside weights that are stored plain, and taken as they are"
 _DECOMPRESS = "save the checkpoint decompressed, with the library that made it"
 _ONLINE = {"input", "output", "k_cache", "q_attn"}  # compressed-tensors: transform/transform_args.py
 
@@ -43,7 +45,7 @@ class _Arguments:
 
 
 def holds(stored: Mapping[str, StoredTensor]) -> bool:
-    """Tell whether there are packed weights, or integers with a `weight_scale`, or AngelSlim's."""
+    """Tell whether there are packed weights, or weights with a `weight_scale`, plain ones too, or AngelSlim's."""
     return angelslim.holds(stored) or any(
         name.endswith(".weight_packed") or (name.endswith(".weight_scale") and _quantized(name, stored))
         for name in stored
@@ -64,6 +66,8 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
         if part == "qweight":
             weights.append(angelslim.weight(module, stored, dropped))
             kinds[angelslim.NAME] += 1
+        elif part == "weight" and tensor.dtype in FLOATS:
+            dropped |= {name: _WHY_PLAIN for kind in _PARTS if (name := f"{module}.{kind}") in stored}
         elif part == "weight_packed" or (part == "weight" and f"{name}_scale" in stored):
             weight, kind = _weight(module, tensor, stored, _arguments(config, module))
             weights.append(weight)
@@ -81,7 +85,7 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
 
 def _quantized(scale: str, stored: Mapping[str, StoredTensor]) -> bool:
     weight = stored.get(scale.removesuffix("_scale"))
-    return weight is not None and weight.dtype in ("I8", *fp8.FP8)
+    return weight is not None and weight.dtype in ("I8", *fp8.FP8, *FLOATS)
 
 
 def _weight(
@@ -91,6 +95,12 @@ def _weight(
     scale = stored.get(f"{module}.weight_scale")
     if scale is None:
         raise CheckpointError(f"tensor {tensor.name!r} has no {module}.weight_scale", hint="a shard may be missing")
+    stored_bits = 4 if tensor.dtype == "U8" else 8 if tensor.dtype in fp8.FP8 else None
+    if stored_bits and arguments.bits not in (None, stored_bits):
+        raise CheckpointError(
+            f"tensor {tensor.name!r} is {tensor.dtype}, floats of {stored_bits} bits, "
+            f"but the config says {arguments.bits} (num_bits)"
+        )
     if tensor.dtype == "U8":
         shape = (*tensor.shape[:-1], 2 * tensor.shape[-1])
         if scale.dtype in micro.EXPONENT_TYPES:
@@ -133,7 +143,14 @@ def _arguments(config: Mapping[str, Any], module: str) -> _Arguments:
     ):
         raise CheckpointError(f"quantization_config: num_bits is {bits!r} and group_size {group_size!r}")
     grouped = weights.get("strategy") in ("group", "tensor_group")
-    return _Arguments(bits, group_size if grouped else None, fp8.block_size(weights.get("block_structure")))
+    return _Arguments(bits, group_size if grouped else None, _block_structure(weights.get("block_structure")))
+
+
+def _block_structure(value: Any) -> tuple[int, int] | None:
+    """Read rows and columns of a block, which may be written "128x128". Raises CheckpointError."""
+    if isinstance(value, str):
+        value = [int(size) if size.isdecimal() else size for size in value.split("x")]
+    return fp8.block_size(value, "block_structure")
 
 
 def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -145,7 +162,10 @@ def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _rank(target: str, module: str) -> int | None:
-    """Rank how closely a target names a module, 0 being the closest; classes, such as Linear, are for all the rest."""
+    """Rank how closely a target names a module, 0 being the closest; Linear is for all that nothing else names.
+
+    Other classes come last: no name tells which modules are theirs, and most quantized ones are Linear.
+    """
     if target.startswith("re:"):
         try:
             return 1 if re.match(target.removeprefix("re:"), module) else None
@@ -153,7 +173,9 @@ def _rank(target: str, module: str) -> int | None:
             raise CheckpointError(f"quantization_config: target {target!r} is no pattern: {error}") from None
     if target == module or module.endswith(f".{target}"):
         return 0
-    return 2 if "." not in target else None
+    if "." in target:
+        return None
+    return 2 if target == "Linear" else 3
 
 
 def _refuse(config: Mapping[str, Any]) -> None:

@@ -70,8 +70,8 @@ def scale_of(name: str, stored: Mapping[str, StoredTensor]) -> StoredTensor | No
     return next((stored[other] for other in names if other in stored), None)
 
 
-def block_size(value: Any) -> tuple[int, int] | None:
-    """Read `weight_block_size`: rows x columns that share a scale. Raises CheckpointError when it is something else."""
+def block_size(value: Any, key: str = "weight_block_size") -> tuple[int, int] | None:
+    """Read how many rows and columns share a scale. Raises CheckpointError when it is something else."""
     if value is None:
         return None
     if (
@@ -79,7 +79,7 @@ def block_size(value: Any) -> tuple[int, int] | None:
         or len(value) != 2
         or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in value)
     ):
-        raise CheckpointError(f"quantization_config: weight_block_size is {value!r}, expected two positive integers")
+        raise CheckpointError(f"quantization_config: {key} is {value!r}, expected two positive integers")
     return value[0], value[1]
 
 
@@ -105,7 +105,7 @@ def scaled_weight(
             return multiplied(values, scales, range(rows.start % sizes[0], values.shape[0]), sizes)
         scales = read_scales(scale, rows)
         for expert, matrix in enumerate(values):
-            of_expert = scales[expert].reshape(1 if scales[expert].size == 1 else scales[expert].shape[0], -1)
+            of_expert = scales[expert].reshape(1 if sizes[0] == matrix.shape[0] else scales[expert].shape[0], -1)
             multiplied(matrix, of_expert, range(matrix.shape[0]), sizes)
         return values
 
@@ -128,6 +128,8 @@ def strategy(tensor: StoredTensor, scale: StoredTensor, block: tuple[int, int] |
             return "tensor", (rows, columns)
         if own in ((rows,), (rows, 1)):
             return "channel", (1, columns)
+        if stack and not block and own in ((1, columns), (columns, 1)):  # FBGEMM's experts have their outputs last
+            return "channel", (rows, 1)
         if len(own) == 2:
             candidates = [block] if block else [_BLOCK, _divided((rows, columns), own)]
             for sizes in candidates:

@@ -128,7 +128,7 @@ def _layout(bits: int, config: Mapping[str, Any]) -> _Layout:
         CheckpointError: one that is made for a single kernel.
     """
     packing = str(config.get("packing_format") or "")  # AutoRound's: only that named for AutoGPTQ takes one off
-    named = str(config.get("checkpoint_format") or config.get("format") or "gptq")
+    named = str(config.get("checkpoint_format") or config.get("format") or "gptq").lower()
     if packing:
         named = "gptq" if "auto_gptq" in packing else "gptq_v2"
     if named not in _FORMATS:

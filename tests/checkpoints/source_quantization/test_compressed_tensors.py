@@ -96,10 +96,32 @@ def test_the_group_of_a_module_is_found_by_its_name_a_pattern_and_its_class() ->
     assert found.format == "1 int 8 bits, channel; 1 int 4 bits, group 32"
 
 
-def test_integers_of_eight_bits_in_blocks() -> None:
+@pytest.mark.parametrize("other", ["Embedding", "LlamaAttention"])
+def test_classes_other_than_linear_come_last(other: str) -> None:
+    groups = config()["quantization_config"]["config_groups"]
+    eight = {"targets": [other], "weights": {"num_bits": 8, "type": "int", "strategy": "channel"}}
+    settings = {"quant_method": "compressed-tensors", "config_groups": {"first": eight, **groups}}
+    _, found = undone(integers()[0], {"quantization_config": settings})
+    assert found.format == "int 4 bits, group 32"
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_one_zero_point_for_the_tensor(shape: tuple[int, ...]) -> None:
+    codes = RANDOM.integers(-128, 128, (ROWS, COLUMNS)).astype(np.int8)
+    parts = {
+        "a.weight": stored(codes),
+        "a.weight_scale": stored(np.full(shape, 0.5, np.float32)),
+        "a.weight_zero_point": stored(np.full(shape, 3, np.int8)),
+    }
+    tensors, _ = undone(parts, config(num_bits=8, strategy="tensor", group_size=None, symmetric=False))
+    assert np.array_equal(values(tensors["a.weight"], range(5, 9)), (codes[5:9].astype(np.float32) - 3) / 2)
+
+
+@pytest.mark.parametrize("told", [[128, 128], "128x128"])
+def test_integers_of_eight_bits_in_blocks(told: Any) -> None:
     codes = RANDOM.integers(-127, 128, (256, 256)).astype(np.int8)
     scale = RANDOM.uniform(0.01, 0.1, (2, 2)).astype(np.float32)
-    settings = config(num_bits=8, strategy="block", group_size=None, block_structure=[128, 128])
+    settings = config(num_bits=8, strategy="block", group_size=None, block_structure=told)
     tensors, _ = undone({"a.weight": stored(codes), "a.weight_scale": stored(scale)}, settings)
     assert np.array_equal(values(tensors["a.weight"]), codes * np.kron(scale, np.ones((128, 128), np.float32)))
 
@@ -109,6 +131,19 @@ def test_plain_modules_stay() -> None:
     tensors, found = undone({**parts, "lm_head.weight": stored(np.ones((4, 4), np.float32))}, config())
     assert list(tensors) == ["a.weight", "lm_head.weight"]
     assert found.weights == 1
+
+
+def test_scales_beside_plain_weights_are_dropped_and_said() -> None:
+    """As they are left when a model is saved with its weights not compressed."""
+    plain = {
+        "b.weight": stored(np.ones((4, 32), np.float32)),
+        "b.weight_scale": stored(np.ones((4, 1), np.float32)),
+        "b.weight_zero_point": stored(np.zeros((4, 1), np.int8)),
+    }
+    for parts in (plain, {**plain, **integers()[0]}, {k: v for k, v in plain.items() if "zero" not in k}):
+        tensors, found = undone(parts, config())
+        assert set(tensors) == {f"{name[0]}.weight" for name in parts}
+        assert "stored plain" in str(found)
 
 
 def refused(parts: stored_tensors.Stored, settings: Any, why: str) -> None:
@@ -123,6 +158,11 @@ def test_what_is_wrong_is_said() -> None:
     refused(parts, config(group_size=64), r"by the config's group size of 64 there are 2")
     eight, _, _ = integers(8)
     refused(eight, config(num_bits=4), r"32 words for 128 columns, which is 8 bits; the config says 4")
+    bytes_ = {"a.weight": stored(np.full((ROWS, COLUMNS), 9, np.int8)), "a.weight_scale": parts["a.weight_scale"]}
+    refused(bytes_, config(num_bits=4), r"'a.weight' goes from 9 to 9, by the config's 4 bits .* from -8 to 7")
+    floats = {**bytes_, "a.weight": stored(np.zeros((ROWS, COLUMNS), np.uint8), "F8_E4M3")}
+    refused(floats, config(num_bits=4), r"'a.weight' is F8_E4M3, floats of 8 bits, but the config says 4")
+    refused(floats, config(num_bits=8, block_structure="128"), r"block_structure is \[128\]")
     refused({**parts, "a.weight_shape": stored(np.array([ROWS, 96]))}, config(), r"16 words for 96 columns")
     refused({**parts, "a.weight_shape": stored(np.array([ROWS + 1, COLUMNS]))}, config(), r"says 41 x 128")
     scale[3, 1] = np.nan

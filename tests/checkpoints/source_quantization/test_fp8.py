@@ -73,6 +73,16 @@ def test_stacked_experts(shape: tuple[int, ...]) -> None:
     assert np.array_equal(values(tensors["experts.up"], range(1, 2)), (by_torch(raw) * wide)[1:2])
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 300), (3, 300, 1)])
+def test_stacked_experts_whose_outputs_come_last(shape: tuple[int, ...]) -> None:
+    """As transformers saves Llama 4 in FBGEMM's FP8: both shapes are a scale for each output."""
+    raw, scale = codes(3, 600, 300), RANDOM.uniform(0.1, 2, shape).astype(np.float32)
+    config = {"quantization_config": {"quant_method": "fbgemm_fp8"}}
+    tensors, found = undone({"experts.up": stored(raw, "F8_E4M3"), "experts.up_scale": stored(scale)}, config)
+    assert np.array_equal(values(tensors["experts.up"]), by_torch(raw) * scale.reshape(3, 1, 300))
+    assert found.format == "channel, e4m3"
+
+
 def test_scales_of_activations_are_dropped_and_said() -> None:
     tensors, found = undone(
         {

@@ -55,6 +55,7 @@ def test_bitsandbytes_refusals() -> None:
         "load_in_8bit, but the tensors are nf4",
         config={"load_in_4bit": False, "load_in_8bit": True},
     )
+    refused("bitsandbytes-int8", "an order of one kind of GPU", weight_format=stored(np.array(2, np.uint8)))
     refused("bitsandbytes-nf4", r"weight\.absmax' is missing", without="weight.absmax")
     refused("bitsandbytes-nf4", r"quant_map' is missing", without="quant_map")
     refused("bitsandbytes-nf4", r"is missing, which tells the shape", without="__nf4")
