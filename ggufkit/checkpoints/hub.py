@@ -114,6 +114,8 @@ def list_files(repository: Repository) -> Listing:
         HubError: there is no such repository, it is gated, or the hub cannot be reached.
         UnsafeError: it names a file outside of itself.
     """
+    if repository.revision and (".." in repository.revision or repository.revision.startswith("/")):  # as in git
+        raise HubError(f"no revision of {repository.id} can have the name {repository.revision!r}")
     info = _model_info(repository)
     files = [_remote_file(sibling) for sibling in info.siblings or ()]
     for file in files:
@@ -171,7 +173,7 @@ def patiently(repository: Repository, ask: Callable[[], Answer]) -> Answer:
 def seconds_to_wait(headers: Mapping[str, str], attempt: int) -> float:
     """How long to wait before asking again: what the server says, else longer from time to time."""
     said = headers.get("Retry-After", "").strip()
-    if said.isdigit():
+    if said.isascii() and said.isdigit():
         return float(said)
     if said:
         with contextlib.suppress(ValueError, TypeError):

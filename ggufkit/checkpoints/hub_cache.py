@@ -111,6 +111,8 @@ def _commit(place: CachedRepository, revision: str | None) -> str | None:
     if revision and _COMMIT.fullmatch(revision):
         return revision
     path = place.folder / "refs" / (revision or "main")
+    if ".." in path.parts or not path.is_relative_to(place.folder):  # git knows no such names
+        return None
     try:
         commit = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError):

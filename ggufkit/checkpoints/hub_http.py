@@ -14,6 +14,7 @@ from ggufkit.checkpoints.hub import BUSY, Listing, RemoteFile, seconds_to_wait
 from ggufkit.errors import HubError, UnsafeError
 
 _REDIRECTS = 5
+_LONGEST_ADDRESS = 1 << 15
 
 
 class TryAgainError(Exception):
@@ -48,7 +49,9 @@ def opened(listing: Listing, file: RemoteFile, start: int) -> Iterator[Any]:
                 _check_status(response, elsewhere=not at_home)
                 yield response
                 return
-        url = urljoin(url, location)
+        url = _redirected(url, location)
+        if url is None:
+            raise HubError(f"{listing.repository}: {file.path} is redirected to what is no address: {location[:80]!r}")
         if not is_allowed(url, home=home.geturl()):
             raise UnsafeError(f"{listing.repository}: {file.path} is redirected to an address that is not encrypted")
     raise HubError(f"{listing.repository}: {file.path} is redirected more than {_REDIRECTS} times")
@@ -58,6 +61,18 @@ def is_allowed(url: str, *, home: str) -> bool:
     """Whether a redirect may lead to this address: over HTTP, and not from an encrypted one to one that is not."""
     place = urlsplit(url)
     return place.scheme in {"https", urlsplit(home).scheme} and bool(place.netloc)
+
+
+def _redirected(url: str, location: str) -> str | None:
+    """The address that a redirect leads to; None where it is none, which the HTTP library takes for our mistake."""
+    try:
+        found = urljoin(url, location)
+        place = urlsplit(found)
+        sound = place.port is None or place.port > 0
+    except ValueError:
+        return None
+    host = re.fullmatch(r"[0-9A-Za-z._:-]*", place.hostname or "")
+    return found if sound and host and found.isprintable() and len(found) < _LONGEST_ADDRESS else None
 
 
 def _check_status(response: Any, *, elsewhere: bool) -> None:
@@ -75,7 +90,8 @@ def _check_status(response: Any, *, elsewhere: bool) -> None:
 
 def place(response: Any, file: RemoteFile, start: int, output: Any, report: Callable[[int], None]) -> int:
     """Tell at which byte of the file the answer begins; what lies there already goes."""
-    if response.status_code == 206:
+    coded = response.headers.get("Content-Encoding", "identity") != "identity"  # a part of that cannot be decoded
+    if response.status_code == 206 and not coded:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if found and int(found[1]) == start and found[2] in {"*", str(file.size)}:
             return start

@@ -46,8 +46,33 @@ def described(listing: Listing, file: RemoteFile) -> tuple[RemoteFile, str]:
         raise HubError(f"{listing.repository}: {file.path} has {found.size:,} bytes, {file.size:,} in the listing")
     size = found.size if found.size is not None else file.size
     sha256 = etag.lower() if re.fullmatch(r"[0-9a-fA-F]{64}", etag) else None
+    if not file.size and found.location != url and not (sha256 and size):
+        size = max(size, _size_sent(listing, file))  # it may be the length of the redirect, which is not the file's
     name = etag if _WORD.fullmatch(etag) else hashlib.sha256(f"{listing.commit}/{file.path}".encode()).hexdigest()
     return replace(file, size=size, sha256=sha256), sha256 or name
+
+
+def _size_sent(listing: Listing, file: RemoteFile) -> int:
+    """Ask whoever sends the file how many bytes it has, and take none of them."""
+
+    def ask() -> int:
+        from huggingface_hub import errors
+
+        try:
+            with opened(listing, file, 0) as response:
+                said = response.headers.get("Content-Length", "")
+                return int(said) if said.isascii() and said.isdigit() else 0
+        except errors.HfHubHTTPError:
+            raise
+        except TryAgainError as error:
+            raise HubError(
+                f"{listing.repository}: {file.path} cannot be had: {error}", hint="try again later"
+            ) from None
+
+    size = patiently(listing.repository, ask)
+    if not size:
+        raise HubError(f"{listing.repository}: the server does not say how many bytes {file.path} has")
+    return size
 
 
 def is_sound(path: Path, file: RemoteFile, report: Callable[[int], None] = lambda _: None) -> bool:

@@ -78,6 +78,8 @@ ENDS_RIGHT: dict[str, tuple[Act, int]] = {
     "hangs up": (hub_faults.hang_up, 3),
     "signature out of date": (hub_faults.status(403), 1),
     "drip": (hub_faults.drip, 1),
+    "compressed": (hub_faults.packed, 9),
+    "a wait that is no number": (hub_faults.status(429, Retry_After="\xb2"), 1),
 }
 
 
@@ -245,6 +247,43 @@ def test_the_hash_comes_from_the_headers_where_the_listing_has_none(
     with pytest.raises(HubError, match="hash"):
         fetched()
     assert is_whole(fetched(), root)
+
+
+@pytest.mark.parametrize("etag", ['W/"a-name"', '"quoted"', ""])
+def test_a_redirect_that_says_nothing_of_the_file(
+    served: Hub, root: Path, monkeypatch: pytest.MonkeyPatch, etag: str
+) -> None:
+    """Its own length, 0, is not taken for that of the file, which would make an empty file a whole one."""
+    monkeypatch.setattr(hub_server, "sibling", lambda folder, path: {"rfilename": str(path.relative_to(folder))})
+
+    def bare(handler: hub_server._Handler, _: Path | None) -> None:
+        location = f"http://localhost:{served.content.server_port}/{NAME}/model-Q8_0.gguf"
+        handler.send(302, b"", {"X-Repo-Commit": COMMIT, "ETag": etag, "Location": location}, body=False)
+
+    served.faults.append(Fault(r"^hub HEAD .*gguf", bare))
+    assert is_whole(fetched(), root)
+
+
+def test_a_part_goes_when_the_rest_comes_compressed(served: Hub, root: Path) -> None:
+    served.faults += [Fault("^content GET", hub_faults.cut_short, 1), Fault("^content GET", hub_faults.packed)]
+    assert is_whole(fetched(), root)
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://h:999999/x", "http://h\x01/x", "http://a b/x", "//"])
+def test_a_redirect_to_what_is_no_address(served: Hub, tmp_path: Path, location: str) -> None:
+    served.faults.append(Fault("^hub GET .*gguf", hub_faults.redirect_to(location)))
+    with pytest.raises((HubError, UnsafeError), match="redirected"):
+        fetched()
+    assert final_files(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("revision", ["../../../outside", "/outside"])
+def test_revisions_that_leave_the_cache(served: Hub, tmp_path: Path, revision: str) -> None:
+    served.faults.append(Fault("^hub GET /api", lambda handler, _: handler.route(body=True)))
+    with pytest.raises(HubError, match="no revision"):
+        fetched(f"{NAME}:Q8_0@{revision}")
+    assert find_cached(hub.model_name(f"{NAME}@{revision}")) is None
+    assert not (tmp_path / "outside").exists()
 
 
 def test_two_at_once(served: Hub, root: Path, tmp_path: Path) -> None:

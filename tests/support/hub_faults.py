@@ -1,6 +1,7 @@
 """What a server of files can do wrong, as answers to one request each; hub_server asks these first."""
 
 import contextlib
+import gzip
 import threading
 import time
 from collections.abc import Callable
@@ -61,6 +62,13 @@ def wrong_range(handler: Any, file: Path | None) -> None:
     handler.send(206, content, headers, body=True)
 
 
+def packed(handler: Any, file: Path | None) -> None:
+    """Compress it, though nobody asked for that; a part is then one of the compressed bytes."""
+    start, size = _start(handler), file.stat().st_size
+    headers = {"Content-Encoding": "gzip"} | ({"Content-Range": f"bytes {start}-{size - 1}/{size}"} if start else {})
+    handler.send(206 if start else 200, gzip.compress(file.read_bytes(), 1)[start:], headers, body=True)
+
+
 def hang_up(handler: Any, _: Path | None) -> None:
     """Say nothing."""
     handler.close_connection = True
@@ -84,6 +92,15 @@ def redirect(url: str) -> Act:
 
     def act(handler: Any, _: Path | None) -> None:
         handler.send(302, b"", {"Location": url + handler.path}, body=True)
+
+    return act
+
+
+def redirect_to(location: str) -> Act:
+    """Send them to exactly this address."""
+
+    def act(handler: Any, _: Path | None) -> None:
+        handler.send(302, b"", {"Location": location}, body=True)
 
     return act
 
