@@ -154,3 +154,13 @@ def test_a_cache_that_is_odd(home: Path) -> None:
     (home / "hub" / "models--nonsense").mkdir()
     (home / "hub" / "models--file").write_text("x")
     assert installed_models() == []
+
+
+def test_a_checkpoint_in_a_folder_where_somebody_works(home: Path) -> None:
+    work = home / ".local" / "share" / "ggufkit" / "models" / "work"
+    work.mkdir(parents=True)
+    theirs = {"thesis.txt", "modeling_new.py", "results.json", ".hidden", "notes.md"}
+    for name in (*theirs, "config.json", "tokenizer_config.json", "model-00001-of-00001.safetensors"):
+        (work / name).write_bytes(b"{}")
+    assert {path.name for path in remove(find("work"))[0].files}.isdisjoint(theirs)
+    assert everything(work) == theirs

@@ -14,6 +14,12 @@ from ggufkit.exports.lmstudio import models_folder
 _DEPTH = 4
 _MOST = 20_000  # entries looked at: it may be a home folder that somebody named
 _CHECKPOINT = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)")
+# What a checkpoint has beside its weights. The folder may be one where somebody works: all else in it is theirs.
+_BESIDE = re.compile(
+    r"(config|generation_config|merges|tekken|video_preprocessor_config)\.(json|txt)|chat_template\.(jinja|json)"
+    r"|(tokenizer|sentencepiece|spiece|vocab|special_tokens_map|added_tokens|preprocessor_config|processor_config)"
+    r"[\w.-]*\.(json|model|txt|spm|vocab)|[\w.-]+\.tiktoken|(model|pytorch_model)[\w.-]*\.index\.json"
+)
 
 
 def models(folder: Path, where: Where) -> list[InstalledModel]:
@@ -32,7 +38,7 @@ def models(folder: Path, where: Where) -> list[InstalledModel]:
         by_folder.setdefault(path.parent, {})[path.name] = size
     for place, names in by_folder.items():
         if "config.json" in names and any(_CHECKPOINT.fullmatch(name) for name in names):
-            paths = tuple(place / name for name in names if not name.endswith(".gguf"))
+            paths = tuple(place / name for name in names if _CHECKPOINT.fullmatch(name) or _BESIDE.fullmatch(name))
             found.append(
                 InstalledModel(
                     where,
