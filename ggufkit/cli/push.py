@@ -62,18 +62,27 @@ def command(
     target = repository(place)
     if not models or target is None or Path(place).is_file():
         raise UsageError("name the models, then the repository that they go to", hint=_EXAMPLE)
-    if base is not None and repository(base) is None:
+    base_repository = repository(base) if base is not None else None
+    if base is not None and base_repository is None:
         raise UsageError(f"--base {base!r} is no repository", hint="its form is owner/repo")
     target = Repository(target.id, revision or target.revision)
-    if card and not card.is_file():
-        raise InputError(f"no such file: {card}")
+    own_card = None
+    if card:
+        try:
+            own_card = card.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {card}: {getattr(error, 'strerror', None) or error}") from error
     silent = quiet or as_json
     paths = [
         Path(model) if Path(model).is_dir() else _model.resolve(model, kind="gguf", quiet=silent) for model in models
     ]
     with _output.progress_bar(quiet=silent) as progress:
         plan = plan_push(
-            paths, target, base=base, card=card.read_text(encoding="utf-8") if card else None, progress=progress
+            paths,
+            target,
+            base=base_repository.id if base_repository else None,
+            card=own_card,
+            progress=progress,
         )
     if dry_run:
         _show_plan(plan, _write_card(plan, output), as_json=as_json, quiet=quiet)
@@ -120,7 +129,7 @@ def _show_plan(plan: "PlannedPush", card: Path | None, *, as_json: bool, quiet: 
     elif card:
         print(card)
     if not as_json and not quiet:
-        _output.note(f"{len(plan.files)} files, {_output.size(plan.size)}, would go to {plan.repository}")
+        _output.note(f"{_files(len(plan.files))}, {_output.size(plan.size)}, would go to {plan.repository}")
 
 
 def _show(plan: "PlannedPush", pushed: "Pushed", *, as_json: bool, quiet: bool) -> None:
@@ -138,6 +147,10 @@ def _show(plan: "PlannedPush", pushed: "Pushed", *, as_json: bool, quiet: bool) 
     print(pushed.url or f"{plan.repository} has all of it already")
     if not quiet:
         there = f", {len(pushed.already_there)} were there already" if pushed.already_there else ""
-        _output.note(f"{len(pushed.uploaded)} files uploaded{there}")
+        _output.note(f"{_files(len(pushed.uploaded))} uploaded{there}")
         if pushed.card_kept:
             _output.note("the repository's own model card was left as it is; --card FILE replaces it")
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

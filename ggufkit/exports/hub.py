@@ -134,7 +134,7 @@ def push(
     url = None
     if operations:
         with _told_apart(plan.repository):
-            said = message or f"Upload {len(missing)} GGUF files with ggufkit"
+            said = message or f"Upload {len(missing)} GGUF file{'' if len(missing) == 1 else 's'} with ggufkit"
             url = str(api.create_commit(operations=operations, commit_message=said, **target).commit_url)
     return Pushed(url, tuple(missing), tuple(name for name in plan.files if name not in missing), card_kept)
 

@@ -109,8 +109,14 @@ def _front_matter(first: Inspection, base: str | None) -> str:
     tags = metadata.get("general.tags")
     own = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
     values["tags"] = list(dict.fromkeys(["gguf", "ggufkit", *own]))
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    lines = [f"{key}: {_yaml(value)}" for key, value in values.items()]
     return "\n".join(["---", *lines, "---"])
+
+
+def _yaml(value: object) -> str:
+    """Quote a value as JSON, with what YAML forbids or takes for a line break written as YAML escapes it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text)
 
 
 def _introduction(first: Inspection, base: str | None) -> str:

@@ -1,6 +1,8 @@
 """Uploading to a hub on this machine: what arrives, what is not sent twice, and what the card says."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +10,16 @@ import hub_faults
 import hub_server
 import pytest
 import tiny_gguf
+from gguf import GGUFValueType as Type
 from hub_server import Fault, Hub
 
 from ggufkit.checkpoints.hub import Repository
 from ggufkit.errors import HubError, UsageError
 from ggufkit.exports.hub import plan_push, push
 from ggufkit.exports.model_card import MARK
+from ggufkit.gguf_file.edit import write_edited
 from ggufkit.gguf_file.reader import read_header
+from ggufkit.gguf_file.writer import Value
 from ggufkit.planning.quality import Quality, fingerprint, remember
 
 TARGET = Repository("me/tiny-GGUF")
@@ -128,3 +133,27 @@ def test_the_card_tells_what_was_measured(models: list[Path], tmp_path: Path, mo
     assert "measured on a text." in card
     for command in ("llama-cli -hf me/tiny-GGUF:", "ollama run hf.co/me/tiny-GGUF:", "ggufkit chat me/tiny-GGUF:"):
         assert command in card
+
+
+def test_front_matter_of_odd_text_is_yaml(models: list[Path], tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    odd = 'mit: "x" # \n---\u2028\x85\x7f\t\U0001f600 \'é\\'
+    model = tmp_path / "m.gguf"
+    values = {
+        "general.license": Value(odd, Type.STRING),
+        "general.tags": Value([odd, "gguf"], Type.ARRAY, Type.STRING),
+    }
+    write_edited(read_header(models[0]), model, values=values)
+    _, front, _ = plan_push([model], TARGET).card.split("---\n", 2)
+    found = yaml.safe_load(front)
+    assert found["license"] == odd
+    assert found["tags"] == ["gguf", "ggufkit", odd]
+
+
+@pytest.mark.parametrize("name", ["", "not-there.md", "latin.md"])
+def test_a_card_that_cannot_be_read(models: list[Path], tmp_path: Path, name: str) -> None:
+    (tmp_path / "latin.md").write_bytes(b"\xff\xfe")
+    command = [sys.executable, "-m", "ggufkit", "push", str(models[0]), TARGET.id, "--dry-run"]
+    done = subprocess.run([*command, "--card", str(tmp_path / name)], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "cannot read" in done.stderr
