@@ -65,6 +65,8 @@ def command(
             near = difflib.get_close_matches(key, list(header.metadata), 1)
             raise UsageError(f"{source} has no key {key!r}", hint=f"there is {near[0]}" if near else None)
     touched = [*edits.values, *edits.texts]
+    if both := set(touched).intersection(removed):
+        raise UsageError(f"{min(both)} is to be set and to be removed", hint="leave one of the two away")
     if not touched and not removed:
         raise UsageError("nothing is to be changed", hint="--set KEY=VALUE, --remove KEY or --chat-template FILE")
     architecture = str(header.metadata.get("general.architecture", ""))

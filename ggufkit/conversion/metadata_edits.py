@@ -180,7 +180,7 @@ def _from_text(key: str, text: str, kind: str | None) -> Value:
     elif typed and typed["type"] + (typed["array"] or "") == kind:
         text = typed["value"]
     if kind.endswith("[]"):
-        return _from_json(key, _list(key, text), kind)
+        return _from_json(key, _list(key, text, kind), kind)
     if kind == "str":
         return _from_json(key, text, kind)
     try:
@@ -189,14 +189,23 @@ def _from_text(key: str, text: str, kind: str | None) -> Value:
         raise UsageError(f"{key} must be of type {kind}, not {text!r}") from None
 
 
-def _list(key: str, text: str) -> Any:
-    """Read a list: JSON in brackets, else texts with commas between."""
+def _list(key: str, text: str, kind: str) -> Any:
+    """Read a list: JSON in brackets, else values with commas between."""
     if not text.strip().startswith("["):
-        return [part.strip() for part in text.split(",") if part.strip()]
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return parts if kind == "str[]" else [_scalar(part) for part in parts]
     try:
         return json.loads(text)
     except ValueError as error:
         raise UsageError(f"{key}: {text!r} is no JSON list: {error}") from None
+
+
+def _scalar(text: str) -> Any:
+    """Read a number, true or false; whatever else it is stays a text, which no such type takes."""
+    try:
+        return json.loads(text.lower())
+    except ValueError:
+        return text
 
 
 def _from_json(key: str, value: Any, kind: str | None) -> Value:
@@ -224,7 +233,7 @@ def _checked(key: str, value: Any, kind: GGUFValueType) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if kind in _FLOATS and math.isfinite(value) and abs(value) < 3.4e38:
             return float(value)
-        if name[0] in "ui" and value == int(value):
+        if name[0] in "ui" and math.isfinite(value) and value == int(value):
             bits = int(name[1:])
             least, most = (0, 2**bits - 1) if name[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
             if least <= value <= most:

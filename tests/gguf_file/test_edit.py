@@ -94,16 +94,22 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     (tmp_path / "t.jinja").write_text("{{ messages }}")
-    done = edit("model.gguf", "-o", "e.gguf", "--set", "general.tags=a,b", "--chat-template", "t.jinja")
+    lists = ["--set", "general.tags=a,b", "--set", "a.numbers=u32[]:1, 2", "--set", "a.flags=bool[]:True,false"]
+    done = edit("model.gguf", "-o", "e.gguf", *lists, "--chat-template", "t.jinja")
     assert done.returncode == 0, done.stderr
     fields = gguf.GGUFReader(tmp_path / "e.gguf").fields
     assert fields["general.tags"].contents() == ["a", "b"]
+    assert fields["a.numbers"].contents() == [1, 2]
+    assert fields["a.flags"].contents() == [True, False]
     assert fields["tokenizer.chat_template"].contents() == "{{ messages }}"
     for arguments, code, message in (
         (["model.gguf", "-o", "model.gguf", "--set", "general.name=x"], 2, "the same file"),
         (["model.gguf", "-o", "x.gguf", "--set", "llama.context_length=many"], 2, "must be of type u32"),
         (["model.gguf", "-o", "x.gguf", "--set", "general.architecture=x"], 2, "follows from the model"),
         (["model.gguf", "-o", "x.gguf", "--remove", "general.nam"], 2, "no key 'general.nam'"),
+        (["model.gguf", "-o", "x.gguf", "--set", "a.b=u32:1e999"], 2, "must be of type u32"),
+        (["model.gguf", "-o", "x.gguf", "--set", "a.b=u32[]:1,x"], 2, "must be of type u32, not 'x'"),
+        (["model.gguf", "-o", "x.gguf", "--set", "general.name=x", "--remove", "general.name"], 2, "to be removed"),
         (["model.gguf", "-o", "x.gguf"], 2, "nothing is to be changed"),
         (["model.gguf", "--set", "general.name=x"], 2, "where to write"),
     ):
