@@ -4,7 +4,6 @@ One file per command, named after it, with a function `command`. These files imp
 (the API is imported inside `command`), so that `ggufkit --help` is instant.
 """
 
-import os
 import sys
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from ggufkit import __version__
 from ggufkit.cli import (
     _errors,
     _signals,
+    _standard_streams,
     bench,
     chat,
     convert,
@@ -112,14 +112,21 @@ def root(
 
 def main() -> None:
     """Run the command; whatever a user can cause ends as one line, a hint and a documented exit code."""
+    _standard_streams.fill()
     try:
         with _signals.orderly_end():
-            app()
+            try:
+                app()
+            except SystemExit:  # how Typer ends, with 0 too
+                sys.stdout.flush()  # now, for a full disk can still be reported
+                raise
     except (GgufkitError, KeyboardInterrupt) as error:
         sys.exit(_errors.report(error))
     except BrokenPipeError:
-        # Whoever read our output (`| head`) has seen enough; nothing is left to be flushed into the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output (`| head`) has seen enough.
+        _standard_streams.give_up_output()
         sys.exit(141)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes one line as well
-        sys.exit(_errors.report(error))
+        code = _errors.report(error)
+        _standard_streams.give_up_output()
+        sys.exit(code)

@@ -291,7 +291,7 @@ def _number(kind: type, name: str, value: str) -> Any:
     try:
         return kind(value)
     except ValueError:
-        raise UsageError(f"{name} must be a number, not {value!r}") from None
+        raise UsageError(f"{name} must be a {'whole ' if kind is int else ''}number, not {value!r}") from None
 
 
 def _count(number: int, what: str) -> str:

@@ -1,12 +1,14 @@
 """One table from what went wrong to what a person sees: a line, a hint, an exit code."""
 
+import errno
 import os
 import sys
 import traceback
 
-from ggufkit.errors import GgufkitError
+from ggufkit.errors import GgufkitError, OutputError
 
 INTERRUPTED = 130
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 
 def report(error: BaseException) -> int:
@@ -21,6 +23,11 @@ def report(error: BaseException) -> int:
         if error.hint:
             print(f"\nhint: {_one_line(error.hint)}", file=sys.stderr)
         return error.exit_code
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        print(
+            f"error: cannot write {_one_line(str(error.filename or 'the output'))}: {error.strerror}", file=sys.stderr
+        )
+        return OutputError.exit_code
     print(f"error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
     print("\nhint: this is a bug in ggufkit; GGUFKIT_DEBUG=1 shows where", file=sys.stderr)
     return 1

@@ -9,6 +9,7 @@ mistakes that would go unnoticed in ten thousand answers.
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -55,14 +56,7 @@ def parse(line: bytes) -> BatchLine:
     Raises:
         InputError: it is not JSON, or says what makes no sense.
     """
-    try:
-        values = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise InputError("it is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"it is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError('it is not a JSON object such as {"prompt": "..."}')
+    values = _values(line)
     if unknown := sorted(values.keys() - {*CARRIED, *_OWN, *_NUMBERS}):
         names = (*_OWN, *CARRIED, *_NUMBERS)
         near = get_close_matches(unknown[0], names, 1)
@@ -86,6 +80,37 @@ def parse(line: bytes) -> BatchLine:
         stop=_stop(given.get("stop")),
         sampling=_sampling(given),
     )
+
+
+def carried(line: bytes) -> dict[str, Any]:
+    """Return what comes back with the answer of a line, of one that was refused too; nothing when it is no JSON."""
+    try:
+        values = _values(line)
+    except InputError:
+        return {}
+    return {name: values[name] for name in CARRIED if name in values}
+
+
+def _values(line: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite)
+    except UnicodeDecodeError:
+        raise InputError("it is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"it is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError('it is not a JSON object such as {"prompt": "..."}')
+    return values
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")  # Python takes it, and would write it into the answers
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"{digits} is too large a number")
+    return number
 
 
 def _messages(value: Any) -> tuple[Message, ...]:

@@ -218,11 +218,7 @@ class _Job:
         at = self._lines.number(number)
         self._bad.append((at, str(error)))
         self._on_bad(at, str(error))
-        carried: Mapping[str, Any] = {}
-        with contextlib.suppress(ValueError, AttributeError):
-            values = json.loads(self._lines[number])
-            carried = {name: values[name] for name in batch_file.CARRIED if name in values}
-        self._journal.add(number, {**carried, "line": at, "error": str(error)})
+        self._journal.add(number, {**batch_file.carried(self._lines[number]), "line": at, "error": str(error)})
 
 
 def _details(model: LoadedModel, result: GenerationResult) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_settings_are_changed_and_shown(
         ("/set grammar x", "unknown setting grammar"),
         ("/set temperature hot", "temperature must be a number"),
         ("/set temperature -1", "temperature"),
-        ("/set top_k 1.5", "top_k must be a number"),
+        ("/set top_k 1.5", "top_k must be a whole number"),
         ("/set max_tokens 0", "positive"),
         ("/set reasoning perhaps", "reasoning must be one of"),
         ("/set when_full explode", "when_full must be one of drop, stop"),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,27 @@ def test_completion_knows_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # the tests may run without a shell above
     script = run("--show-completion", "bash")
     assert script.returncode == 0
+
+
+def shell(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "ggufkit"], capture_output=True, text=True, check=False
+    )
+
+
+def test_closed_streams_do_no_harm() -> None:
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        assert shell(f'"$@" doctor --help {closed}').returncode == 0
+    code = "from ggufkit.cli import _standard_streams as s; s.fill(); print(open('/dev/null').fileno() > 2, flush=True)"
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1; import sys; sys.exit(open(0).fileno())" >&- 2>&- <&-', sys.executable, code],
+        check=False,
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_full_disk_is_no_bug_of_ours() -> None:
+    done = shell('"$@" --help >/dev/full')
+    assert done.returncode == 5
+    assert done.stderr == "error: cannot write the output: No space left on device\n"

@@ -68,6 +68,8 @@ def test_a_line_says_what_is_different_for_it() -> None:
         (b'"x"', "not a JSON object"),
         (b'{"prompt": "\xff"}', "not UTF-8"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"prompt": "a", "id": NaN}', "NaN is no number of JSON"),
+        (b'{"prompt": "a", "metadata": [-1e999]}', "too large a number"),
         (b"{}", "either a prompt or messages"),
         (b'{"prompt": "a", "messages": [{"role": "user", "content": "b"}]}', "either a prompt or messages"),
         (b'{"prompt": 3}', "prompt must be a text"),
@@ -109,6 +111,7 @@ def test_bad_lines_are_told_and_the_others_answered(random_model: Path, tmp_path
         {"id": 1, "prompt": "one"},
         "",
         "nonsense",
+        "[" * 100_000,
         {"id": 2, "prompt": "x" * 2000},
         {"id": 3, "prompt": "three", "grammar": "root ::= missing"},
         {"id": 4, "prompt": "four", "metadata": {"a": [1]}},
@@ -120,11 +123,12 @@ def test_bad_lines_are_told_and_the_others_answered(random_model: Path, tmp_path
     )
     first, *bad, last = read(tmp_path / "out.jsonl")
     assert (first["id"], first["line"]) == (1, 1)
-    assert (last["id"], last["metadata"], last["line"]) == (4, {"a": [1]}, 6)
-    assert [(each.get("id"), each["line"]) for each in bad] == [(None, 3), (2, 4), (3, 5)]
+    assert (last["id"], last["metadata"], last["line"]) == (4, {"a": [1]}, 7)
+    assert [(each.get("id"), each["line"]) for each in bad] == [(None, 3), (None, 4), (2, 5), (3, 6)]
     assert "not JSON" in bad[0]["error"]
-    assert "the context holds 512" in bad[1]["error"]
-    assert "Undefined rule" in bad[2]["error"]
+    assert "not JSON" in bad[1]["error"]
+    assert "the context holds 512" in bad[2]["error"]
+    assert "Undefined rule" in bad[3]["error"]
     assert sorted(told) == sorted(summary.bad) == [(each["line"], each["error"]) for each in bad]
     assert summary.answered == 2
 

@@ -100,7 +100,11 @@ class Context:
         if not self.handle:
             raise LlamaCppError(
                 f"llama.cpp cannot prepare a context of {size} tokens: {log_excerpt(logged)}",
-                hint="a smaller -c needs less memory",
+                hint=(
+                    "-fa auto, or -ctv f16"
+                    if flash_attention == "off" and cache_type_v not in {"f32", "f16", "bf16"}
+                    else "a smaller -c needs less memory"
+                ),
             )
         if adapters:
             handles = (self.lib.llama_adapter_lora_p_ctypes * len(adapters))(
