@@ -40,6 +40,8 @@ SCHEMES: tuple[Scheme, ...] = (
     bitnet.SCHEME,
 )
 
+# Parts of quantized weights that others call tensors of their own as well (activations scaled by AutoAWQ, ...).
+_COMMON = {"weight", "bias", "scale", "scales", "zero", "shape", "axis"}
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 
 
@@ -91,6 +93,7 @@ def undo_quantization(
             tensors[weight.name] = weight
         elif name not in consumed and name not in undone.dropped:
             tensors[name] = tensor
+    _refuse_orphans(undone, tensors)
     reasons: dict[str, list[str]] = {}
     for name, reason in undone.dropped.items():
         reasons.setdefault(reason, []).append(name)
@@ -102,6 +105,14 @@ def undo_quantization(
         (*remarks, *undone.remarks),
     )
     return tensors, found
+
+
+def _refuse_orphans(undone: Undone, left: Mapping[str, StoredTensor]) -> None:
+    """Refuse scales and the like whose integers are not there. Raises CheckpointError."""
+    kinds = {part.name.rpartition(".")[2] for weight in undone.weights for part in weight.parts[1:]} - _COMMON
+    for name, tensor in left.items():
+        if name.rpartition(".")[2] in kinds and not isinstance(tensor, DequantizedTensor):
+            raise CheckpointError(f"tensor {name!r} belongs to no quantized weight", hint="a shard may be missing")
 
 
 def quantization_settings(config: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -68,6 +68,9 @@ def nvfp4_weight(
     Raises:
         CheckpointError: the shapes do not fit each other.
     """
+    if whole is None:
+        missing = f"{scale.name.removesuffix('_scale')}_{'global_scale' if divides else 'scale_2'}"
+        raise CheckpointError(f"tensor {packed.name!r} has no {missing}", hint="a shard may be missing")
     if len(shape) != 2:
         raise CheckpointError(f"tensor {packed.name!r} is a weight of shape {shape}, expected a matrix")
     rows, columns = shape
@@ -80,9 +83,8 @@ def nvfp4_weight(
 
     def decode(part: range) -> Array:
         scales = read_scales(scale, part)
-        if whole is not None:
-            factor = np.float32(_single(whole))
-            scales = scales / factor if divides else scales * factor
+        factor = np.float32(_single(whole))
+        scales = scales / factor if divides else scales * factor
         values = _values(packed, part, NV_GROUP)
         values *= scales.reshape(-1, 1)
         return values.reshape(len(part), columns)
@@ -103,8 +105,7 @@ def nvfp4_weight(
         }
         return Blocks(kind, encode, beside)
 
-    parts = tuple(part for part in (packed, scale, whole) if part is not None)
-    return DequantizedTensor(name, shape, parts, decode, blocks, keeps=kind)
+    return DequantizedTensor(name, shape, (packed, scale, whole), decode, blocks, keeps=kind)
 
 
 def mxfp8_weight(name: str, tensor: StoredTensor, scale: StoredTensor) -> DequantizedTensor:
@@ -170,7 +171,5 @@ def _single(tensor: StoredTensor) -> float:
     return value
 
 
-def _factor(tensor: StoredTensor | None, divides: bool) -> float:
-    if tensor is None:
-        return 1.0
+def _factor(tensor: StoredTensor, divides: bool) -> float:
     return 1 / _single(tensor) if divides else _single(tensor)

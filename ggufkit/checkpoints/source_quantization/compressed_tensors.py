@@ -77,7 +77,9 @@ def undo(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> Undon
         if name.rpartition(".")[2] in _PARTS and name not in consumed and name not in dropped:
             raise CheckpointError(f"tensor {name!r} belongs to no weight", hint="a shard may be missing")
         if tensor.dtype in (*fp8.FP8, "I8") and name.endswith(".weight") and name not in consumed:
-            raise CheckpointError(f"tensor {name!r} is {tensor.dtype}, and there is no {name}_scale for it")
+            raise CheckpointError(
+                f"tensor {name!r} is {tensor.dtype}, and there is no {name}_scale for it", hint="a shard may be missing"
+            )
     counted = [f"{count} {kind}" if len(kinds) > 1 else kind for kind, count in kinds.most_common()]
     remarks = (angelslim.REMARK,) if kinds[angelslim.NAME] else ()
     return Undone(tuple(weights), dropped, "; ".join(counted), remarks)

@@ -76,3 +76,21 @@ def test_damage_is_no_traceback(name: str) -> None:
         except CheckpointError:
             refused += 1
     assert refused > ROUNDS // 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_integers_and_scales_need_each_other(name: str) -> None:
+    """As when a shard is missing: what is left of a module is neither guessed at nor taken for something else."""
+    folder = library_fixtures.DATA / name
+    whole = stored_tensors.read(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tensors, _ = undo_quantization(config, stored_tensors.in_memory(whole))
+    weight = next(tensor for tensor in tensors.values() if isinstance(tensor, DequantizedTensor))
+    integers, *beside = [part.name for part in weight.parts]
+    scales = (".scale", ".scales", "weight_scale", "weight_scale_inv", "global_scale", ".SCB", "absmax")
+    for missing in (integers, *(part for part in beside if part.endswith(scales))):
+        left = {key: entry for key, entry in whole.items() if key != missing}
+        with pytest.raises(CheckpointError) as caught:
+            undo_quantization(config, stored_tensors.in_memory(left))
+        assert weight.name.removesuffix(".weight") in str(caught.value)
+        assert caught.value.hint, caught.value
