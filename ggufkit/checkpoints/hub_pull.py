@@ -33,6 +33,7 @@ class Pulled:
     fetched: int  # bytes that came over the network
     projector: Path | None
     other_projectors: tuple[str, ...]
+    without_hash: tuple[str, ...] = ()  # files of which the hub says no hash: their sizes alone are right
 
 
 def find_cached(name: ModelName, kind: Kind = Kind.ANY) -> Path | None:
@@ -107,6 +108,7 @@ def _pulled(plan: PlannedPull, options: PullOptions, root: Path, progress: Progr
         work.received,
         root / plan.projector if plan.projector else None,
         plan.other_projectors,
+        tuple(file.path for file, _ in described if not file.sha256 and not file.git_id),
     )
 
 

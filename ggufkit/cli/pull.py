@@ -116,9 +116,12 @@ def _show(pulled: "Pulled", *, as_json: bool, quiet: bool) -> None:
     print(pulled.path)
     if quiet:
         return
+    verified = (
+        f"the hub gives no hash of {', '.join(pulled.without_hash)}" if pulled.without_hash else "every hash is right"
+    )
     _output.note(
         f"{_files(len(pulled.files))}, {_output.size(pulled.size)}, {_output.size(pulled.fetched)} of it fetched;"
-        " every hash is right"
+        f" {verified}"
     )
     if pulled.projector:
         _output.note(f"projector: {pulled.projector}")

@@ -261,7 +261,9 @@ def test_a_redirect_that_says_nothing_of_the_file(
         handler.send(302, b"", {"X-Repo-Commit": COMMIT, "ETag": etag, "Location": location}, body=False)
 
     served.faults.append(Fault(r"^hub HEAD .*gguf", bare))
-    assert is_whole(fetched(), root)
+    pulled = pull(plan_pull(hub.model_name(f"{NAME}:Q8_0")))
+    assert is_whole(pulled.path, root)
+    assert pulled.without_hash == ("model-Q8_0.gguf",), "nobody may be told that it was verified"
 
 
 def test_a_part_goes_when_the_rest_comes_compressed(served: Hub, root: Path) -> None:
