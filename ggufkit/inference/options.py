@@ -226,8 +226,8 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense. Raises UsageError."""
-        _refuse_unless(_between(self.temperature, 0, 1000), "temperature must be 0 or more")
-        _refuse_unless(0 <= self.top_k < 2**31, "top_k must be 0 or more")
+        _refuse_unless(_between(self.temperature, 0, 1000), "temperature must be between 0 and 1000")
+        _refuse_unless(0 <= self.top_k < 2**31, "top_k must be between 0 and 2147483647")
         _refuse_unless(_between(self.top_p, 0, 1), "top_p must be between 0 and 1")
         _refuse_unless(_between(self.min_p, 0, 1), "min_p must be between 0 and 1")
         _refuse_unless(self.repeat_penalty > 0 and _between(self.repeat_penalty, 0, 1000), "repeat_penalty must be > 0")
@@ -248,7 +248,7 @@ class SamplingOptions:
 
 
 def _between(value: float, low: float, high: float) -> bool:
-    return math.isfinite(value) and low <= value <= high
+    return low <= value <= high  # never true of NaN; an integer that no float holds is compared all the same
 
 
 def _refuse_unless(sound: bool, message: str) -> None:

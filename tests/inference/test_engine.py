@@ -276,6 +276,15 @@ def test_logits_leave_the_conversation_alone(engine: Engine) -> None:
 # ---- options
 
 
+def test_values_quantized_without_flash_attention_get_the_hint_that_helps(random_model: Path) -> None:
+    options = EngineOptions(
+        threads=1, context_size=512, cache_type_v=CacheType.Q8_0, flash_attention=FlashAttention.OFF
+    )
+    with pytest.raises(LlamaCppError, match="flash_attn") as caught, Engine.open(random_model, options):
+        pass
+    assert caught.value.hint == "-fa auto, or -ctv f16"
+
+
 def test_the_context_is_what_the_model_was_trained_for_but_at_most_8192(tmp_path: Path) -> None:
     for trained, wanted, expected in ((512, None, 512), (100_000, None, 8192), (10_000, 0, 10_000), (512, 600, 600)):
         tiny_model.write(tmp_path / "m.gguf", training_context=trained)
