@@ -10,6 +10,7 @@ The Python API; what is heavy is imported when it is first used:
     ggufkit.quantize(source, "Q4_K_M", output)     GGUF file or checkpoint folder -> smaller GGUF file
     ggufkit.make_imatrix(output, model=..., ...)   which weights matter, measured on a text
     ggufkit.verify(model, source)                  is it what that checkpoint should become?
+    ggufkit.evaluate(base, models, texts)          what quantizing has cost, measured against the original
     ggufkit.convert_lora(adapter, base, output)    PEFT adapter -> GGUF adapter
     ggufkit.merge_lora(base, adapter, output)      an adapter added to the weights
     ggufkit.export_ollama(model, name)             a model into Ollama's store, without Ollama
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ggufkit.conversion.adapters import AdapterResult, MergeResult, convert_lora, merge_lora
     from ggufkit.evaluation import Verification, verify
     from ggufkit.evaluation.difference import Difference, compare
+    from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
+    from ggufkit.evaluation.evaluation_results import Evaluation
     from ggufkit.exports.ollama import ExportOptions, export_ollama
     from ggufkit.inference.engine import Engine
     from ggufkit.inference.options import EngineOptions, SamplingOptions
@@ -55,6 +58,8 @@ __all__ = [
     "Difference",
     "Engine",
     "EngineOptions",
+    "Evaluation",
+    "EvaluationOptions",
     "ExportOptions",
     "ImatrixOptions",
     "ImatrixResult",
@@ -76,6 +81,7 @@ __all__ = [
     "compare",
     "convert",
     "convert_lora",
+    "evaluate",
     "export_ollama",
     "inspect_gguf",
     "make_imatrix",
@@ -97,6 +103,8 @@ _HOMES = {
     "Difference": "ggufkit.evaluation.difference",
     "Engine": "ggufkit.inference.engine",
     "EngineOptions": "ggufkit.inference.options",
+    "Evaluation": "ggufkit.evaluation.evaluation_results",
+    "EvaluationOptions": "ggufkit.evaluation.evaluate",
     "ExportOptions": "ggufkit.exports.ollama",
     "ImatrixOptions": "ggufkit.quantization.make_imatrix",
     "ImatrixResult": "ggufkit.quantization.make_imatrix",
@@ -117,6 +125,7 @@ _HOMES = {
     "compare": "ggufkit.evaluation.difference",
     "convert": "ggufkit.conversion",
     "convert_lora": "ggufkit.conversion.adapters",
+    "evaluate": "ggufkit.evaluation.evaluate",
     "export_ollama": "ggufkit.exports.ollama",
     "inspect_gguf": "ggufkit.inspection.gguf",
     "make_imatrix": "ggufkit.quantization.make_imatrix",
