@@ -158,8 +158,9 @@ def _covariance(first: NDArray[np.float32], second: NDArray[np.float32]) -> floa
 
 
 def _percentile(ordered: NDArray[np.float32], percent: float) -> float:
-    place = percent / 100 * (len(ordered) - 1)
+    """Interpolate as llama-perplexity does, in float32: of a steep tail its rounding shows in the printed digits."""
+    place = np.float32(percent / 100) * np.float32(len(ordered) - 1)
     below = int(place)
-    part = place - below
+    part = place - np.float32(below)
     above = min(below + 1, len(ordered) - 1)
-    return float((1 - part) * ordered[below] + part * ordered[above])
+    return float((np.float32(1) - part) * ordered[below] + part * ordered[above])
