@@ -143,6 +143,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 def _lay_out(lib: Any, model: Any, setting: Setting) -> Caches:
     parameters = lib.llama_context_default_params()
     parameters.n_ctx = setting.context_size
+    parameters.swa_full = False  # as our engine and llama.cpp's programs have it; the library's own default is not
     parameters.n_batch = setting.batch_size
     parameters.n_ubatch = setting.micro_batch_size
     parameters.n_seq_max = parameters.n_outputs_max = parameters.n_outputs_max_per_seq = 1
