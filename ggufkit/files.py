@@ -103,7 +103,7 @@ def atomic_output(path: Path, *, size: int = 0) -> Iterator[Path]:
     """
     target = path.resolve()
     temporary = target.parent / f".{target.name}.{os.getpid()}.ggufkit-part"
-    with _os_errors(path), _locked(target):
+    with _os_errors(path), locked(target):
         _remove_leftovers(target)
         _check_size_limit(path, size)
         check_space([PlannedFile(target, size)])
@@ -144,7 +144,7 @@ def resumable_output(path: Path, *, size: int, keep_on: tuple[type[BaseException
     """
     target = path.resolve()
     partial = PartialFile(*(target.parent / f".{target.name}.{kind}" for kind in _PARTIAL_KINDS))
-    with _os_errors(path), _locked(target):
+    with _os_errors(path), locked(target):
         _remove_leftovers(target, partial=False)
         _check_size_limit(path, size)
         held = partial.path.stat().st_blocks * 512 if partial.path.exists() else 0
@@ -181,8 +181,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Hold the one right to write `target`; the lock file goes away with the last holder."""
+def locked(target: Path) -> Iterator[None]:
+    """Hold the one right to write `target`; the lock file goes away with the last holder.
+
+    Raises:
+        OutputError: another process holds it; it is named.
+    """
     lock = target.parent / f".{target.name}.{_LOCK}"
     descriptor = _take_lock(lock, target)
     try:
@@ -236,18 +240,18 @@ def remove_leftovers(folder: Path) -> None:
     """
     for file in folder.glob(".*.ggufkit-part"):
         if (found := _TEMPORARY.fullmatch(file.name)) and not is_alive(int(found["pid"])):
-            with contextlib.suppress(OutputError, OSError), _locked(folder / found["name"]):
+            with contextlib.suppress(OutputError, OSError), locked(folder / found["name"]):
                 file.unlink(missing_ok=True)
     partial, journal = _PARTIAL_KINDS
     for file in folder.glob(f".*.{journal}"):
         name = file.name.removeprefix(".").removesuffix(f".{journal}")
-        with contextlib.suppress(OutputError, OSError), _locked(folder / name):
+        with contextlib.suppress(OutputError, OSError), locked(folder / name):
             if not file.with_name(f".{name}.{partial}").exists():
                 file.unlink(missing_ok=True)
     for lock in folder.glob(f".*.{_LOCK}"):
         if not _is_held(lock):
             name = lock.name.removeprefix(".").removesuffix(f".{_LOCK}")
-            with contextlib.suppress(OutputError, OSError), _locked(folder / name):
+            with contextlib.suppress(OutputError, OSError), locked(folder / name):
                 pass  # whoever gets a lock removes it
 
 

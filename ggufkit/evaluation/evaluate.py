@@ -32,7 +32,7 @@ from ggufkit.evaluation.likelihood.logits_file import estimated_bytes
 from ggufkit.evaluation.likelihood.passes import Reading, Running
 from ggufkit.evaluation.likelihood.statistics import compare_all, divergence, likelihood
 from ggufkit.evaluation.likelihood.texts import DEFAULT_CHUNKS, DEFAULT_LENGTH, Chunks, cut_into_chunks
-from ggufkit.files import PlannedFile, check_space
+from ggufkit.files import PlannedFile, check_space, locked
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.llamacpp.find import cache_folder
@@ -40,7 +40,6 @@ from ggufkit.progress import Progress, silent
 from ggufkit.quantization.types import type_numbered
 
 _KLD_COLUMN = 2
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,16 +218,21 @@ def check_same_vocabulary(base: GgufHeader, model: GgufHeader) -> None:
 
 @contextmanager
 def _workplace(base: Path, texts: Sequence[Path], options: EvaluationOptions) -> Iterator[Path]:
-    """A folder that the same evaluation finds again when it was interrupted; gone when it ended well."""
+    """A folder that the same evaluation finds again when it was interrupted; gone when it ended well.
+
+    One process has it at a time: two would write on each other's files.
+    """
     digest = hashlib.sha256()
     for path in (base, *texts):
         status = path.stat()
         digest.update(f"{path.absolute()} {status.st_size} {status.st_mtime_ns}\n".encode())
     digest.update(repr((options.chunk_tokens, options.chunks, options.running)).encode())
     folder = (options.folder or cache_folder() / "evaluations") / digest.hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        folder.mkdir(exist_ok=True)
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _as_gguf(checkpoint: Path, folder: Path, options: EvaluationOptions, progress: Progress) -> Path:
@@ -328,8 +332,5 @@ def _key(model: Path) -> str:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

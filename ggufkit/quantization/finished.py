@@ -18,7 +18,6 @@ from ggufkit.llamacpp.find import find
 from ggufkit.quantization.plan import QuantizationPlan
 
 _FORMAT = 1
-_PIECE = 1 << 20
 
 
 def note_path(output: Path) -> Path:
@@ -122,8 +121,5 @@ def _identity(path: Path) -> list[int]:
 
 
 def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ggufkit.errors import InputError
+from ggufkit.errors import InputError, OutputError
 from ggufkit.evaluation.answers.tasks import read_task
 from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
 from ggufkit.evaluation.evaluation_results import ModelResult, document
@@ -155,6 +155,18 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(demo_models: Mapping[str,
         assert figures(folder, lambda _, done, *__, again=again: again.append(done)) == whole
         assert len(again) < len(stages)
         assert list(folder.iterdir()) == []
+
+
+def test_the_same_evaluation_is_not_done_twice_at_once(demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path):
+    """Both would write on the same files."""
+
+    def again(*_: object) -> None:
+        with pytest.raises(OutputError, match="is being written by process"):
+            evaluate(demo_models["F16"], [], [held_out], options(tmp_path))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        evaluate(demo_models["F16"], [], [held_out], options(tmp_path), progress=again)
 
 
 def test_replies_and_tasks_need_no_text(demo_models: Mapping[str, Path], tmp_path: Path):
