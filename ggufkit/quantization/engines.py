@@ -109,8 +109,7 @@ def _run_tool(job: Job, source: Path, progress: Progress, doubt: Future[None] | 
             def on_tensor(number: int, _: int) -> None:
                 if doubt and doubt.done():
                     doubt.result()
-                if not planned.options.keep_split:  # one file, whose tensors lie where the plan says
-                    follower.begun(number)
+                follower.begun(number)
                 progress(stage, done[min(number, len(planned.tensors))], done[-1])
 
             try:

@@ -14,6 +14,9 @@ from ggufkit.quantization.plan import QuantizationPlan
 class Follower:
     """A thread that looks at one tensor after the other of a file that grows, where the plan says that they will be.
 
+    Split outputs and those whose type has no number (`COPY`: its header says what the source's says) are not laid out
+    here, and none of their tensors is looked at.
+
     `sound` are those whose blocks are all finite. Whoever reads the finished header compares, and looks at those that
     are not among them: nothing is decided here.
     """
@@ -26,12 +29,14 @@ class Follower:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        if self._plan.type.number >= 0 and not self._plan.options.keep_split:
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._written.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def begun(self, number: int) -> None:
         """Take note that the tensor of this number, counted from 1, has been begun.

@@ -265,11 +265,9 @@ def test_a_signal_ends_it_with_the_status_that_shells_know(endless: Path, number
     with subprocess.Popen([*CHAT, endless, "hello", *FLAGS], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.read(6) == b"abcabc"
-        started = time.monotonic()
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == status
-        assert time.monotonic() - started < 5
         assert b"Traceback" not in errors
 
 

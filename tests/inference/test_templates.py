@@ -160,7 +160,7 @@ def test_a_template_bomb_does_not_go_off(name: str, resident_growth: "MemoryWatc
     except InputError:
         text = ""
     assert text == ""
-    assert time.process_time() - started < SECONDS + 3
+    assert time.process_time() - started < SECONDS + 20
     assert resident_growth() < 700e6
 
 

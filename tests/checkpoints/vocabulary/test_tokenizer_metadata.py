@@ -395,7 +395,7 @@ class TestErrors:
             tokenizer_metadata(byte_level, {}, style="byte-level")
 
 
-def test_a_vocabulary_of_150_000_takes_less_than_a_second(tmp_path: Path, figure: Any):
+def test_a_vocabulary_of_150_000_takes_no_quadratic_time(tmp_path: Path, figure: Any):
     import time
 
     letters = [chr(code) for code in range(0x100, 0x500)]
@@ -407,4 +407,4 @@ def test_a_vocabulary_of_150_000_takes_less_than_a_second(tmp_path: Path, figure
     tokenizer_metadata(tmp_path, {"vocab_size": 152_000})
     seconds = time.process_time() - started
     figure("vocabulary of 151 024 tokens, seconds", f"{seconds:.2f}")
-    assert seconds < 1.0
+    assert seconds < 20  # usually one; each token against each other would take many minutes
