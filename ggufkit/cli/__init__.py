@@ -1,46 +1,17 @@
 """The `ggufkit` command: parse arguments, call the Python API, print the result. Nothing else.
 
 One file per command, named after it, with a function `command`. These files import nothing heavy at their top
-(the API is imported inside `command`), so that `ggufkit --help` is instant.
+(the API is imported inside `command`) and are loaded when they are called, so that `ggufkit --help` is instant.
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from ggufkit import __version__
-from ggufkit.cli import (
-    _errors,
-    _signals,
-    _standard_streams,
-    bench,
-    chat,
-    convert,
-    convert_lora,
-    diff,
-    doctor,
-    edit,
-    evaluate,
-    export,
-    generate,
-    imatrix,
-    inspect,
-    merge_lora,
-    plan,
-    pull,
-    push,
-    quantize,
-    report,
-    rm,
-    serve,
-    setup,
-    tune,
-    verify,
-    worker,
-)
-from ggufkit.cli import list as list_models
-from ggufkit.cli._help import GroupedCommand
+from ggufkit.cli import _errors, _signals, _standard_streams
+from ggufkit.cli._commands import CommandTable, Entry
 from ggufkit.errors import GgufkitError
 
 EXAMPLES = """\
@@ -52,8 +23,56 @@ Examples:
   ggufkit doctor                               what is installed, what is missing
 """
 
+
+class Commands(CommandTable):
+    """All commands of ggufkit, in the order of the work."""
+
+    table: ClassVar = {
+        "Models": [
+            Entry("pull", "pull", "Fetch a model from the hub; print where it is."),
+            Entry("list", "list", "List the models on this machine."),
+            Entry("ls", "list", hidden=True),
+            Entry("rm", "rm", "Remove models from this machine."),
+            Entry("inspect", "inspect", "Tell what a model is, without running it."),
+            Entry("show", "inspect", hidden=True),
+            Entry("diff", "diff", "Tell what two GGUF models differ in."),
+            Entry("edit", "edit", "Copy a GGUF file with other metadata."),
+        ],
+        "Make": [
+            Entry("convert", "convert", "Convert a Hugging Face checkpoint to GGUF."),
+            Entry("plan", "plan", "Show what every type would cost, before anything runs."),
+            Entry("quantize", "quantize", "Make a model several times smaller for a little loss."),
+            Entry("imatrix", "imatrix", "Measure which weights of a model matter."),
+            Entry("convert-lora", "convert_lora", "Convert a LoRA adapter to GGUF."),
+            Entry("merge-lora", "merge_lora", "Merge a LoRA adapter into its model."),
+        ],
+        "Run": [
+            Entry("chat", "chat", "Talk to a model."),
+            Entry("generate", "generate", "Answer a prompt, or every line of a file."),
+            Entry("serve", "serve", "Serve a model to OpenAI's clients, with a chat page."),
+            Entry("tune", "tune", "Find and keep the fastest settings of this machine."),
+            Entry("worker", "worker", "Lend memory and compute to another machine."),
+        ],
+        "Measure": [
+            Entry("verify", "verify", "Compare a GGUF file with its checkpoint."),
+            Entry("eval", "evaluate", "Measure what quantizing has cost."),
+            Entry("bench", "bench", "Measure speed and memory."),
+            Entry("report", "report", "Make one HTML page of results."),
+        ],
+        "Share": [
+            Entry("export", "export", "Bring a model to Ollama, to LM Studio, or to the hub."),
+            Entry("push", "push", "Upload GGUF models to the hub with a model card."),
+        ],
+        "This machine": [
+            Entry("setup", "setup", "Build llama.cpp and install its Python binding (once)."),
+            Entry("doctor", "doctor", "Show what is installed, and what is missing."),
+        ],
+    }
+
+
 app = typer.Typer(
     name="ggufkit",
+    cls=Commands,
     help="From a Hugging Face checkpoint to a GGUF model that runs well on an ordinary machine.",
     epilog="Errors: 2 usage, 3 bad input, 4 unsafe, 5 disk or permission, 6 llama.cpp failed, 7 verification failed.",
     pretty_exceptions_enable=False,
@@ -61,33 +80,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-app.command("pull")(pull.command)
-app.command("push")(push.command)
-app.command("list")(list_models.command)
-app.command("ls", hidden=True)(list_models.command)
-app.command("rm")(rm.command)
-app.command("convert", cls=GroupedCommand)(convert.command)
-app.command("plan", cls=GroupedCommand)(plan.command)
-app.command("quantize", cls=GroupedCommand)(quantize.command)
-app.command("imatrix", cls=GroupedCommand)(imatrix.command)
-app.command("chat", cls=GroupedCommand)(chat.command)
-app.command("generate", cls=GroupedCommand)(generate.command)
-app.command("tune")(tune.command)
-app.command("inspect")(inspect.command)
-app.command("show", hidden=True)(inspect.command)
-app.command("diff")(diff.command)
-app.command("edit")(edit.command)
-app.command("bench", cls=GroupedCommand)(bench.command)
-app.command("eval", cls=GroupedCommand)(evaluate.command)
-app.command("report")(report.command)
-app.command("verify", cls=GroupedCommand)(verify.command)
-app.command("convert-lora")(convert_lora.command)
-app.command("merge-lora")(merge_lora.command)
-app.add_typer(export.app, name="export")
-app.command("serve", cls=GroupedCommand)(serve.command)
-app.command("worker")(worker.command)
-app.command("setup")(setup.command)
-app.command("doctor")(doctor.command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -43,6 +43,9 @@ class PairedOptions(GroupedCommand):
         return super().parse_args(ctx, joined)
 
 
+COMMAND_CLASS = PairedOptions
+
+
 def command(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=_model.HELP, show_default=False)] = None,
     name: Annotated[

@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 import ggufkit
+from ggufkit.cli import Commands
+from ggufkit.cli._commands import Entry
+from ggufkit.cli.export import Destinations
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -30,6 +34,31 @@ def test_every_command_has_help_with_a_summary() -> None:
         assert done.returncode == 0
         assert f"ggufkit {command}" in done.stdout
         assert "Options:" in done.stdout
+
+
+def test_the_table_names_every_command_file_and_loads_what_is_called_alone() -> None:
+    tables = (*Commands.table.values(), *Destinations.table.values())
+    modules = {entry.module for entries in tables for entry in entries}
+    folder = Path(ggufkit.__file__).parent / "cli"
+    assert modules == {path.stem for path in folder.glob("[a-z]*.py")}
+    program = (
+        "import sys; from ggufkit.cli import app\n"
+        "try: app(['rm', '--help'], standalone_mode=False)\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {sorted(modules)} if 'ggufkit.cli.' + name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("['list', 'rm']\n")  # rm prints as list does
+
+
+@pytest.mark.parametrize(
+    "entry", [entry for entries in Commands.table.values() for entry in entries], ids=attrgetter("name")
+)
+def test_every_command_loads_and_has_one_line_in_the_list(entry: Entry) -> None:
+    command = entry.load()
+    assert command.name == entry.name
+    assert command.help
+    assert entry.hidden or 10 < len(entry.summary) < 64
 
 
 def test_a_mistyped_command_gets_its_neighbour_and_exit_code_2() -> None:
