@@ -26,8 +26,12 @@ def complete(incomplete: str) -> list[str]:
     return names
 
 
-def sort_arguments(arguments: Sequence[str]) -> tuple[list["QuantizationType"], Path | None]:
+def sort_arguments(
+    arguments: Sequence[str], *, recipe: Path | None = None
+) -> tuple[list["QuantizationType"], Path | None]:
     """Tell types from the source, in whatever order they come; None where no source is named.
+
+    A recipe says all types, so that there is only a source beside it.
 
     Raises:
         UsageError: no type, an unknown type, or more than one source.
@@ -43,6 +47,14 @@ def sort_arguments(arguments: Sequence[str]) -> tuple[list["QuantizationType"], 
     def is_path(argument: str) -> bool:
         return argument.lower().endswith(".gguf") or os.sep in argument or Path(argument).exists()
 
+    if recipe is not None:
+        if len(arguments) > 1 or (arguments and not is_path(arguments[0])):
+            raise UsageError(
+                f"--recipe {recipe} says which types there are, so only the source is named beside it, not"
+                f" {' '.join(arguments)}",
+                hint=f"ggufkit quantize --recipe {recipe} model-F16.gguf",
+            )
+        return [], Path(arguments[0]) if arguments else None
     types = [argument for argument in arguments if names_types(argument)]
     others = [argument for argument in arguments if not names_types(argument)]
     if not others and len(types) > 1:

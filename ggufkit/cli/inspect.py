@@ -34,6 +34,13 @@ def command(
         Path | None,
         typer.Option("--chat-template", metavar="FILE", show_default=False, help="Preview this Jinja file instead."),
     ] = None,
+    recipe: Annotated[
+        bool,
+        typer.Option(
+            "--recipe",
+            help="Print the type of every tensor, for `quantize --recipe` or llama-quantize's --tensor-type-file.",
+        ),
+    ] = False,
     as_json: _options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the architecture.")] = False,
 ) -> None:
@@ -45,6 +52,9 @@ def command(
     from ggufkit.cli import _inspect_view
 
     with _headers(model) as path:
+        if recipe:
+            _show_recipe(path, model, as_json=as_json)
+            return
         inspection = _inspected(path)
         previewed = _previewed(path, chat_template) if template or chat_template else None
         if as_json:
@@ -57,6 +67,22 @@ def command(
             print(inspection.architecture)
         else:
             _inspect_view.show(inspection, previewed, called=model, with_tensors=tensors, with_metadata=metadata)
+
+
+def _show_recipe(path: Path, called: str, *, as_json: bool) -> None:
+    from ggufkit.errors import UsageError
+    from ggufkit.quantization import recipe
+
+    if path.is_dir():
+        raise UsageError(
+            f"--recipe: {called} is a checkpoint, and recipes are of GGUF files",
+            hint=f"ggufkit convert {called}, or ggufkit plan {called}",
+        )
+    found = recipe.recipe_of(path)
+    if as_json:
+        _output.print_json(recipe.to_json(found))
+    else:
+        print(recipe.text(found), end="")
 
 
 @contextlib.contextmanager

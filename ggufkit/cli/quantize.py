@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufkit.cli import _auto_imatrix, _model, _options, _output, _quantize_arguments, _quantize_report, _quantize_work
+from ggufkit.cli import (
+    _auto_imatrix,
+    _model,
+    _options,
+    _output,
+    _quantize_arguments,
+    _quantize_recipe,
+    _quantize_report,
+    _quantize_work,
+)
 
 if TYPE_CHECKING:
     from ggufkit.quantization.types import QuantizationType
@@ -94,6 +103,16 @@ def command(
     tensor_type_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", rich_help_panel=_ONE_TENSOR, help="A file of REGEX=TYPE, parted by white space."),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel=_ONE_TENSOR,
+            help="Give every tensor the type that this recipe says, in place of TYPE: a file of `ggufkit inspect"
+            " --recipe` or of an optimized model, or a GGUF model whose types are taken over.",
+        ),
     ] = None,
     pin: Annotated[
         bool,
@@ -197,7 +216,7 @@ def command(
         offers, asked = offered_types()
         _quantize_report.show_types(offers, asked=asked, as_json=as_json)
         return
-    kinds, source = _quantize_arguments.sort_arguments(arguments or [])
+    kinds, source = _quantize_arguments.sort_arguments(arguments or [], recipe=recipe)
     options = QuantizeOptions(
         threads=threads,
         imatrix=Path(imatrix) if imatrix and imatrix != _auto_imatrix.AUTO else None,
@@ -226,6 +245,8 @@ def command(
             _output.note(f"quantizing {source}, the only unquantized model in this folder")
     source = _model.resolve(source, quiet=quiet or as_json)
     between = _quantize_work.type_between(source, outtype, keep_converted=keep_f16)
+    if recipe:
+        kinds, options, output = _quantize_recipe.taken(source, recipe, options, output, between)
     jobs = _quantize_arguments.output_paths(source, kinds, output)
     in_folder = len(jobs) > 1 or _quantize_arguments.names_folder(output)
     silent = quiet or as_json

@@ -1,7 +1,7 @@
 """Asking llama-quantize what it would do: one dry run, or several where single tensors are given types."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,11 +99,11 @@ def choose_types(asking: Asking, architecture: str) -> Answer:
         report, tensors = asking.dry_run(patterns)
         untouched = _check_pins(tensors, wanted, {*named, *kept})
         notes = (*words.notes, *untouched)
-        report = replace(report, fallbacks=(*_still(before.fallbacks, kept), *report.fallbacks))
+        report = replace(report, fallbacks=(*_still(before.fallbacks, {*named, *kept}), *report.fallbacks))
     return Answer(report, tensors, patterns, shifted, notes)
 
 
-def _still(fallbacks: Sequence[tool.FallbackLine], kept: Mapping[str, TensorType]) -> Sequence[tool.FallbackLine]:
+def _still(fallbacks: Sequence[tool.FallbackLine], kept: Collection[str]) -> Sequence[tool.FallbackLine]:
     """Return the recipe's own fallbacks, which are not told again when each tensor is named with its type."""
     return [line for line in fallbacks if line.name not in kept]
 

@@ -149,3 +149,8 @@ def type_numbered(number: int) -> QuantizationType | None:
 
 _UNWRITABLE = {_T.I8, _T.I16, _T.I32, _T.I64, _T.F64, _T.Q8_1, _T.Q8_K}
 _WRITABLE = tuple(member for member in TensorType if member not in _UNWRITABLE)
+
+
+def is_writable(kind: TensorType) -> bool:
+    """Whether weights can be stored in this type."""
+    return kind in _WRITABLE

@@ -140,3 +140,19 @@ def test_a_large_vocabulary_is_cheap(tmp_path: Path, figure: Callable[[str, str]
     assert facts["special"][0]["text"] == "token262143é"
     assert kilobytes < 200_000
     assert seconds < 5, "five times what it should be: a machine may be slow, but not that slow"
+
+
+def test_the_recipe_of_a_model_goes_into_quantize(tmp_path: Path, demo: Path) -> None:
+    def run(*arguments: object) -> str:
+        command = [sys.executable, "-m", "ggufkit", *map(str, arguments)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert inspect(demo, "--recipe")["tensors"]["token_embd.weight"] == "F16"
+    recipe, preset, again = tmp_path / "a.recipe", tmp_path / "preset.gguf", tmp_path / "again.gguf"
+    run("quantize", "Q4_K_M", demo, "-o", preset, "-q")
+    recipe.write_text(run("inspect", "--recipe", preset))
+    run("quantize", "--recipe", recipe, DEMO, "-o", again, "-q")  # a checkpoint on the way
+    assert again.read_bytes() == preset.read_bytes()
+    assert run("quantize", "--recipe", preset, demo, "-q", "--dry-run").strip() == str(
+        demo.with_name("demo-Q4_K_M-recipe.gguf")
+    )
