@@ -48,7 +48,7 @@ def decided(names: Iterable[str], kind: QuantizationType, options: QuantizeOptio
     wins: dict[str, int] = dict.fromkeys((pattern for pattern, _, _ in compiled), 0)
     for name in names:
         winner = next(((pattern, found) for pattern, regex, found in compiled if regex.search(name)), None)
-        if winner and _beaten_by(name, options) is None:
+        if winner and beaten_by(name, options) is None:
             chosen[name] = winner[1]
             wins[winner[0]] += 1
     for pattern, regex, tensor_type in compiled:
@@ -71,14 +71,14 @@ def check_keep(wanted: Mapping[str, TensorType], kind: QuantizationType, options
     if wanted and not kind.base.is_quantized:
         raise UsageError(f"--keep has no effect together with {kind.name}")
     for name, tensor_type in wanted.items():
-        if option := _beaten_by(name, options):
+        if option := beaten_by(name, options):
             raise UsageError(
                 f"--keep wants {name} as {tensor_type.name}, but {option} decides about it",
                 hint="give only one of both",
             )
 
 
-def _beaten_by(name: str, options: QuantizeOptions) -> str | None:
+def beaten_by(name: str, options: QuantizeOptions) -> str | None:
     """Name the option that decides about a tensor before any pattern is asked."""
     if name == OUTPUT and options.leave_output_tensor:
         return "--leave-output-tensor"
@@ -101,7 +101,7 @@ def _refuse_idle(
 ) -> None:
     if not matched:
         raise UsageError(f"no matrix's name matches {pattern!r}; the first is {names[0] if names else 'missing'!r}")
-    if option := _beaten_by(matched[0], options):
+    if option := beaten_by(matched[0], options):
         raise UsageError(
             f"{pattern}={tensor_type.name} would have no effect: {option} decides about {matched[0]}",
             hint="give only one of both",

@@ -8,6 +8,7 @@ from ggufkit.errors import InputError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.quantization.options import QuantizeOptions
+from ggufkit.quantization.overrides import beaten_by, decided
 from ggufkit.quantization.recipe.extract import hash_file, layout_hash, matrices
 from ggufkit.quantization.recipe.file import pattern
 from ggufkit.quantization.recipe.recipe import Recipe
@@ -31,12 +32,13 @@ class Applied:
 
 
 def apply(recipe: Recipe, headers: Sequence[GgufHeader], options: QuantizeOptions, *, weights: bool = True) -> Applied:
-    """Turn a recipe into a preset and options for this model; patterns that `options` hold come first.
+    """Turn a recipe into a preset and options for this model; what `options` say of single tensors comes first.
 
     With `weights`, the model's files are hashed where the recipe says for which weights it was made.
 
     Raises:
         InputError: the model is of another architecture, or has no tensor that the recipe names.
+        UsageError: an option of `options` has no effect.
     """
     architecture = headers[0].metadata.get("general.architecture")
     if recipe.architecture not in {None, architecture}:
@@ -52,10 +54,15 @@ def apply(recipe: Recipe, headers: Sequence[GgufHeader], options: QuantizeOption
     missing = tuple(name for name in recipe.tensors if name not in types)
     extra = tuple(name for name in there if name not in types)
     kind = _preset(recipe, types)
-    patterns = (
-        tuple((pattern(name), tensor_type) for name, tensor_type in types.items()) if kind.base.is_quantized else ()
-    )
-    chosen = replace(options, tensor_types=(*options.tensor_types, *patterns), pin=options.pin or bool(patterns))
+    chosen = options
+    if kind.base.is_quantized:
+        others = decided(there, kind, options)
+        patterns = tuple(
+            (pattern(name), tensor_type)
+            for name, tensor_type in types.items()
+            if name not in others and beaten_by(name, options) is None
+        )
+        chosen = replace(options, tensor_types=(*options.tensor_types, *patterns), pin=True)
     return Applied(kind, chosen, missing, extra, _notes(recipe, headers, missing, extra, kind, weights=weights))
 
 

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.oracle
 @pytest.mark.parametrize(
-    ("name", "kind"), [("model", "Q4_K_M"), ("model", "IQ3_XXS"), ("model", "Q8_0"), ("odd", "Q4_K_M")]
+    ("name", "kind"), [("model", "Q4_K_M"), ("model", "IQ4_XS"), ("model", "Q8_0"), ("odd", "Q4_K_M")]
 )
 def test_the_recipe_of_a_file_makes_that_file_again(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
     source = folder / f"{name}.gguf"
@@ -95,3 +95,17 @@ def test_an_unquantized_recipe_and_shapes_that_do_not_fit(folder: Path, tmp_path
     assert {(line.tensor, line.got.name) for line in result.fallbacks} == {
         (f"blk.{block}.ffn_down.weight", "Q8_0") for block in range(2)
     }
+
+
+def test_what_is_said_of_single_tensors_comes_first(folder: Path, tmp_path: Path) -> None:
+    made = Recipe(tensors=dict.fromkeys(recipe.recipe_of(folder / "model.gguf").tensors, TensorType.Q5_K))
+    options = QuantizeOptions(tensor_types=(("attn_v", TensorType.Q8_0),), output_tensor_type=TensorType.Q6_K)
+    first = applied(made, folder / "model.gguf", options)
+    quantize(folder / "model.gguf", first.type, tmp_path / "out.gguf", first.options)
+    types = recipe.recipe_of(tmp_path / "out.gguf").tensors
+    assert types["output.weight"] is TensorType.Q6_K
+    assert {name for name, kind in types.items() if kind is TensorType.Q8_0} == {
+        "blk.0.attn_v.weight",
+        "blk.1.attn_v.weight",
+    }
+    assert types["blk.0.attn_q.weight"] is TensorType.Q5_K
