@@ -174,6 +174,10 @@ class LoadedModel:
         """Tell whether only a template may write this token, such as `<|im_start|>`."""
         return self._model.vocabulary.is_control(token)
 
+    def ends(self, token: int) -> bool:
+        """Tell whether a reply ends with this token."""
+        return self._model.vocabulary.ends_generation(token)
+
     def strips_spaces(self, token: int) -> tuple[bool, bool]:
         """Tell whether a special token swallows the white space to its left, and to its right."""
         return self._model.vocabulary.strips_spaces(token)

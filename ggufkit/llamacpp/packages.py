@@ -26,24 +26,26 @@ def pip(
     purpose: str,
     environment: dict[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
+    python: Path | None = None,
 ) -> run.Completed:
-    """Run pip on the running Python's environment.
+    """Run pip on the running Python's environment, or on another one's.
 
     Args:
         arguments: what follows `pip`.
         purpose: what it is for, as in "download llama-cpp-python": the error begins with it.
         environment: variables to add.
         on_line: called with each line of output.
+        python: the other environment's Python, which needs no pip of its own.
 
     Raises:
         MissingDependencyError: no pip can be found or made, or the environment is managed by the operating system.
         LlamaCppError: pip failed; the message says why.
     """
-    command = [*_pip_command(), "--disable-pip-version-check", "--no-input", *arguments]
+    command = [*_pip_command(python), "--disable-pip-version-check", "--no-input", *arguments]
     try:
         return run.run(command, environment={**_uv_settings(), **(environment or {})}, on_line=on_line)
     except LlamaCppError as error:
-        raise _explain(error, purpose) from error
+        raise _explain(error, purpose, ours=python is None) from error
 
 
 def is_externally_managed() -> bool:
@@ -91,15 +93,15 @@ def version_of(program: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
-def _pip_command() -> list[str]:
+def _pip_command(python: Path | None = None) -> list[str]:
     if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip"]
+        return [sys.executable, "-m", "pip", *(["--python", str(python)] if python else [])]
     # A virtual environment without pip, as uv makes them: use a pip of our own on it.
     folder = find.cache_folder() / "tools" / f"pip-{sys.version_info.major}.{sys.version_info.minor}"
     own = folder / "bin" / "python"
     if not (folder / "bin" / "pip").exists():
         _make_pip(folder)
-    return [str(own), "-m", "pip", "--python", sys.executable]
+    return [str(own), "-m", "pip", "--python", str(python or sys.executable)]
 
 
 def _make_pip(folder: Path) -> None:
@@ -131,11 +133,11 @@ def _uv_settings() -> dict[str, str]:
     return found
 
 
-def _explain(error: LlamaCppError, purpose: str) -> LlamaCppError | MissingDependencyError:
+def _explain(error: LlamaCppError, purpose: str, *, ours: bool = True) -> LlamaCppError | MissingDependencyError:
     text = str(error)
     # Of what pip said only its own conclusions: the rest is retries and warnings.
     said = " ".join(found.strip() for found in re.findall(r"ERROR: ([^|]*)", text.partition(" (command: ")[0])) or text
-    if "externally-managed-environment" in text or is_externally_managed():
+    if ours and ("externally-managed-environment" in text or is_externally_managed()):
         return externally_managed(purpose)
     if re.search(r"ProxyError|ConnectionError|NewConnectionError|Temporary failure|timed out|Cannot connect", text):
         return LlamaCppError(

@@ -121,6 +121,15 @@ def answer_task(
     if closed:
         asked = [(it.prompt, it.choices) for it in closed]
         weights = weights_of(model, key, asked, folder, running, progress=progress)
+    return grade(task, replies, weights)
+
+
+def grade(task: Task, replies: Sequence[Reply], weights: Sequence[Sequence[float]]) -> tuple[bool, ...]:
+    """Say of each question whether it was answered right.
+
+    `replies` are those to the questions with an answer, in their order; `weights` the log-likelihoods of the choices
+    of the others.
+    """
     said, weighed = iter(replies), iter(weights)
     return tuple(_chose(it, next(weighed)) if it.choices else _is_right(it, next(said)) for it in task.questions)
 
