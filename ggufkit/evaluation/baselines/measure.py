@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from ggufkit.checkpoints import Checkpoint, open_checkpoint
-from ggufkit.errors import InputError
+from ggufkit.errors import InputError, UsageError
 from ggufkit.evaluation.answers.asking import Reply
 from ggufkit.evaluation.answers.generations import agreement
 from ggufkit.evaluation.answers.tasks import Task, grade, task_result
 from ggufkit.evaluation.baselines import environments, vocabulary
+from ggufkit.evaluation.baselines.catalogue import named
+from ggufkit.evaluation.baselines.elsewhere import read_results
 from ggufkit.evaluation.baselines.environments import Environment
 from ggufkit.evaluation.baselines.processes import ask
 from ggufkit.evaluation.baselines.results import Against, BaselineResult, Footprint, Origin, Rate
@@ -58,24 +60,41 @@ class Questions:
     threads: int | None
 
 
-def run_baselines(
-    baselines: Sequence[Baseline], checkpoint: Path, questions: Questions, against: Against, progress: Progress
-) -> list[BaselineResult]:
-    """Run each baseline; what cannot run gives a row that says why.
+def check_against(against: Against, base: Path) -> None:
+    """Refuse, before anything takes long, what makes no sense.
 
     Raises:
+        UsageError: a baseline is not known, or there is no checkpoint for it to run.
+        InputError: a file of results is none.
+    """
+    if named(against.names) and against.checkpoint is None and not base.is_dir():
+        raise UsageError(
+            f"baselines run a checkpoint, and {base} is a GGUF file",
+            hint="--checkpoint FOLDER names the one that it was converted from",
+        )
+    for path in against.files:
+        read_results(path)
+
+
+def compare(against: Against, checkpoint: Path, questions: Questions, progress: Progress) -> list[BaselineResult]:
+    """Run each baseline, and add what was measured elsewhere; what cannot run gives a row that says why.
+
+    Raises:
+        As `check_against`.
         CheckpointError: the folder is none that can be read.
         InputError: it is the checkpoint of another model than the base.
         LlamaCppError: the base's vocabulary cannot be read.
     """
+    elsewhere = [row for path in against.files for row in read_results(path, questions.chunks)]
+    baselines = named(against.names)
     if not baselines:
-        return []
+        return elsewhere
     folder = questions.folder / "baselines"
     folder.mkdir(exist_ok=True)
     with open_checkpoint(checkpoint) as opened:
         _check_same_model(opened, questions)
         run = _Run(opened, questions, against, folder, _cut(questions, against, folder), progress)
-        return [run.result_of(baseline) for baseline in baselines]
+        return [*(run.result_of(baseline) for baseline in baselines), *elsewhere]
 
 
 def _check_same_model(checkpoint: Checkpoint, questions: Questions) -> None:
@@ -184,6 +203,7 @@ class _Run:
         """Make the row of what the child has answered."""
         scoring = self._scoring(key)
         scores = scoring.scores() if scoring else None
+        apart = None if scores is None else divergence(scores)
         replies = self._replies(answers)
         questions = self.questions
         own, said = replies[: len(questions.prompts)], iter(replies[len(questions.prompts) :])
@@ -211,7 +231,8 @@ class _Run:
                 generation=Rate.of(answers["generation_samples"]),
             ),
             likelihood=None if scores is None else likelihood(scores[:, :, 0]),
-            divergence=None if scores is None else divergence(scores),
+            divergence=apart,
+            mean_kld=apart.mean_kld if apart else None,
             tasks=tasks,
             replies=[(mine, agreement(base, mine)) for mine, base in zip(own, questions.replies, strict=True)],
         )

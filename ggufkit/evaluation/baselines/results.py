@@ -2,15 +2,14 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from ggufkit.evaluation.answers.asking import Reply
 from ggufkit.evaluation.answers.generations import Agreement
 from ggufkit.evaluation.answers.tasks import TaskResult
-from ggufkit.evaluation.likelihood.statistics import Divergence, Likelihood
+from ggufkit.evaluation.likelihood.statistics import Divergence, Estimate, Likelihood
 
 
 class Origin(StrEnum):
@@ -80,7 +79,9 @@ class BaselineResult:
         notes: what else whoever measured wants to be known.
         footprint: memory and speed.
         likelihood: of the text; None without one.
-        divergence: from the base; None without a text, or where only the perplexity is known.
+        divergence: from the base; None without a text, or where it was measured elsewhere.
+        mean_kld: its mean, wherever it was measured.
+        same_text: whether `likelihood` and `mean_kld` are of the text, cut in the same way, that the others have read.
         tasks: paired with the base where the answers are known one by one.
         replies: to the prompts, with the agreement with the base's.
     """
@@ -96,6 +97,8 @@ class BaselineResult:
     footprint: Footprint = field(default_factory=Footprint)
     likelihood: Likelihood | None = None
     divergence: Divergence | None = None
+    mean_kld: Estimate | None = None
+    same_text: bool = True
     tasks: Sequence[TaskResult] = ()
     replies: Sequence[tuple[Reply, Agreement]] = ()
 
@@ -117,10 +120,5 @@ class Against:
     files: Sequence[Path] = ()
     checkpoint: Path | None = None
     prompt_tokens: int = 512
-    generated_tokens: int = 32
+    generated_tokens: int = 128
     repeats: int = 3
-
-
-def footprint_document(it: Footprint) -> dict[str, Any]:
-    """Make the JSON of memory and speed."""
-    return asdict(it)

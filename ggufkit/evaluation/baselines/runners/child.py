@@ -19,6 +19,7 @@ from .adapter import CannotRunError, Job, Model
 MARK = "ggufkit-baseline:"
 REFUSED = 3
 _PATIENCE = 0.002  # seconds
+_LONGEST_TIMING = 120.0  # seconds, after which no more repeats are begun
 
 
 def main() -> None:
@@ -71,8 +72,12 @@ def _measure(job: Job, adapter: Any) -> dict[str, Any]:
 
 def _bench(job: Job, model: Model) -> dict[str, Any]:
     """Time prompts and replies as llama-bench does: each from an empty context, after once untimed."""
-    prompt, generated = [], []
-    for number in range(job.repeats + 1):
+    prompt: list[float] = []
+    generated: list[float] = []
+    begun = time.monotonic()
+    for number in range(job.repeats + 1 if job.bench_tokens else 0):
+        if prompt and time.monotonic() - begun > _LONGEST_TIMING:
+            break
         _say("timing", number, job.repeats + 1)
         started = time.monotonic()
         next(model.generate(job.bench_tokens, 1, ()))
