@@ -1,7 +1,7 @@
 """A Hugging Face model folder as a value: its config, its tensors, its vocabulary."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Checkpoint:
     """A model folder: its config, and its tensors by name. The data of the tensors is read when asked for.
 
     Where others quantized the weights, `tensors` are plain ones, made while read; `stored` are those in the files, and
-    `quantization` says what was found.
+    `quantization` says what was found. `check_unchanged` raises CheckpointError when somebody wrote to the files since.
     """
 
     folder: Path
@@ -38,6 +38,7 @@ class Checkpoint:
     tensors: Mapping[str, StoredTensor]
     stored: Mapping[str, StoredTensor]
     quantization: SourceQuantization | None = None
+    check_unchanged: Callable[[], None] = lambda: None
 
     @property
     def size(self) -> int:
@@ -56,16 +57,28 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
     """
     config = read_config(folder)
     if not any(folder.glob("*.safetensors")) and torch_bin.has_bin(folder):
-        yield _checkpoint(folder, config, torch_bin.open_bin(folder))
+        with torch_bin.open_bin(folder) as (mapped, bins):
+            yield _checkpoint(folder, config, mapped, _check_of(bins))
         return
     files = safetensors.open_safetensors(folder)
     try:
-        yield _checkpoint(folder, config, {name: tensor for file in files for name, tensor in file.tensors.items()})
+        stored = {name: tensor for file in files for name, tensor in file.tensors.items()}
+        yield _checkpoint(folder, config, stored, _check_of(files))
     finally:
         safetensors.close_all(files)
 
 
-def _checkpoint(folder: Path, config: Config, stored: Mapping[str, StoredTensor]) -> Checkpoint:
+def _checkpoint(
+    folder: Path, config: Config, stored: Mapping[str, StoredTensor], check_unchanged: Callable[[], None]
+) -> Checkpoint:
     outer = config.outer if config.outer.get("quantization_config") else {**config.outer, **read_settings(folder)}
     tensors, quantization = undo_quantization(outer, stored)
-    return Checkpoint(folder, config, tensors, stored, quantization)
+    return Checkpoint(folder, config, tensors, stored, quantization, check_unchanged)
+
+
+def _check_of(files: Sequence[safetensors.SafetensorsFile | torch_bin.TorchFile]) -> Callable[[], None]:
+    def check_unchanged() -> None:
+        for file in files:
+            file.check_unchanged()
+
+    return check_unchanged

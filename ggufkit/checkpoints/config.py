@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ggufkit.checkpoints.folder import check_folder
 from ggufkit.checkpoints.sentence_transformers import read_modules
 from ggufkit.errors import CheckpointError
 
@@ -170,11 +171,13 @@ def read_config(folder: Path) -> Config:
 
     Raises:
         CheckpointError: config.json is missing, or one of them is malformed.
+        UnsafeError: a file is a link that leads out of the folder.
     """
     if not folder.is_dir():
         if folder.exists():
             raise CheckpointError(f"not a checkpoint folder: {folder}", hint="give the folder that holds config.json")
         raise CheckpointError(f"no such folder: {folder}", hint="give the folder that holds config.json")
+    check_folder(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"no config.json in {folder}", hint="give the folder that the model was downloaded to")

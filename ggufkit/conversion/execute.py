@@ -99,6 +99,7 @@ def stream(
 
     total = plan.source_bytes
     work_through(_pieces(plan), convert, threads=threads, report=lambda done: progress(stage, done, total))
+    plan.checkpoint.check_unchanged()
     progress(stage, total, total)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
 
+from ggufkit.checkpoints.folder import check_folder
 from ggufkit.errors import CheckpointError
 
 PRE_HINT = "--pre NAME if you know llama.cpp's name for how it cuts text"
@@ -49,7 +50,9 @@ class TokenizerFiles:
 
         Raises:
             CheckpointError: one of them is not JSON, or not an object.
+            UnsafeError: a file of the folder is a link that leads out of it.
         """
+        check_folder(folder)
         return cls(
             folder,
             read_json_object(folder / "tokenizer.json"),

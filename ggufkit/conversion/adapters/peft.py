@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ggufkit.checkpoints import StoredTensor
 from ggufkit.checkpoints.config import read_json_object
+from ggufkit.checkpoints.folder import check_folder
 from ggufkit.checkpoints.safetensors import SafetensorsFile
 from ggufkit.conversion.elements import STORED, to_float32
 from ggufkit.errors import CheckpointError
@@ -128,6 +129,8 @@ def read(tensor: StoredTensor) -> Array:
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
     path = folder / "adapter_config.json"
+    if folder.is_dir():
+        check_folder(folder)
     if not path.is_file():
         raise CheckpointError(f"no adapter_config.json in {folder}", hint="give the folder that PEFT saved")
     config: Mapping[str, Any] = read_json_object(path)
