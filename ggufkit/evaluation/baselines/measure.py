@@ -155,6 +155,7 @@ class _Run:
             checkpoint=str(self.checkpoint.folder.absolute()),
             module=baseline.module,
             variant=baseline.variant,
+            imports=baseline.recipe.imports,
             threads=self.questions.threads or usable_cores(),
             work=str(work.absolute()),
             output=str(output.with_suffix(".answers").absolute()),

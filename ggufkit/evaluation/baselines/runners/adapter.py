@@ -66,6 +66,7 @@ class Job:
         checkpoint: the folder of the model, as transformers reads it.
         module: the adapter.
         variant: which of its baselines.
+        imports: modules to import first, so that loading the model is timed alone.
         threads: how many the computation may use.
         work: a folder that `prepare` fills and `load` reads; empty at first.
         calibration: token ids to calibrate with, texts other than those that are scored; may be empty.
@@ -84,6 +85,7 @@ class Job:
     checkpoint: str
     module: str
     variant: str
+    imports: Sequence[str] = ()
     threads: int
     work: str
     output: str

@@ -7,7 +7,7 @@ from .transformers_models import ACCEPTS, open_checkpoint
 RECIPE = Recipe(
     "bitsandbytes",
     requirements=("transformers==5.23.0", "bitsandbytes==0.50.2", "accelerate==1.15.0", "numpy==2.4.6"),
-    imports=("torch", "transformers", "bitsandbytes", "accelerate"),
+    imports=("torch", "transformers.modeling_utils", "bitsandbytes", "accelerate"),
     accepts={**ACCEPTS, "bitsandbytes": ("0.48", "1"), "accelerate": ("1", "2")},
 )
 BASELINES = (

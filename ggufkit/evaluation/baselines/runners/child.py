@@ -46,6 +46,8 @@ def main() -> None:
 
 
 def _measure(job: Job, adapter: Any) -> dict[str, Any]:
+    for name in job.imports:
+        import_module(name)
     _threads(job.threads)
     started = time.monotonic()
     model: Model = adapter.load(job)
@@ -140,7 +142,16 @@ def _memory(key: str) -> int:
 
 def _versions() -> dict[str, str]:
     """Name the versions of what was imported, as far as they are distributions that matter."""
-    known = ("torch", "transformers", "torchao", "bitsandbytes", "onnxruntime", "optimum", "openvino", "nncf")
+    known = (
+        "torch",
+        "transformers.modeling_utils",
+        "torchao",
+        "bitsandbytes",
+        "onnxruntime",
+        "optimum",
+        "openvino",
+        "nncf",
+    )
     found = {"python": platform.python_version()}
     for name in (*known, "neural-compressor"):
         if name.replace("-", "_") in sys.modules:

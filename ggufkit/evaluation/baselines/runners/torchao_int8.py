@@ -7,7 +7,7 @@ from .transformers_models import ACCEPTS, open_checkpoint
 RECIPE = Recipe(
     "torchao",
     requirements=("transformers==5.23.0", "torchao==0.18.0", "accelerate==1.15.0", "numpy==2.4.6"),
-    imports=("torch", "transformers", "torchao.quantization", "accelerate"),
+    imports=("torch", "transformers.modeling_utils", "torchao.quantization", "accelerate"),
     accepts={**ACCEPTS, "torchao": ("0.15", "1"), "accelerate": ("1", "2")},
 )
 BASELINES = (

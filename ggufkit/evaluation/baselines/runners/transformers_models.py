@@ -9,7 +9,7 @@ ACCEPTS = {"torch": ("2.6", "3"), "transformers": ("5", "6")}
 RECIPE = Recipe(
     "transformers",
     requirements=("transformers==5.23.0", "numpy==2.4.6"),
-    imports=("torch", "transformers"),
+    imports=("torch", "transformers.modeling_utils"),
     accepts=ACCEPTS,
 )
 BASELINES = (
