@@ -1,9 +1,12 @@
 """The generation loop on tiny models: no byte lost, prompts reused, limits kept, failures explained."""
 
+import math
+import os
 import random
 import re
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,17 +227,68 @@ def test_interrupt_from_another_thread_stops_a_long_prompt(tmp_path: Path) -> No
         result = generation.result
         assert result.finish_reason is FinishReason.INTERRUPTED
         assert result.generated_tokens == 0
+        assert held(engine) < 30000
         assert engine.generate([START] * 5, GREEDY, max_tokens=3).result.generated_tokens == 3
 
 
 def test_ctrl_c_in_a_long_prompt_raises_in_the_caller(tmp_path: Path) -> None:
     tiny_model.write(tmp_path / "m.gguf", training_context=32768)
     with Engine.open(tmp_path / "m.gguf", EngineOptions(context_size=0, threads=1)) as engine:
-        main = threading.main_thread().ident
-        assert main is not None
-        threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT]).start()
+        threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
             engine.generate([START] * 30000, GREEDY).result  # noqa: B018 - runs it
+        assert held(engine) < 30000
+
+
+def test_a_signal_that_somebody_else_handles_stops_nothing_and_reaches_both(tmp_path: Path) -> None:
+    tiny_model.write(tmp_path / "m.gguf", training_context=32768)
+    seen: list[int] = []
+    end, entry = os.pipe()
+    os.set_blocking(entry, False)
+    handler = signal.signal(signal.SIGUSR1, lambda number, _: seen.append(number))
+    listener = signal.set_wakeup_fd(entry)  # as an event loop has one
+    try:
+        with Engine.open(tmp_path / "m.gguf", EngineOptions(context_size=0, threads=1)) as engine:
+            timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGUSR1])
+            timer.start()
+            result = engine.generate([START] * 20000, GREEDY, max_tokens=1).result
+            timer.join()
+        assert result.generated_tokens == 1
+        assert seen == [signal.SIGUSR1]
+        assert os.read(end, 1) == bytes([signal.SIGUSR1])
+    finally:
+        signal.set_wakeup_fd(listener)
+        signal.signal(signal.SIGUSR1, handler)
+        os.close(end)
+        os.close(entry)
+
+
+def held(engine: Engine) -> int:
+    assert engine._context
+    return engine._context.used()
+
+
+def test_the_likeliest_token_is_the_one_that_llama_cpps_chain_takes(tmp_path: Path) -> None:
+    tiny_model.write(tmp_path / "m.gguf")
+    with Engine.open(tmp_path / "m.gguf", EngineOptions(threads=1)) as engine:
+        context, lib = engine._context, engine._model.lib
+        assert context
+        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_greedy())
+        for token in (START, 5, 6, 7):
+            context.decode([token])
+            expected = lib.llama_sampler_sample(chain, context.handle, -1)
+            assert context.likeliest() == expected
+            without = engine._sampler(replace(GREEDY, logit_bias=((expected, -math.inf),)), 1, ())
+            logits = context.last_logits().copy()
+            logits[expected] = -math.inf
+            assert without.sample(context) == logits.argmax()
+            more = engine._sampler(replace(GREEDY, logit_bias=((9, 100.0),)), 1, ())
+            assert more.sample(context) == 9
+        context.last_logits()[3] = math.nan
+        with pytest.raises(LlamaCppError, match="not numbers"):
+            context.likeliest()
+        lib.llama_sampler_free(chain)
 
 
 # ---- logits

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -12,6 +11,7 @@ from ggufkit.llamacpp import binding
 from ggufkit.llamacpp.native.library import log_excerpt
 from ggufkit.llamacpp.native.model import Adapter, Model
 from ggufkit.llamacpp.native.signals import signals_held
+from ggufkit.llamacpp.native.stop_flag import StopFlag
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,9 +116,13 @@ class Context:
                 raise LlamaCppError(f"llama.cpp cannot use the adapter: {log_excerpt(logged)}")
         self._decode: Any = self.lib.llama_decode
         self._memory: Any = self.lib.llama_get_memory(self.handle)
-        self._stop = threading.Event()
-        self._abort = self.lib.ggml_abort_callback(lambda _: self._stop.is_set())
+        self._stop = StopFlag(self.lib)
         self._no_abort = self.lib.ggml_abort_callback()
+        # Declared once more, for an address is what the views below are remembered by.
+        self._logits_at = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+            ("llama_get_logits_ith", self.lib.llama_cpp._lib)  # noqa: SLF001 - the only handle on the loaded library
+        )
+        self._views: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
         self._one = (self.lib.llama_token * 1)()
         self._one_batch = self.lib.llama_batch_get_one(self._one, 1)
 
@@ -235,6 +239,21 @@ class Context:
 
         return np.ctypeslib.as_array(self.lib.llama_get_logits_ith(self.handle, row), (self.vocabulary_size,))
 
+    def likeliest(self, row: int = -1) -> int:
+        """Return the token with the largest logit at one place of the last batch (-1: its last), the first of equals.
+
+        Raises:
+            LlamaCppError: the largest is not a number.
+        """
+        address = self._logits_at(self.handle, row) or 0
+        view = self._views.get(address)
+        if view is None:
+            self._views[address] = view = self.last_logits(row)
+        token = int(view.argmax())
+        if view[token] != view[token]:
+            raise LlamaCppError("the model computes values that are not numbers")
+        return token
+
     def has_finite_logits(self, row: int = -1) -> bool:
         """Tell whether logits are numbers: a sampler makes nonsense of NaN, or ends the process."""
         import numpy as np
@@ -254,12 +273,8 @@ class Context:
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Let `interrupt` and signals stop a long batch.
-
-        Only here, not for single tokens: C asks Python after every node of the graph, which costs about a
-        millisecond per call of llama_decode.
-        """
-        self.lib.llama_set_abort_callback(self.handle, self._abort, None)
+        """Let `interrupt` and signals stop a long batch; single tokens are computed to their end."""
+        self.lib.llama_set_abort_callback(self.handle, self._stop.callback, self._stop.data)
         try:
             with signals_held(self._stop.set):
                 yield

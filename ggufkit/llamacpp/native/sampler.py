@@ -58,6 +58,7 @@ class Sampler:
         self._grammar: Any = None
         self._candidates: Any = None
         self.looks_back = False  # whether it matters which tokens came before
+        self._banned: frozenset[int] | None = None  # of a chain that only takes the likeliest token but these
         self.handle: Any = self.lib.llama_sampler_chain_init(self.lib.llama_sampler_chain_default_params())
         try:
             if settings.grammar is not None:
@@ -70,7 +71,8 @@ class Sampler:
     def _fill(self, settings: SamplerSettings) -> None:
         lib, vocabulary = self.lib, self._model.vocabulary
         banned = [(token, _NEVER) for token in vocabulary.suppressed()]
-        if bias := [*settings.logit_bias, *banned]:
+        bias = [*settings.logit_bias, *banned]
+        if bias:
             biases = (lib.llama_logit_bias * len(bias))(*bias)
             self._add(lib.llama_sampler_init_logit_bias(vocabulary.size, len(bias), biases))
         penalties = (settings.repeat_penalty, settings.frequency_penalty, settings.presence_penalty)
@@ -93,6 +95,8 @@ class Sampler:
             )
         if settings.temperature <= 0:
             self._add(lib.llama_sampler_init_greedy())
+            if not self.looks_back and self._grammar is None and all(change == _NEVER for _, change in bias):
+                self._banned = frozenset(token for token, _ in bias)
             return
         if settings.top_n_sigma >= 0:
             self._add(lib.llama_sampler_init_top_n_sigma(settings.top_n_sigma))
@@ -130,11 +134,16 @@ class Sampler:
         """Choose the token after a place of the last batch (-1: its last), and count it.
 
         Raises:
-            LlamaCppError: the grammar allows none of the tokens.
+            LlamaCppError: the grammar allows none of the tokens, or the model computes no numbers.
         """
+        if self._banned is not None:
+            # The same token without the chain's list of all candidates, which costs more than finding it.
+            likeliest = context.likeliest(row)
+            if likeliest not in self._banned:
+                return likeliest
         if self._grammar is None:
-            token: int = self.lib.llama_sampler_sample(self.handle, context.handle, row)
-            return token
+            drawn: int = self.lib.llama_sampler_sample(self.handle, context.handle, row)
+            return drawn
         token = self._draw(context, row)
         if not self._allowed(token):
             token = self._draw(context, row, grammar_first=True)
@@ -146,7 +155,7 @@ class Sampler:
 
     def drawing_from(self, context: Context) -> Callable[[], int]:
         """Return `sample` for the end of each batch of a context, called in as little time as Python allows."""
-        if self._grammar is not None:
+        if self._grammar is not None or self._banned is not None:
             return functools.partial(self.sample, context)
         return functools.partial(self.lib.llama_sampler_sample, self.handle, context.handle, -1)
 
