@@ -1,73 +1,89 @@
 """`ggufkit bench`: how fast models run on this machine, with llama-bench's options and formats."""
 
-import csv
-import io
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ggufkit.cli import _model, _options, _output
+from ggufkit.cli import _bench_view, _model, _options, _output
 
-if TYPE_CHECKING:
-    from ggufkit.evaluation.speed import ModelSpeed, PairedSpeed
-
-_FORMATS = ("md", "json", "jsonl", "csv")
 _RUN = "What is run"
-_HOW = "How it is run (several values with commas: each is measured)"
+_HOW = "How it is run (several values with commas, or ranges such as 1-8*2: each is measured)"
+_OTHER = "llama-bench's other options"
+
+
+def _values(*names: str, metavar: str = "N,...", text: str = "", panel: str = _HOW) -> Any:
+    """Describe an option of llama-bench that takes several values, with commas or by being repeated."""
+    return typer.Option(*names, metavar=metavar, help=text or None, show_default=False, rich_help_panel=panel)
 
 
 def command(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=_model.HELP)],
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL...", help=_model.HELP, show_default=False)
+    ] = None,
+    model_files: Annotated[
+        list[str] | None, typer.Option("-m", "--model", metavar="MODEL", help="The same, as llama-bench has it.")
+    ] = None,
     n_prompt: Annotated[
-        str,
-        typer.Option("-p", "--n-prompt", metavar="N,...", rich_help_panel=_RUN, help="Tokens of a prompt; 0: none."),
-    ] = "512",
+        list[str] | None, _values("-p", "--n-prompt", text="Tokens of a prompt, 512; 0: none.", panel=_RUN)
+    ] = None,
     n_gen: Annotated[
-        str, typer.Option("-n", "--n-gen", metavar="N,...", rich_help_panel=_RUN, help="Tokens to generate; 0: none.")
-    ] = "128",
+        list[str] | None, _values("-n", "--n-gen", text="Tokens to generate, 128; 0: none.", panel=_RUN)
+    ] = None,
     prompt_and_gen: Annotated[
-        list[str] | None,
-        typer.Option("-pg", metavar="P,N", show_default=False, rich_help_panel=_RUN, help="A prompt and a reply."),
+        list[str] | None, _values("-pg", metavar="P,N", text="A prompt and a reply.", panel=_RUN)
     ] = None,
     n_depth: Annotated[
-        str,
-        typer.Option("-d", "--n-depth", metavar="N,...", rich_help_panel=_RUN, help="Tokens in the context before."),
-    ] = "0",
+        list[str] | None, _values("-d", "--n-depth", text="Tokens in the context before.", panel=_RUN)
+    ] = None,
     repetitions: Annotated[
         int, typer.Option("-r", "--repetitions", min=1, rich_help_panel=_RUN, help="How often each test is run.")
     ] = 5,
-    threads: Annotated[
-        str | None, typer.Option("-t", "--threads", metavar="N,...", show_default=False, rich_help_panel=_HOW)
+    no_warmup: Annotated[
+        bool, typer.Option("--no-warmup", rich_help_panel=_RUN, help="No run before those that are measured.")
+    ] = False,
+    delay: Annotated[
+        int | None, typer.Option("--delay", min=0, show_default=False, rich_help_panel=_RUN, help="Seconds in between.")
     ] = None,
-    batch_size: Annotated[
-        str | None, typer.Option("-b", "--batch-size", metavar="N,...", show_default=False, rich_help_panel=_HOW)
+    threads: Annotated[list[str] | None, _values("-t", "--threads")] = None,
+    batch_size: Annotated[list[str] | None, _values("-b", "--batch-size")] = None,
+    ubatch_size: Annotated[list[str] | None, _values("-ub", "--ubatch-size")] = None,
+    cache_type_k: Annotated[list[str] | None, _values("-ctk", "--cache-type-k", metavar="TYPE,...")] = None,
+    cache_type_v: Annotated[list[str] | None, _values("-ctv", "--cache-type-v", metavar="TYPE,...")] = None,
+    flash_attn: Annotated[list[str] | None, _values("-fa", "--flash-attn", metavar="on|off|auto,...")] = None,
+    gpu_layers: Annotated[list[str] | None, _values("-ngl", "--n-gpu-layers")] = None,
+    load_mode: Annotated[list[str] | None, _values("-lm", "--load-mode", metavar="MODE,...")] = None,
+    rpc: Annotated[list[str] | None, _values("-rpc", "--rpc", metavar="HOST:PORT,...", text="Workers to use.")] = None,
+    cpu_mask: Annotated[list[str] | None, _values("-C", "--cpu-mask", metavar="HEX,...", panel=_OTHER)] = None,
+    cpu_strict: Annotated[list[str] | None, _values("--cpu-strict", metavar="0|1,...", panel=_OTHER)] = None,
+    poll: Annotated[list[str] | None, _values("--poll", panel=_OTHER)] = None,
+    n_cpu_moe: Annotated[list[str] | None, _values("-ncmoe", "--n-cpu-moe", panel=_OTHER)] = None,
+    split_mode: Annotated[list[str] | None, _values("-sm", "--split-mode", metavar="MODE,...", panel=_OTHER)] = None,
+    main_gpu: Annotated[list[str] | None, _values("-mg", "--main-gpu", panel=_OTHER)] = None,
+    no_kv_offload: Annotated[
+        list[str] | None, _values("-nkvo", "--no-kv-offload", metavar="0|1,...", panel=_OTHER)
     ] = None,
-    ubatch_size: Annotated[
-        str | None, typer.Option("-ub", "--ubatch-size", metavar="N,...", show_default=False, rich_help_panel=_HOW)
+    devices: Annotated[list[str] | None, _values("-dev", "--device", metavar="A/B,...", panel=_OTHER)] = None,
+    lazy_mode: Annotated[
+        list[str] | None, _values("-lzm", "--lazy-mode", metavar="on|off|auto,...", panel=_OTHER)
     ] = None,
-    cache_type_k: Annotated[
-        str | None, typer.Option("-ctk", "--cache-type-k", metavar="TYPE,...", show_default=False, rich_help_panel=_HOW)
+    embeddings: Annotated[list[str] | None, _values("-embd", "--embeddings", metavar="0|1,...", panel=_OTHER)] = None,
+    tensor_split: Annotated[list[str] | None, _values("-ts", "--tensor-split", metavar="A/B,...", panel=_OTHER)] = None,
+    override_tensor: Annotated[
+        list[str] | None, _values("-ot", "--override-tensor", metavar="PATTERN=BUFFER;...", panel=_OTHER)
     ] = None,
-    cache_type_v: Annotated[
-        str | None, typer.Option("-ctv", "--cache-type-v", metavar="TYPE,...", show_default=False, rich_help_panel=_HOW)
+    no_op_offload: Annotated[
+        list[str] | None, _values("-nopo", "--no-op-offload", metavar="0|1,...", panel=_OTHER)
     ] = None,
-    flash_attn: Annotated[
-        str | None,
-        typer.Option("-fa", "--flash-attn", metavar="on|off|auto,...", show_default=False, rich_help_panel=_HOW),
+    no_host: Annotated[list[str] | None, _values("--no-host", metavar="0|1,...", panel=_OTHER)] = None,
+    repack: Annotated[list[str] | None, _values("--repack", metavar="0|1,...", panel=_OTHER)] = None,
+    fit_target: Annotated[list[str] | None, _values("-fitt", "--fit-target", metavar="MiB,...", panel=_OTHER)] = None,
+    fit_ctx: Annotated[list[str] | None, _values("-fitc", "--fit-ctx", panel=_OTHER)] = None,
+    priority: Annotated[
+        int | None, typer.Option("--prio", min=-1, max=3, show_default=False, rich_help_panel=_OTHER)
     ] = None,
-    gpu_layers: Annotated[
-        str | None, typer.Option("-ngl", "--n-gpu-layers", metavar="N,...", show_default=False, rich_help_panel=_HOW)
-    ] = None,
-    load_mode: Annotated[
-        str | None, typer.Option("-lm", "--load-mode", metavar="MODE,...", show_default=False, rich_help_panel=_HOW)
-    ] = None,
-    rpc: Annotated[
-        str | None, typer.Option("--rpc", metavar="HOST:PORT,...", show_default=False, rich_help_panel=_HOW)
-    ] = None,
+    numa: Annotated[str | None, typer.Option("--numa", metavar="MODE", rich_help_panel=_OTHER)] = None,
     output_format: Annotated[
-        str, typer.Option("-o", "--output", metavar="|".join(_FORMATS), help="The format of what goes to stdout.")
+        str, typer.Option("-o", "--output", metavar="md|json|jsonl|csv", help="The format of what goes to stdout.")
     ] = "md",
     start: Annotated[
         bool, typer.Option("--start/--no-start", help="Measure loading, the first token and memory too.")
@@ -77,118 +93,57 @@ def command(
     """Measure prompt and generation speed, loading, the first token and memory.
 
     The tests, options and columns are llama-bench's. Of several models each is run once in every round, and compared
-    with the first one round by round.
+    with the first one round by round. `-o json` makes what `ggufkit report RUN.json BENCH.json` draws.
     """
+    from ggufkit.cli._bench_values import numbers, pairs, switches, words
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.speed import measure
     from ggufkit.llamacpp.bench import BenchOptions
     from ggufkit.llamacpp.cpu import usable_cores
 
-    if output_format not in _FORMATS:
-        raise UsageError(f"-o {output_format!r} is none of {', '.join(_FORMATS)}")
-    pairs = [_numbers(text, "-pg") for text in prompt_and_gen or []]
-    if any(len(pair) != 2 for pair in pairs):
-        raise UsageError("-pg takes two numbers, such as -pg 512,128")
+    if output_format not in _bench_view.PRINT:
+        raise UsageError(f"-o {output_format!r} is none of {', '.join(_bench_view.PRINT)}")
+    named = [*(models or []), *(model_files or [])]
+    if not named:
+        raise UsageError("no model is named", hint="ggufkit bench MODEL.gguf")
     options = BenchOptions(
-        models=tuple(_model.resolve(model, kind="gguf", quiet=quiet) for model in models),
-        n_prompt=_numbers(n_prompt, "-p"),
-        n_gen=_numbers(n_gen, "-n"),
-        prompt_and_gen=tuple((pair[0], pair[1]) for pair in pairs),
-        n_depth=_numbers(n_depth, "-d"),
-        n_threads=_numbers(threads, "-t") or (usable_cores(),),
-        n_batch=_numbers(batch_size, "-b"),
-        n_ubatch=_numbers(ubatch_size, "-ub"),
-        type_k=_words(cache_type_k),
-        type_v=_words(cache_type_v),
-        flash_attn=_words(flash_attn),
-        n_gpu_layers=_numbers(gpu_layers, "-ngl"),
-        load_mode=_words(load_mode),
-        rpc=_words(rpc),
+        models=tuple(_model.resolve(model, kind="gguf", quiet=quiet) for model in named),
+        n_prompt=numbers(n_prompt, "-p") or (512,),
+        n_gen=numbers(n_gen, "-n") or (128,),
+        prompt_and_gen=pairs(prompt_and_gen, "-pg"),
+        n_depth=numbers(n_depth, "-d"),
+        n_threads=numbers(threads, "-t", least=1) or (usable_cores(),),
+        n_batch=numbers(batch_size, "-b", least=1),
+        n_ubatch=numbers(ubatch_size, "-ub", least=1),
+        type_k=words(cache_type_k),
+        type_v=words(cache_type_v),
+        flash_attn=words(flash_attn),
+        n_gpu_layers=numbers(gpu_layers, "-ngl", least=-1),
+        load_mode=words(load_mode),
+        rpc=words(rpc),
         repetitions=repetitions,
+        warmup=not no_warmup,
+        delay=delay,
+        cpu_mask=words(cpu_mask),
+        cpu_strict=switches(cpu_strict, "--cpu-strict"),
+        poll=numbers(poll, "--poll"),
+        n_cpu_moe=numbers(n_cpu_moe, "-ncmoe"),
+        split_mode=words(split_mode),
+        main_gpu=numbers(main_gpu, "-mg"),
+        no_kv_offload=switches(no_kv_offload, "-nkvo"),
+        devices=words(devices),
+        lazy_mode=words(lazy_mode),
+        embeddings=switches(embeddings, "-embd"),
+        tensor_split=words(tensor_split),
+        override_tensor=words(override_tensor),
+        no_op_offload=switches(no_op_offload, "-nopo"),
+        no_host=switches(no_host, "--no-host"),
+        repack=switches(repack, "--repack"),
+        fit_target=numbers(fit_target, "-fitt"),
+        fit_ctx=numbers(fit_ctx, "-fitc"),
+        priority=priority,
+        numa=numa,
     )
     with _output.progress_bar(quiet=quiet) as progress:
         found, paired = measure(options, with_start=start, progress=progress)
-    _PRINT[output_format](found, paired)
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _numbers(text: str | None, flag: str) -> tuple[int, ...]:
-    from ggufkit.errors import UsageError
-
-    try:
-        return tuple(int(part) for part in _words(text))
-    except ValueError:
-        raise UsageError(f"{flag} {text!r}: numbers with commas between them are expected") from None
-
-
-def _rows(models: Sequence["ModelSpeed"]) -> list[dict[str, Any]]:
-    """One row for each test: llama-bench's columns, and ours behind them."""
-    rows = []
-    for model in models:
-        started = model.start
-        ours = {
-            "file_bytes": model.bytes,
-            "load_seconds": started.load_seconds if started else None,
-            "first_token_seconds": started.first_token_seconds if started else None,
-            "first_token_prompt": started.prompt_tokens if started else None,
-            "peak_bytes": started.peak_bytes if started else None,
-        }
-        rows += [{**test.columns, "test": test.test, "median_ts": test.median, **ours} for test in model.tests]
-    return rows
-
-
-def _print_markdown(models: Sequence["ModelSpeed"], paired: Sequence["PairedSpeed"]) -> None:
-    print("| model | size | threads | test | t/s | median | range |")
-    print("| --- | ---: | ---: | --- | ---: | ---: | ---: |")
-    for model in models:
-        for test in model.tests:
-            columns = test.columns
-            print(
-                f"| {model.path.name} | {_output.size(model.bytes)} | {columns['n_threads']} | {test.test} |"
-                f" {columns['avg_ts']:.2f} ± {columns['stddev_ts']:.2f} | {test.median:.2f} |"
-                f" {test.low:.2f} - {test.high:.2f} |"
-            )
-    for model in models:
-        if model.start:
-            it = model.start
-            print(
-                f"\n{model.path.name}: loaded in {it.load_seconds:.2f} s, first token {it.first_token_seconds:.2f} s"
-                f" after a prompt of {it.prompt_tokens} tokens, {_output.size(it.peak_bytes)} of memory at most"
-            )
-    for pair in paired:
-        print(
-            f"\n{pair.second.name} is {pair.ratio:.2f} times as fast as {pair.first.name} at {pair.test}"
-            f" ({pair.low:.2f} to {pair.high:.2f} in single rounds)"
-        )
-
-
-def _print_json(models: Sequence["ModelSpeed"], paired: Sequence["PairedSpeed"]) -> None:
-    ratios = [
-        {"first": str(p.first), "second": str(p.second), "test": p.test, "ratio": p.ratio, "low": p.low, "high": p.high}
-        for p in paired
-    ]
-    _output.print_json({"kind": "speed", "tests": _rows(models), "pairs": ratios})
-
-
-def _print_lines(models: Sequence["ModelSpeed"], _: Sequence["PairedSpeed"]) -> None:
-    for row in _rows(models):
-        print(json.dumps(row, ensure_ascii=False))
-
-
-def _print_csv(models: Sequence["ModelSpeed"], _: Sequence["PairedSpeed"]) -> None:
-    rows = _rows(models)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    print(text.getvalue(), end="")
-
-
-def _cell(value: object) -> object:
-    return ";".join(map(str, value)) if isinstance(value, list) else "" if value is None else value
-
-
-_PRINT = {"md": _print_markdown, "json": _print_json, "jsonl": _print_lines, "csv": _print_csv}
+    _bench_view.PRINT[output_format](found, paired)

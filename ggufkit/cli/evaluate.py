@@ -1,24 +1,35 @@
 """`ggufkit eval`: what quantizing has cost, measured on text against the original."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ggufkit.cli import _model, _options, _output
+from ggufkit.cli import _baselines, _evaluate_view, _model, _options, _output
 
 if TYPE_CHECKING:
-    from ggufkit.evaluation.evaluation_results import Evaluation, ModelResult
+    from ggufkit.evaluation.evaluation_results import Evaluation
     from ggufkit.evaluation.gates import Gates
+    from ggufkit.evaluation.likelihood.passes import Running
+    from ggufkit.progress import Progress
 
 _GATES = "Limits for CI (exit code 7 when a model fails one)"
 _ENGINE = "How the models run"
+_BASELINES = "Baselines: other systems that run the checkpoint on this CPU"
 
 
 def command(
-    base: Annotated[Path, typer.Argument(metavar="BASE", help=f"The original. {_model.HELP} Or a checkpoint folder.")],
-    models: Annotated[list[Path], typer.Argument(metavar="QUANT...", help="The models to compare with it.")],
+    base: Annotated[
+        Path | None,
+        typer.Argument(metavar="BASE", show_default=False, help=f"The original. {_model.HELP} Or a checkpoint folder."),
+    ] = None,
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="QUANT...", show_default=False, help="The models to compare with it."),
+    ] = None,
     texts: Annotated[
         list[Path] | None,
         typer.Option("-f", "--file", metavar="TEXT", help="A text to read; several are domains.", show_default=False),
@@ -72,6 +83,33 @@ def command(
         str | None,
         typer.Option(metavar="90%|0.9", show_default=False, rich_help_panel=_GATES, help="Right answers of each task."),
     ] = None,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure speed, loading and memory too, as `ggufkit bench` does.")
+    ] = False,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...|all|FILE.json",
+            show_default=False,
+            rich_help_panel=_BASELINES,
+            help="Measure these beside the models; or results that were measured elsewhere.",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", show_default=False, rich_help_panel=_BASELINES, help="What they run, if BASE is a file."
+        ),
+    ] = None,
+    setup_baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...|all",
+            show_default=False,
+            rich_help_panel=_BASELINES,
+            help="Install what baselines need, apart from all else, and stop.",
+        ),
+    ] = None,
     threads: _options.Threads = None,
     gpu_layers: Annotated[
         str,
@@ -96,24 +134,35 @@ def command(
     (--task). Interrupted, it goes on where it stopped. With -o the result goes to a JSON file, from which
     `ggufkit report` makes a page.
     """
+    if setup_baseline:
+        _baselines.set_up(setup_baseline, as_json=as_json, quiet=quiet)
+        return
+    from ggufkit.cli._memory_needs import memory_needs
+    from ggufkit.errors import UsageError
     from ggufkit.evaluation.answers.generations import read_prompts
     from ggufkit.evaluation.answers.tasks import read_task
     from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
     from ggufkit.evaluation.gates import Gates, fraction
     from ggufkit.evaluation.likelihood.passes import Running
+    from ggufkit.files import check_output
+    from ggufkit.llamacpp.rpc import endpoints
 
+    if base is None or not (models or against):
+        raise UsageError("there is nothing to compare", hint="ggufkit eval BASE QUANT... -f TEXT")
+    models = models or []
     gates = Gates(
         max_kld=max_kld,
         max_ppl_increase=None if max_ppl_increase is None else fraction(max_ppl_increase, "--max-ppl-increase"),
         min_same_top=None if min_same_top is None else fraction(min_same_top, "--min-same-top"),
         min_task_accuracy=None if min_task_accuracy is None else fraction(min_task_accuracy, "--min-task-accuracy"),
     )
+    _check_gates(gates, texts=bool(texts), tasks=bool(tasks))
     running = Running(
         threads=threads,
         gpu_layers=int(gpu_layers) if gpu_layers.isdigit() else gpu_layers,
         cache_type_k=cache_type_k,
         cache_type_v=cache_type_v,
-        rpc_servers=tuple(part for part in (rpc or "").split(",") if part),
+        rpc_servers=tuple(str(endpoint) for endpoint in endpoints([rpc] if rpc is not None else [])),
     )
     options = EvaluationOptions(
         chunk_tokens=chunk_tokens,
@@ -123,31 +172,97 @@ def command(
         max_tokens=max_tokens,
     )
     silent = quiet or as_json
+    for path in (output, report, keep_logits):
+        if path is not None:
+            check_output(path, inputs=(base, *models, *(texts or ())))
+    base = _model.resolve(base, kind="any", quiet=silent)
+    models = [_model.resolve(model, kind="gguf", quiet=silent) for model in models]
+    others = _baselines.against_of(against or [], checkpoint, quiet=silent)
     with _output.progress_bar(quiet=silent) as progress:
         found = evaluate(
-            _model.resolve(base, kind="any", quiet=silent),
-            [_model.resolve(model, kind="gguf", quiet=silent) for model in models],
+            base,
+            models,
             texts or [],
             options,
             prompts=read_prompts(prompts) if prompts else (),
             tasks=[read_task(path) for path in tasks or []],
+            against=others,
             progress=progress,
             note=(lambda text: None) if silent else _output.note,  # noqa: ARG005 - the signature
         )
-    _publish(found, output, report, as_json=as_json, quiet=quiet)
-    _refuse_failures(found, gates)
+        speed = _speed(base, models, running, progress) if bench or others else []
+    document = _document(found, gates, memory_needs((base, *models)), speed)
+    _publish(document, found, output, report, as_json=as_json, quiet=quiet)
+    _refuse_failures(document)
 
 
-def _publish(found: "Evaluation", output: Path | None, report: Path | None, *, as_json: bool, quiet: bool) -> None:
+def _check_gates(gates: "Gates", *, texts: bool, tasks: bool) -> None:
+    """Refuse limits on what is not going to be measured: nothing would ever fail them."""
+    from ggufkit.errors import UsageError
+
+    of_texts = {"--max-kld": gates.max_kld, "--max-ppl-increase": gates.max_ppl_increase}
+    of_texts["--min-same-top"] = gates.min_same_top
+    for flag, limit in of_texts.items():
+        if limit is not None and not texts:
+            raise UsageError(f"{flag} needs a text to measure it on", hint="-f TEXT")
+    if gates.min_task_accuracy is not None and not tasks:
+        raise UsageError("--min-task-accuracy needs questions", hint="--task FILE.jsonl")
+
+
+def _speed(base: Path, models: list[Path], running: "Running", progress: "Progress") -> list[dict[str, Any]]:
+    """Measure as `ggufkit bench` does by default."""
+    from ggufkit.evaluation.speed import measure, rows
+    from ggufkit.llamacpp.bench import BenchOptions
+    from ggufkit.llamacpp.cpu import usable_cores
+
+    files = tuple(dict.fromkeys((*([] if base.is_dir() else [base]), *models)))
+    if not files:
+        return []
+    layers = running.gpu_layers
+    options = BenchOptions(
+        models=files,
+        n_prompt=(512,),
+        n_gen=(128,),
+        n_threads=(running.threads or usable_cores(),),
+        type_k=(running.cache_type_k,),
+        type_v=(running.cache_type_v,),
+        n_gpu_layers=(layers,) if isinstance(layers, int) else (),
+        rpc=running.rpc_servers,
+    )
+    found, _ = measure(options, progress=progress)
+    return rows(found)
+
+
+def _document(
+    found: "Evaluation", gates: "Gates", needs: list[dict[str, int] | None], speed: list[dict[str, Any]]
+) -> dict[str, Any]:
     from ggufkit import __version__
     from ggufkit.evaluation.evaluation_results import document
-    from ggufkit.files import write_atomically
     from ggufkit.llamacpp.pin import pin
 
     pinned = pin()
-    written: dict[str, Any] = document(
-        found, version=__version__, build={"commit": pinned.commit, "llama_cpp_python": pinned.version}
+    return document(
+        found,
+        version=__version__,
+        build={"commit": pinned.commit, "llama_cpp_python": pinned.version},
+        command=shlex.join(["ggufkit", *sys.argv[1:]]),
+        gates=gates,
+        memory=needs,
+        speed=speed,
     )
+
+
+def _publish(
+    written: dict[str, Any],
+    found: "Evaluation",
+    output: Path | None,
+    report: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from ggufkit.files import write_atomically
+
     if output is not None:
         write_atomically(output, json.dumps(written, indent=1, ensure_ascii=False).encode())
     if report is not None:
@@ -162,12 +277,8 @@ def _publish(found: "Evaluation", output: Path | None, report: Path | None, *, a
         for model in found.models:
             print(f"{model.facts.path} {model.divergence.mean_kld.value:.6f}" if model.divergence else "")
     else:
-        _print_table(found)
-        _print_tasks(found)
-        _print_generations(found)
-        for pair in found.pairs:
-            if not pair.difference.is_clear:
-                print(f"{pair.first} and {pair.second} cannot be told apart on this text")
+        _evaluate_view.show(found)
+        _baselines.show(written)
 
 
 def _remember(found: "Evaluation") -> None:
@@ -197,62 +308,9 @@ def _remember(found: "Evaluation") -> None:
         remember(read_parts(found.models[0].facts.path), text, qualities, kinds)
 
 
-def _refuse_failures(found: "Evaluation", gates: "Gates") -> None:
+def _refuse_failures(document: dict[str, Any]) -> None:
     from ggufkit.errors import VerificationError
-    from ggufkit.evaluation.gates import failures
 
-    failed = [
-        f"{model.facts.path.name}: {what}"
-        for model in found.models
-        for what in failures(model, gates, {task.task: task.accuracy.share for task in model.tasks})
-    ]
+    failed = [f"{model['file']}: {what}" for model in document["models"] for what in model["failed"]]
     if failed:
         raise VerificationError("; ".join(failed), hint="a larger type, or --imatrix, loses less")
-
-
-def _print_table(found: "Evaluation") -> None:
-    width = max(len(model.facts.path.name) for model in (found.base, *found.models))
-    heading = ("size", "bits/weight", "perplexity", "change", "KL divergence", "99.9 %", "same top", "RMS Δp")
-    columns = (9, 11, 19, 9, 21, 8, 8, 7)
-    print(f"{'model':<{width}}", *(f"{text:>{room}}" for text, room in zip(heading, columns, strict=True)))
-    for model in (found.base, *found.models):
-        cells = zip(_cells(model), columns, strict=False)
-        print(f"{model.facts.path.name:<{width}}", *(f"{text:>{room}}" for text, room in cells))
-
-
-def _print_tasks(found: "Evaluation") -> None:
-    for number, task in enumerate(found.base.tasks):
-        print(f"\n{task.task}: {task.accuracy.questions} questions")
-        for model in (found.base, *found.models):
-            it = model.tasks[number]
-            interval = f"{it.accuracy.share:7.2%} ({it.accuracy.low:.1%} to {it.accuracy.high:.1%})"
-            paired = "" if it.p_value is None else f", {it.lost} lost and {it.gained} gained (p {it.p_value:.3g})"
-            print(f"  {model.facts.path.name}: {interval}{paired}")
-
-
-def _print_generations(found: "Evaluation") -> None:
-    if not found.generations:
-        return
-    print(f"\nreplies to {len(found.generations)} prompts, as far as they are the base's:")
-    for number, model in enumerate(found.models):
-        agreements = [it.replies[number][1] for it in found.generations]
-        tokens = sum(it.tokens for it in agreements) / len(agreements)
-        same = sum(it.same for it in agreements)
-        print(f"  {model.facts.path.name}: {tokens:.1f} tokens on average, {same} of {len(agreements)} to the end")
-
-
-def _cells(model: "ModelResult") -> list[str]:
-    read, divergence = model.likelihood, model.divergence
-    cells = [_output.size(model.facts.bytes), f"{model.facts.bits_per_weight:.2f}"]
-    if read is not None:
-        cells.append(f"{read.perplexity.value:.4f} ± {read.perplexity.standard_error:.4f}")
-    if divergence is not None:
-        kld = divergence.mean_kld
-        cells += [
-            f"{divergence.perplexity_ratio.value - 1:+.2%}",
-            f"{kld.value:.6f} ± {kld.standard_error:.6f}",
-            f"{divergence.percentiles[99.9]:.4f}",
-            f"{divergence.same_top.value:.2%}",
-            f"{divergence.rms_delta_p.value:.2%}",
-        ]
-    return cells

@@ -10,6 +10,12 @@ from ggufkit.errors import GgufkitError, LlamaCppError
 from ggufkit.llamacpp.run import run
 
 
+def refusal(error: GgufkitError) -> str:
+    """Write an error for the parent; of a kind that only a room of ours knows, the nearest that all know."""
+    kind = next(each.__name__ for each in type(error).__mro__ if hasattr(errors, each.__name__))
+    return json.dumps({"message": str(error), "hint": error.hint, "kind": kind})
+
+
 def ask(module: str, request: Path, model: str, on_line: Callable[[str], None] | None = None) -> None:
     """Let `module.main` do what a request file asks for; a refusal lies beside it as `.error.json`.
 

@@ -7,9 +7,8 @@ token. Every model then reads the same chunks, in a process of its own, and is c
 import hashlib
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from ggufkit.errors import InputError, UsageError
 from ggufkit.evaluation.answers.asking import Reply, replies_of
 from ggufkit.evaluation.answers.generations import side_by_side
 from ggufkit.evaluation.answers.tasks import Task, TaskResult, answer_task, task_result
+from ggufkit.evaluation.baselines.measure import Questions, check_against, compare
+from ggufkit.evaluation.baselines.results import Against
 from ggufkit.evaluation.evaluation_results import (
     DomainResult,
     Evaluation,
@@ -32,10 +33,10 @@ from ggufkit.evaluation.likelihood.logits_file import estimated_bytes
 from ggufkit.evaluation.likelihood.passes import Reading, Running
 from ggufkit.evaluation.likelihood.statistics import compare_all, divergence, likelihood
 from ggufkit.evaluation.likelihood.texts import DEFAULT_CHUNKS, DEFAULT_LENGTH, Chunks, cut_into_chunks
-from ggufkit.files import PlannedFile, check_space, locked
+from ggufkit.evaluation.workplace import workplace
+from ggufkit.files import PlannedFile, check_space
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader
-from ggufkit.llamacpp.find import cache_folder
 from ggufkit.progress import Progress, silent
 from ggufkit.quantization.types import type_numbered
 
@@ -78,13 +79,15 @@ def evaluate(
     *,
     prompts: Sequence[Mapping[str, Any]] = (),
     tasks: Sequence[Task] = (),
+    against: Against | None = None,
     progress: Progress = silent,
     note: Callable[[str], None] = lambda text: None,  # noqa: ARG005 - the signature
 ) -> Evaluation:
     """Compare models with their base, a GGUF file or a checkpoint folder.
 
     They read texts, each of which is a domain; they answer `prompts` (as `ggufkit generate --batch` takes them), which
-    are laid side by side; and they do `tasks`. One of the three must be there.
+    are laid side by side; and they do `tasks`. One of the three must be there. The baselines that `against` names do
+    all of that too.
 
     `note` gets what people should know before it takes long, such as the size of the file of log-probabilities.
 
@@ -98,22 +101,41 @@ def evaluate(
     if not (texts or prompts or tasks):
         raise UsageError("there is nothing to measure", hint="give a text with -f, --prompts or --task")
     _check_texts(texts)
+    if against:
+        check_against(against, base)
     parts = {model: read_parts(model) for model in models}
-    with _workplace(base, texts, options) as folder, ThreadPoolExecutor(1) as beside:
+    settings = repr((options.chunk_tokens, options.chunks, options.running))
+    read = [base] if base.is_dir() else [part.path for part in read_parts(base)]
+    with workplace(options.folder, (*read, *texts), settings, note) as folder, ThreadPoolExecutor(1) as beside:
         base_model = _as_gguf(base, folder, options, progress) if base.is_dir() else base
         base_parts = read_parts(base_model)
         for model in models:
             check_same_vocabulary(base_parts[0], parts[model][0])
-        hashes = {path: beside.submit(_sha256, path) for path in (base_model, *models)}
+        parts[base_model] = base_parts
+        keyed = [(model, _key(parts[model])) for model in (base_model, *models)]
+        hashes = {model: beside.submit(hashes_of, parts[model]) for model in (base_model, *models)}
         chunks = _cut(base_model, base_parts[0], texts, folder, options, note) if texts else None
-        readings = _read(base_model, models, chunks, folder, options, progress) if chunks else None
+        readings = _read(keyed, chunks, folder, options, progress) if chunks else None
+        answers = _answers(keyed, prompts, tasks, folder, options, progress)
+        questions = Questions(
+            base=base_model,
+            vocabulary_size=_vocabulary_size(base_parts[0]),
+            chunks=chunks,
+            prompts=prompts,
+            replies=answers.replies[0] if prompts else (),
+            tasks=tasks,
+            right=[right[0] for right in answers.right],
+            max_tokens=options.max_tokens,
+            folder=folder,
+            threads=options.running.threads,
+        )
+        rows = compare(against, against.checkpoint or base, questions, progress) if against else []
         if chunks and options.keep_logits is not None:
             shutil.move(passes.base_file(folder, chunks).path, options.keep_logits)
-        answers = _answers((base_model, *models), prompts, tasks, folder, options, progress)
         results = [
             _result(
                 path,
-                parts.get(model, base_parts),
+                parts[model],
                 readings[number] if readings else None,
                 chunks,
                 hashes[model],
@@ -135,6 +157,7 @@ def evaluate(
             chunks=len(chunks.tokens) if chunks else 0,
             running=options.running,
             generations=side_by_side(prompts, answers.replies[0], answers.replies[1:]) if prompts else (),
+            baselines=rows,
         )
 
 
@@ -162,18 +185,19 @@ def _cut(
 
 
 def _read(
-    base: Path, models: Sequence[Path], chunks: Chunks, folder: Path, options: EvaluationOptions, progress: Progress
+    models: Sequence[tuple[Path, str]], chunks: Chunks, folder: Path, options: EvaluationOptions, progress: Progress
 ) -> list[Reading]:
-    """Let the base read, then the others; the base comes first in the result."""
+    """Let the base read, the first of `models`, then the others; in the result it comes first too."""
+    (base, _), *others = models
     first = passes.read_base(base, chunks, folder, options.running, progress)
     return [
         first,
-        *(passes.read_against(model, _key(model), chunks, folder, options.running, progress) for model in models),
+        *(passes.read_against(model, key, chunks, folder, options.running, progress) for model, key in others),
     ]
 
 
 def _answers(
-    models: Sequence[Path],
+    models: Sequence[tuple[Path, str]],
     prompts: Sequence[Mapping[str, Any]],
     tasks: Sequence[Task],
     folder: Path,
@@ -182,11 +206,11 @@ def _answers(
 ) -> _Answers:
     most, running = options.max_tokens, options.running
     replies = [
-        replies_of(model, _key(model), prompts, folder, running, max_tokens=most, progress=progress)
-        for model in (models if prompts else ())
+        replies_of(model, key, prompts, folder, running, max_tokens=most, progress=progress)
+        for model, key in (models if prompts else ())
     ]
     right = [
-        [answer_task(task, model, _key(model), folder, running, max_tokens=most, progress=progress) for model in models]
+        [answer_task(task, model, key, folder, running, max_tokens=most, progress=progress) for model, key in models]
         for task in tasks
     ]
     return _Answers(replies, right)
@@ -214,25 +238,6 @@ def check_same_vocabulary(base: GgufHeader, model: GgufHeader) -> None:
                 f"token {number} is {other!r} in {model.path}, and {one!r} in {base.path}",
                 hint="compare a model with the one that it was quantized from",
             )
-
-
-@contextmanager
-def _workplace(base: Path, texts: Sequence[Path], options: EvaluationOptions) -> Iterator[Path]:
-    """A folder that the same evaluation finds again when it was interrupted; gone when it ended well.
-
-    One process has it at a time: two would write on each other's files.
-    """
-    digest = hashlib.sha256()
-    for path in (base, *texts):
-        status = path.stat()
-        digest.update(f"{path.absolute()} {status.st_size} {status.st_mtime_ns}\n".encode())
-    digest.update(repr((options.chunk_tokens, options.chunks, options.running)).encode())
-    folder = (options.folder or cache_folder() / "evaluations") / digest.hexdigest()[:16]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        folder.mkdir(exist_ok=True)
-        yield folder
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _as_gguf(checkpoint: Path, folder: Path, options: EvaluationOptions, progress: Progress) -> Path:
@@ -266,12 +271,12 @@ def _result(
     parts: Sequence[GgufHeader],
     reading: Reading | None,
     chunks: Chunks | None,
-    sha256: Future[str],
+    hashes: Future[Mapping[str, str]],
     tasks: Sequence[TaskResult],
     *,
     is_base: bool,
 ) -> ModelResult:
-    facts = facts_of(path, parts, sha256.result())
+    facts = facts_of(path, parts, hashes.result())
     if reading is None or chunks is None:
         return ModelResult(facts, None, None, (), None, tasks)
     domains = []
@@ -287,7 +292,7 @@ def _speed(reading: Reading) -> Speed:
     return Speed(reading.tokens_per_second, reading.load_seconds, reading.peak_bytes, reading.seconds)
 
 
-def facts_of(path: Path, parts: Sequence[GgufHeader], sha256: str) -> ModelFacts:
+def facts_of(path: Path, parts: Sequence[GgufHeader], hashes: Mapping[str, str]) -> ModelFacts:
     """Say what a model is, from the headers of its files."""
     metadata = parts[0].metadata
     number = metadata.get("general.file_type")
@@ -312,7 +317,7 @@ def facts_of(path: Path, parts: Sequence[GgufHeader], sha256: str) -> ModelFacts
         bytes=sum(part.file_size for part in parts),
         elements=elements,
         bits_per_weight=8 * size / elements if elements else 0.0,
-        sha256=sha256,
+        hashes=hashes,
         imatrix=metadata.get("quantize.imatrix.file") is not None,
         block_types={name: dict(sorted(found.items())) for name, found in blocks.items()},
         other_types=others,
@@ -326,11 +331,16 @@ def _vocabulary_size(header: GgufHeader) -> int:
     return entry.count
 
 
-def _key(model: Path) -> str:
-    status = model.stat()
-    return hashlib.sha256(f"{model.absolute()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
+def _key(parts: Sequence[GgufHeader]) -> str:
+    """Name what a model's files are now: what was computed of others must not be taken for its."""
+    stamps = [(str(part.path.absolute()), part.path.stat().st_size, part.path.stat().st_mtime_ns) for part in parts]
+    return hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def hashes_of(parts: Sequence[GgufHeader]) -> Mapping[str, str]:
+    """Return the SHA-256 of each of a model's files, by name."""
+    found = {}
+    for part in parts:
+        with part.path.open("rb", buffering=0) as file:
+            found[part.path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

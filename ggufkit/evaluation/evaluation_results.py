@@ -1,5 +1,7 @@
 """What an evaluation finds: facts about the models, and the figures; `document` is the JSON of `ggufkit eval`."""
 
+import hashlib
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +12,9 @@ from typing import Any
 from ggufkit.evaluation.answers.asking import Reply
 from ggufkit.evaluation.answers.generations import SideBySide
 from ggufkit.evaluation.answers.tasks import TaskResult
+from ggufkit.evaluation.baselines.documents import document_of
+from ggufkit.evaluation.baselines.results import BaselineResult
+from ggufkit.evaluation.gates import Gates, failures, figures_of
 from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.evaluation.likelihood.statistics import Divergence, Likelihood, PairedDifference
 from ggufkit.evaluation.likelihood.texts import Domain
@@ -21,7 +26,7 @@ KIND = "evaluation"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """A model as its file says: sizes in bytes; the type of every tensor, by name and block."""
+    """A model as its files say: sizes in bytes; the type of every tensor, by name and block; SHA-256 by file."""
 
     path: Path
     name: str
@@ -30,7 +35,7 @@ class ModelFacts:
     bytes: int
     elements: int
     bits_per_weight: float
-    sha256: str
+    hashes: Mapping[str, str]
     imatrix: bool
     block_types: Mapping[str, Mapping[int, str]]
     other_types: Mapping[str, str]
@@ -88,24 +93,46 @@ class Evaluation:
     chunks: int
     running: Running
     generations: Sequence[SideBySide] = ()
+    baselines: Sequence[BaselineResult] = ()
 
 
-def document(evaluation: Evaluation, *, version: str, build: Mapping[str, Any]) -> dict[str, Any]:
+def document(
+    evaluation: Evaluation,
+    *,
+    version: str,
+    build: Mapping[str, Any],
+    command: str = "",
+    gates: Gates | None = None,
+    memory: Sequence[Mapping[str, int] | None] = (),
+    speed: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """Make the JSON document: `version` is ggufkit's, `build` says which llama.cpp ran.
 
     Divergences are in nats, sizes in bytes, speeds in tokens per second; `same_top` and `delta_p` are fractions of 1.
+    Of what was measured beside it, `memory` has what running each model takes, the base first, and `speed` the rows of
+    `ggufkit bench`.
     """
-    return {
+    gates = gates or Gates()
+    needs = [*memory, *[None] * (1 + len(evaluation.models) - len(memory))]
+    found = {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "ggufkit": version,
         "llama_cpp": dict(build),
-        "machine": {"cpu": cpu.model_name(), "cores": cpu.usable_cores(), "system": platform.platform()},
+        "python": platform.python_version(),
+        "command": command,
+        "machine": {
+            "cpu": cpu.model_name(),
+            "cores": cpu.usable_cores(),
+            "memory": cpu.usable_memory(),
+            "system": platform.platform(),
+        },
         "settings": {
             "chunk_tokens": evaluation.chunk_tokens,
             "chunks": evaluation.chunks,
             **asdict(evaluation.running),
+            "threads": evaluation.running.threads or cpu.usable_cores(),
         },
         "texts": [
             {
@@ -117,8 +144,12 @@ def document(evaluation: Evaluation, *, version: str, build: Mapping[str, Any]) 
             }
             for domain in evaluation.domains
         ],
-        "base": _model(evaluation.base),
-        "models": [_model(model) for model in evaluation.models],
+        "gates": asdict(gates),
+        "base": {**_model(evaluation.base), "memory": needs[0]},
+        "models": [
+            {**_model(model), "memory": takes, "failed": list(failures(figures_of(model), gates))}
+            for model, takes in zip(evaluation.models, needs[1:], strict=True)
+        ],
         "pairs": [
             {"first": pair.first, "second": pair.second, **asdict(pair.difference), "clear": pair.difference.is_clear}
             for pair in evaluation.pairs
@@ -131,7 +162,20 @@ def document(evaluation: Evaluation, *, version: str, build: Mapping[str, Any]) 
             }
             for it in evaluation.generations
         ],
+        "bench": list(speed),
+        "baselines": [document_of(each) for each in evaluation.baselines],
     }
+    finite: dict[str, Any] = _finite(found)
+    return finite
+
+
+def _finite(value: Any) -> Any:
+    """Write null for what is no number: JSON has no word for it."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _reply(reply: Reply) -> dict[str, Any]:
@@ -153,7 +197,8 @@ def _model(result: ModelResult) -> dict[str, Any]:
         "bytes": facts.bytes,
         "parameters": facts.elements,
         "bits_per_weight": round(facts.bits_per_weight, 4),
-        "sha256": facts.sha256,
+        "sha256": _one_hash(facts.hashes),
+        "files": dict(facts.hashes),
         "imatrix": facts.imatrix,
         "block_types": {name: list(kinds.values()) for name, kinds in facts.block_types.items()},
         "other_types": dict(facts.other_types),
@@ -162,6 +207,14 @@ def _model(result: ModelResult) -> dict[str, Any]:
         "speed": asdict(result.speed) if result.speed else {},
         "tasks": [_task(task) for task in result.tasks],
     }
+
+
+def _one_hash(hashes: Mapping[str, str]) -> str:
+    """Return a file's hash; of a split model the hash of `sha256sum`'s lines about its parts, in their order."""
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    lines = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _task(result: TaskResult) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Limits that a model must keep, for CI: what failed is said with the figure and the limit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ggufkit.errors import UsageError
-from ggufkit.evaluation.evaluation_results import ModelResult
+
+if TYPE_CHECKING:
+    from ggufkit.evaluation.evaluation_results import ModelResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +49,39 @@ def fraction(text: str, flag: str) -> float:
     return value / 100 if percent else value
 
 
-def failures(model: ModelResult, gates: Gates, accuracies: Mapping[str, float] | None = None) -> Sequence[str]:
-    """List what a model fails: `accuracies` are those of its tasks, by name."""
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What gates judge of a model; None where it was not measured. `accuracies` are those of its tasks, by name."""
+
+    mean_kld: float | None
+    perplexity_ratio: float | None
+    same_top: float | None
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+
+
+def failures(figures: Figures, gates: Gates) -> Sequence[str]:
+    """List what a model fails, each with the figure and the limit. What was not measured fails nothing."""
     failed = []
-    divergence = model.divergence
-    if divergence is not None:
-        if gates.max_kld is not None and not divergence.mean_kld.value <= gates.max_kld:
-            failed.append(f"mean KL divergence {divergence.mean_kld.value:.6f}, at most {gates.max_kld:g}")
-        increase = divergence.perplexity_ratio.value - 1
-        if gates.max_ppl_increase is not None and not increase <= gates.max_ppl_increase:
+    if gates.max_kld is not None and figures.mean_kld is not None and not figures.mean_kld <= gates.max_kld:
+        failed.append(f"mean KL divergence {figures.mean_kld:.6f}, at most {gates.max_kld:g}")
+    if gates.max_ppl_increase is not None and figures.perplexity_ratio is not None:
+        increase = figures.perplexity_ratio - 1
+        if not increase <= gates.max_ppl_increase:
             failed.append(f"perplexity {increase:+.3%}, at most {gates.max_ppl_increase:+.3%}")
-        same = divergence.same_top.value
-        if gates.min_same_top is not None and not same >= gates.min_same_top:
-            failed.append(f"same top token {same:.2%}, at least {gates.min_same_top:.2%}")
-    for name, accuracy in (accuracies or {}).items():
+    if gates.min_same_top is not None and figures.same_top is not None and not figures.same_top >= gates.min_same_top:
+        failed.append(f"same top token {figures.same_top:.2%}, at least {gates.min_same_top:.2%}")
+    for name, accuracy in figures.accuracies.items():
         if gates.min_task_accuracy is not None and not accuracy >= gates.min_task_accuracy:
             failed.append(f"{name}: {accuracy:.1%} right, at least {gates.min_task_accuracy:.1%}")
     return failed
+
+
+def figures_of(model: "ModelResult") -> Figures:
+    """Take what gates judge from a result."""
+    divergence = model.divergence
+    return Figures(
+        mean_kld=divergence.mean_kld.value if divergence else None,
+        perplexity_ratio=divergence.perplexity_ratio.value if divergence else None,
+        same_top=divergence.same_top.value if divergence else None,
+        accuracies={task.task: task.accuracy.share for task in model.tasks},
+    )

@@ -14,11 +14,12 @@ from typing import Any
 
 from ggufkit.errors import LlamaCppError
 from ggufkit.gguf_file.parts import read_parts
-from ggufkit.llamacpp import bench
+from ggufkit.llamacpp import bench, rpc
 from ggufkit.llamacpp.bench import BenchOptions, BenchResult
 from ggufkit.llamacpp.run import run
 from ggufkit.progress import Progress, silent
 
+SCHEMA_VERSION = 1  # of `rows`
 _PROMPT_TOKENS = 128  # of the reply that tells the time to the first token
 
 
@@ -76,9 +77,12 @@ def measure(
 
     Raises:
         GgufFileError: a model is none.
-        LlamaCppError: llama-bench failed.
+        WorkerError: a machine of `options.rpc` cannot be used.
+        LlamaCppError: llama-bench failed, or lost such a machine.
         MissingDependencyError: the build lacks it.
     """
+    workers = rpc.endpoints(options.rpc)
+    rpc.check(workers)
     sizes = {path: sum(part.file_size for part in read_parts(path)) for path in options.models}
     rounds = 1 if len(options.models) == 1 else options.repetitions
     each = options.repetitions if rounds == 1 else 1
@@ -87,7 +91,7 @@ def measure(
     for number in range(rounds):
         for place, path in enumerate(options.models):
             progress("Measuring speed", number * len(options.models) + place, total, "steps")
-            found[path].append(bench.run(replace(options, models=(path,), repetitions=each)))
+            found[path].append(_run(replace(options, models=(path,), repetitions=each), workers))
     progress("Measuring speed", total, total, "steps")
     models = tuple(
         ModelSpeed(
@@ -101,6 +105,49 @@ def measure(
     return models, _pairs(models)
 
 
+def _run(options: BenchOptions, workers: Sequence[rpc.Endpoint]) -> tuple[BenchResult, ...]:
+    try:
+        return bench.run(options)
+    except LlamaCppError as error:
+        if not workers or not ("RPC" in str(error) or _is_one_gone(workers)):
+            raise
+        raise LlamaCppError(
+            f"{rpc.blame(workers)} while {options.models[0].name} was measured with it",
+            hint=f"ggufkit worker --list {','.join(map(str, workers))} shows which workers are there",
+        ) from None
+
+
+def _is_one_gone(workers: Sequence[rpc.Endpoint]) -> bool:
+    return any(isinstance(answer, rpc.UnreachableError) for _, answer in rpc.ask_all(workers, 2.0))
+
+
+def rows(models: Sequence[ModelSpeed]) -> list[dict[str, Any]]:
+    """Write one row for each test: llama-bench's columns, and ours behind them."""
+    found = []
+    for model in models:
+        started = model.start
+        ours = {
+            "schema_version": SCHEMA_VERSION,
+            "file_bytes": model.bytes,
+            "load_seconds": started.load_seconds if started else None,
+            "first_token_seconds": started.first_token_seconds if started else None,
+            "first_token_prompt": started.prompt_tokens if started else None,
+            "peak_bytes": started.peak_bytes if started else None,
+        }
+        found += [
+            {
+                **test.columns,
+                "test": test.test,
+                "median_ts": test.median,
+                "min_ts": test.low,
+                "max_ts": test.high,
+                **ours,
+            }
+            for test in model.tests
+        ]
+    return found
+
+
 def _merged(results: Sequence[BenchResult]) -> TestSpeed:
     samples = tuple(sample for result in results for sample in result.samples_ts)
     columns = dict(results[0].columns)
@@ -108,8 +155,8 @@ def _merged(results: Sequence[BenchResult]) -> TestSpeed:
     columns["samples_ns"] = [sample for result in results for sample in result.samples_ns]
     columns["avg_ts"] = statistics.fmean(samples)
     columns["stddev_ts"] = statistics.stdev(samples) if len(samples) > 1 else 0.0
-    columns["avg_ns"] = statistics.fmean(columns["samples_ns"])
-    columns["stddev_ns"] = statistics.stdev(columns["samples_ns"]) if len(samples) > 1 else 0.0
+    columns["avg_ns"] = round(statistics.fmean(columns["samples_ns"]))
+    columns["stddev_ns"] = round(statistics.stdev(columns["samples_ns"])) if len(samples) > 1 else 0
     return TestSpeed(results[0].test, statistics.median(samples), min(samples), max(samples), samples, columns)
 
 
@@ -129,6 +176,7 @@ def _start(path: Path, options: BenchOptions) -> Start | None:
         "threads": options.n_threads[0] if options.n_threads else None,
         "gpu_layers": options.n_gpu_layers[0] if options.n_gpu_layers else "auto",
         "prompt_tokens": _PROMPT_TOKENS,
+        "rpc_servers": list(options.rpc),
     }
     lines: list[str] = []
     child = "from ggufkit.evaluation.speed import start_in_child; start_in_child()"
@@ -148,7 +196,10 @@ def start_in_child() -> None:
     count = request["prompt_tokens"]
     layers = request["gpu_layers"]
     options = EngineOptions(
-        context_size=2 * count, threads=request["threads"], gpu_layers="all" if layers == -1 else layers
+        context_size=2 * count,
+        threads=request["threads"],
+        gpu_layers="all" if layers == -1 else layers,
+        rpc_servers=tuple(request["rpc_servers"]),
     )
     with Engine.open(Path(request["model"]), options) as engine:
         plain = [token for token in range(min(engine.vocabulary_size, 4 * count)) if not engine.is_control(token)]

@@ -13,7 +13,7 @@ from ggufkit.errors import InputError, OutputError
 from ggufkit.evaluation.answers.tasks import read_task
 from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
 from ggufkit.evaluation.evaluation_results import ModelResult, document
-from ggufkit.evaluation.gates import Gates, failures, fraction
+from ggufkit.evaluation.gates import Gates, failures, figures_of, fraction
 from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.reports import render
@@ -114,8 +114,8 @@ def test_a_model_is_itself_and_a_damaged_one_is_flagged(
     assert other.divergence
     assert abs(same.divergence.mean_kld.value) < 1e-6
     assert same.divergence.same_top.value == 1
-    assert failures(same, Gates(max_kld=1e-6, max_ppl_increase=0.001, min_same_top=1.0)) == []
-    assert len(failures(other, Gates(max_kld=0.01, max_ppl_increase=0.01, min_same_top=0.99))) == 3
+    assert failures(figures_of(same), Gates(max_kld=1e-6, max_ppl_increase=0.001, min_same_top=1.0)) == []
+    assert len(failures(figures_of(other), Gates(max_kld=0.01, max_ppl_increase=0.01, min_same_top=0.99))) == 3
     assert found.pairs[0].difference.is_clear
 
 
@@ -240,4 +240,4 @@ def test_a_gate_that_is_not_a_number_fails_what_is_not_a_number(demo_models: Map
 
     found = divergence(np.full((20, 4), np.nan, np.float32))
     model = ModelResult(None, found.likelihood, found, (), None)  # type: ignore[arg-type]  # only figures count here
-    assert len(failures(model, Gates(max_kld=1, max_ppl_increase=1, min_same_top=0))) == 3
+    assert len(failures(figures_of(model), Gates(max_kld=1, max_ppl_increase=1, min_same_top=0))) == 3

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,11 @@ import pytest
 import tiny_gguf
 
 from ggufkit import cli
+from ggufkit.cli._bench_values import numbers
+from ggufkit.errors import LlamaCppError, UsageError
 from ggufkit.evaluation import speed
 from ggufkit.llamacpp.bench import BenchOptions, BenchResult
+from ggufkit.llamacpp.rpc import WorkerError
 
 TINY = ["-p", "16", "-n", "4", "-r", "2", "-t", "1"]
 
@@ -78,20 +83,74 @@ def test_all_formats_have_llama_benchs_columns_and_ours(tmp_path: Path, bench: C
     demo = Path(__file__).parents[2] / "ggufkit" / "demo_model"
     model = tmp_path / "demo-F16.gguf"
     convert(demo, model)
-    document = json.loads(bench(model, *TINY, "-o", "json", "-q"))
-    rows = document["tests"]
+    rows = json.loads(bench(model, *TINY, "-o", "json", "-q"))
+    wanted = columns_of_llama_bench(model)
     assert [row["test"] for row in rows] == ["pp16", "tg4"]
     for row in rows:
+        assert list(row)[: len(wanted)] == wanted
         assert len(row["samples_ts"]) == 2
         assert row["build_commit"]
+        assert row["schema_version"] == 1
         assert row["file_bytes"] == model.stat().st_size
         assert row["load_seconds"] > 0
         assert row["first_token_seconds"] > 0
         assert row["peak_bytes"] > model.stat().st_size
         assert min(row["samples_ts"]) <= row["median_ts"] <= max(row["samples_ts"])
     table = list(csv.DictReader(io.StringIO(bench(model, *TINY, "-o", "csv", "--no-start", "-q"))))
-    assert table[0].keys() == rows[0].keys()
+    assert list(table[0]) == [name for name in rows[0] if not name.startswith("samples")]
     assert table[0]["load_seconds"] == ""
+    lines = bench("-m", model, "-p", "8-16*2", "-n", "0", "-r", "1", "-o", "jsonl", "--no-start", "-q").splitlines()
+    assert [json.loads(line)["n_prompt"] for line in lines] == [8, 16]
     text = bench(model, *TINY, "--no-start", "-q")
-    assert text.startswith("| model | size |")
-    assert "| pp16 |" in text
+    assert [cell.strip() for cell in text.splitlines()[0].split("|")[1:8]] == [
+        "model", "size", "params", "backend", "threads", "test", "t/s",
+    ]  # fmt: skip
+    assert "|  pp16 |" in text or "| pp16 |" in text
+
+
+def columns_of_llama_bench(model: Path) -> list[str]:
+    """Ask the program itself."""
+    from ggufkit.llamacpp.find import find
+
+    command = [find().tool("llama-bench"), "-m", model, "-p", "8", "-n", "0", "-r", "1", "-t", "1", "-o", "jsonl"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return list(json.loads(ran.stdout.splitlines()[0]))
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [(["1,2"], (1, 2)), (["1", "4"], (1, 4)), (["1-4"], (1, 2, 3, 4)), (["256-1024+256"], (256, 512, 768, 1024)),
+     (["1-9*2,3"], (1, 2, 4, 8, 3)), (["5-5"], (5,)), (None, ())],
+)  # fmt: skip
+def test_values_are_read_as_llama_bench_reads_them(texts: list[str] | None, found: tuple[int, ...]):
+    assert numbers(texts, "-p") == found
+
+
+@pytest.mark.parametrize("text", ["x", "4-1", "1-4*1", "1-4+0", "0-4*2", "-2", "1-99999", "1.5"])
+def test_values_that_make_no_sense_are_refused(text: str):
+    with pytest.raises(UsageError, match="-p"):
+        numbers([text], "-p")
+
+
+def test_a_worker_that_is_not_there_is_named(tmp_path: Path):
+    model = tiny_gguf.write_model(tmp_path / "a.gguf")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: whoever connects is refused
+        where = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(WorkerError, match=where):
+            speed.measure(BenchOptions(models=(model,), rpc=(where,)))
+
+
+def test_a_worker_that_is_lost_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = tiny_gguf.write_model(tmp_path / "a.gguf")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setattr(speed.rpc, "check", lambda _: [])
+
+        def run(_: BenchOptions) -> tuple[BenchResult, ...]:
+            raise LlamaCppError("llama-bench was ended by signal 6")
+
+        monkeypatch.setattr(speed.bench, "run", run)
+        with pytest.raises(LlamaCppError, match=f"the worker {where} is gone"):
+            speed.measure(BenchOptions(models=(model,), rpc=(where,)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ggufkit.errors import GgufkitError
+from ggufkit.evaluation.child_process import refusal
 from ggufkit.evaluation.likelihood.child import REFUSED, Running
 from ggufkit.inference import batch_file
 from ggufkit.inference.batch_job import BatchOptions, run_file
@@ -98,6 +99,5 @@ def main() -> None:
         else:
             _weigh(request)
     except GgufkitError as error:
-        told = {"message": str(error), "hint": error.hint, "kind": type(error).__name__}
-        path.with_suffix(".error.json").write_text(json.dumps(told))
+        path.with_suffix(".error.json").write_text(refusal(error))
         sys.exit(REFUSED)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.errors import GgufkitError
+from ggufkit.evaluation.child_process import refusal
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
 from ggufkit.evaluation.likelihood.scores import score_against, score_base
 from ggufkit.inference.chunk_reader import ChunkReader
@@ -157,6 +158,5 @@ def main() -> None:
         else:
             _read(request)
     except GgufkitError as error:
-        told = {"message": str(error), "hint": error.hint, "kind": type(error).__name__}
-        path.with_suffix(".error.json").write_text(json.dumps(told))
+        path.with_suffix(".error.json").write_text(refusal(error))
         sys.exit(REFUSED)
