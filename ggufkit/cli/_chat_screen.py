@@ -110,10 +110,14 @@ def timings(result: GenerationResult) -> str:
     read = result.prompt_tokens - result.reused_tokens
     reused = f" and {result.reused_tokens} reused" if result.reused_tokens else ""
     return (
-        f"{result.generated_tokens} tokens, {result.tokens_per_second:.1f} tokens per second (prompt: {read} tokens"
+        f"{_tokens(result.generated_tokens)}, {result.tokens_per_second:.1f} tokens per second (prompt: {_tokens(read)}"
         f"{reused}, {result.prompt_tokens_per_second:.1f} per second; first token after "
         f"{result.time_to_first_token:.2f} s)"
     )
+
+
+def _tokens(count: int) -> str:
+    return "1 token" if count == 1 else f"{count} tokens"
 
 
 def meter(used: int, size: int) -> str:

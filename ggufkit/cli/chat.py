@@ -29,7 +29,9 @@ def command(
     single_turn: Annotated[bool, typer.Option("-st", "--single-turn", help="Leave after one reply.")] = False,
     predict: Annotated[
         int | None,
-        typer.Option("-n", "--predict", min=-1, help="Most tokens of a reply; -1: no limit. [-1]", show_default=False),
+        typer.Option(
+            "-n", "--predict", min=-1, help="Most tokens of a reply, at least 1; -1: no limit. [-1]", show_default=False
+        ),
     ] = None,
     json: _options.Json = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show llama.cpp's log on stderr.")] = False,

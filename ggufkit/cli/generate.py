@@ -30,7 +30,9 @@ def command(
     ] = None,
     predict: Annotated[
         int | None,
-        typer.Option("-n", "--predict", min=-1, help="Most tokens of a reply; -1: no limit. [-1]", show_default=False),
+        typer.Option(
+            "-n", "--predict", min=-1, help="Most tokens of a reply, at least 1; -1: no limit. [-1]", show_default=False
+        ),
     ] = None,
     stop: Annotated[
         list[str] | None,

@@ -102,10 +102,15 @@ class Model:
 
     @property
     def description(self) -> str:
-        """Describe the model in llama.cpp's words, such as `llama 8B Q4_K - Medium`."""
+        """Describe the model in llama.cpp's words, such as `llama 8B Q4_K - Medium`.
+
+        Sizes that it has no name for are counted.
+        """
         buffer = ctypes.create_string_buffer(256)
         self.lib.llama_model_desc(self.handle, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
+        size = int(self.lib.llama_model_n_params(self.handle))
+        counted = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
+        return buffer.value.decode("utf-8", "replace").replace("?B", counted)
 
     @property
     def training_context(self) -> int:
