@@ -101,26 +101,54 @@ def atomic_output(path: Path, *, size: int = 0) -> Iterator[Path]:
     Raises:
         OutputError: no space, no permission, or another process is writing the same path.
     """
-    target = path.resolve()
+    with atomic_name(path, size=size) as temporary:
+        target = path.resolve()
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
+        yield temporary
+
+
+@contextlib.contextmanager
+def atomic_name(path: Path, *, size: int = 0, follow: bool = True) -> Iterator[Path]:
+    """As `atomic_output`, for what makes the file itself, such as a link: at the path that is yielded there is none.
+
+    Without `follow` a symbolic link that has the name is replaced, not what it leads to.
+
+    Raises:
+        As `atomic_output`.
+    """
+    target = path.resolve() if follow else path.parent.resolve() / path.name
     temporary = target.parent / f".{target.name}.{os.getpid()}.ggufkit-part"
     with _os_errors(path), locked(target):
         _remove_leftovers(target)
         _check_size_limit(path, size)
         check_space([PlannedFile(target, size)])
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                os.fchmod(descriptor, mode)
-            finally:
-                os.close(descriptor)
             yield temporary
             _sync(temporary)
             temporary.replace(target)
             _sync(target.parent)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
             raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, size: int = 0) -> Iterator[Path]:
+    """As `atomic_output`, for a new folder of files: yields an empty one. Where `path` is, it must be an empty folder.
+
+    Raises:
+        OutputError: as `atomic_output`, or there is something in the folder.
+    """
+    with atomic_name(path, size=size) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for inner in sorted(temporary.rglob("*")):
+            _sync(inner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +258,14 @@ def _remove_leftovers(target: Path, *, partial: bool = True) -> None:
         target.with_name(f".{target.name}.{kind}").unlink(missing_ok=True)
     for file in target.parent.glob(f".{glob.escape(target.name)}.*.ggufkit-part"):
         if (found := _TEMPORARY.fullmatch(file.name)) and found["name"] == target.name:
-            file.unlink(missing_ok=True)
+            _remove(file)
+
+
+def _remove(temporary: Path) -> None:
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -241,7 +276,7 @@ def remove_leftovers(folder: Path) -> None:
     for file in folder.glob(".*.ggufkit-part"):
         if (found := _TEMPORARY.fullmatch(file.name)) and not is_alive(int(found["pid"])):
             with contextlib.suppress(OutputError, OSError), locked(folder / found["name"]):
-                file.unlink(missing_ok=True)
+                _remove(file)
     partial, journal = _PARTIAL_KINDS
     for file in folder.glob(f".*.{journal}"):
         name = file.name.removeprefix(".").removesuffix(f".{journal}")

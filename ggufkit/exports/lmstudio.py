@@ -7,16 +7,14 @@ names.
 
 import contextlib
 import json
-import os
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from ggufkit.errors import GgufFileError, OutputError, UsageError
 from ggufkit.exports import placing
 from ggufkit.exports.ollama.description import Kind, kind_of
-from ggufkit.files import PlannedFile, check_space
+from ggufkit.files import PlannedFile, atomic_name, check_space
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader, read_header
 from ggufkit.progress import Progress, silent
@@ -118,12 +116,8 @@ def export(
             if target in there:
                 done.append(ExportedFile(target, "already there", source.stat().st_size))
                 continue
-            temporary = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.ggufkit-part")
-            try:
+            with atomic_name(target, follow=False) as temporary:
                 placed = placing.place(source, temporary, copy=copy, progress=progress)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
             done.append(ExportedFile(target, placed.way.value, placed.size))
     except OSError as error:
         raise OutputError(f"cannot write {error.filename or plan.folder}: {error.strerror}") from error

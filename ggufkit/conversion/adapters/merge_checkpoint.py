@@ -1,9 +1,7 @@
 """Merge a PEFT adapter into a checkpoint: the same shards with the same headers, and changed weights in them."""
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -22,7 +20,7 @@ from ggufkit.conversion.adapters.peft import LowRank, open_adapter, read
 from ggufkit.conversion.description import own_version
 from ggufkit.conversion.elements import STORED, encode, to_float32
 from ggufkit.errors import CheckpointError, OutputError, UsageError
-from ggufkit.files import PlannedFile, check_space
+from ggufkit.files import atomic_folder
 from ggufkit.progress import Progress, silent
 
 RECORD = "ggufkit_merge.json"
@@ -69,7 +67,8 @@ def merge_into_checkpoint(base: Path, adapter: Path, output: Path, *, progress: 
             changes = {matched[name]: change for name, change in opened.changes.items()}
             whole = {matched[name]: tensor for name, tensor in opened.whole.items()}
             _check(stored, changes, whole)
-            with _new_folder(output, base, sum(file.path.stat().st_size for file in files)) as folder:
+            _check_output(output, base)
+            with atomic_folder(output, size=sum(file.path.stat().st_size for file in files)) as folder:
                 done, total = 0, sum(tensor.size for tensor in stored.values())
                 for file in files:
                     for size in _write_shard(file, folder / file.path.name, changes, whole):
@@ -130,8 +129,6 @@ def _write_shard(
             for piece in pieces:
                 out.write(piece)
                 yield len(piece)
-        out.flush()
-        os.fsync(out.fileno())
 
 
 def _copied(tensor: SafetensorsTensor) -> Iterator[bytes | bytearray]:
@@ -158,9 +155,7 @@ def _encoded(weights: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]", dtype
     return encode(weights, "F32", GGMLQuantizationType[dtype], weights.size).tobytes()
 
 
-@contextlib.contextmanager
-def _new_folder(output: Path, base: Path, size: int) -> Iterator[Path]:
-    """Yield a temporary folder, which takes the name `output` when the block ends well, and goes away when not."""
+def _check_output(output: Path, base: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"the output exists: {output}", hint="remove it, or name another with -o")
     if base.resolve() in output.resolve().parents:
@@ -168,19 +163,6 @@ def _new_folder(output: Path, base: Path, size: int) -> Iterator[Path]:
     parent = output.resolve().parent
     if not parent.is_dir():
         raise OutputError(f"no such folder: {parent}", hint=f"mkdir -p {parent}")
-    check_space([PlannedFile(output.resolve(), size)])
-    temporary = parent / f".{output.name}.{os.getpid()}.ggufkit-part"
-    try:
-        try:
-            temporary.mkdir()
-            yield temporary
-            if output.exists():
-                output.rmdir()
-            temporary.rename(output.resolve())
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror}", hint="write elsewhere with -o") from error
 
 
 def _copy_the_rest(base: Path, folder: Path) -> None:

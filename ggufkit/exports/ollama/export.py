@@ -180,10 +180,9 @@ def export(
             writer.put(layer.media_type, content)
         writer.put(CONFIG_TYPE, plan.config.encode())
         layers = (*large, *small)
-        content = writer.write_manifest(name, config, layers)
-        if not keep_old:
-            kept = {layer.digest for layer in (config, *layers)}
-            writer.drop_unused(digest for digest in old if digest not in kept)
+        kept = {layer.digest for layer in (config, *layers)}
+        with writer.dropping([] if keep_old else [digest for digest in old if digest not in kept]):
+            content = writer.write_manifest(name, config, layers)
     return Exported(name, store.path, content, config, layers, how)
 
 

@@ -5,14 +5,15 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ggufkit.errors import OutputError, UsageError
-from ggufkit.exports.ollama.store import Store
+from ggufkit.exports.ollama.store import DIGEST, Store
 from ggufkit.files import PlannedFile, check_space
 
 _TEMPORARY = "ggufkit-part-"
+_UNUSED = "ggufkit-unused-"
 _ELSEWHERE = "free some space, or name another store with --store"
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # such as folders on NFS
@@ -51,8 +52,10 @@ def owner_of(store: Store) -> int:
 
 
 @contextlib.contextmanager
-def locked(store: Store, *, alone: bool) -> Iterator[int]:
+def locked(store: Store, *, alone: bool, drop: Callable[[Store, Iterable[str]], object]) -> Iterator[int]:
     """Hold the lock on a store, with others or alone; yields its descriptor. Leftovers of killed runs are removed.
+
+    `drop` removes blobs of these digests that no model names: those that a killed run had noted.
 
     On a file system without locks nothing is held: leftovers stay, and so do blobs of a model that is replaced.
 
@@ -63,6 +66,10 @@ def locked(store: Store, *, alone: bool) -> Iterator[int]:
     try:
         if take_alone(descriptor):
             _remove_leftovers(store)  # we are alone, so nobody is at work on them
+            for note in _notes(store):
+                words = note.read_text(encoding="utf-8", errors="replace").split()
+                drop(store, [word for word in words if DIGEST.fullmatch(word)])  # a power cut may have halved it
+                note.unlink(missing_ok=True)
         elif alone and _has_locks(descriptor):
             raise OutputError(f"{store.path} is being written by another ggufkit", hint="try again when it is done")
         if not alone and _has_locks(descriptor):
@@ -96,6 +103,21 @@ def _has_locks(descriptor: int) -> bool:
             raise
         return False
     return True
+
+
+@contextlib.contextmanager
+def noted(store: Store, digests: Sequence[str]) -> Iterator[None]:
+    """Note blobs that will be of no use once the block has ended: should we be killed, the next run removes them."""
+    if not digests:
+        yield
+        return
+    note = store.path / f".{_UNUSED}{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with _errors(store):
+            write_new(store, note, "\n".join(digests).encode())
+        yield
+    finally:
+        note.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -195,6 +217,11 @@ def _remove_leftovers(store: Store) -> None:
     for folder in {store.path, store.blobs, store.manifests}:
         for path in folder.glob(f".{_TEMPORARY}*"):
             path.unlink(missing_ok=True)
+
+
+def _notes(store: Store) -> list[Path]:
+    """List the notes of runs that are no more."""
+    return sorted(store.path.glob(f".{_UNUSED}*"))
 
 
 def _nearest(path: Path) -> Path:

@@ -8,7 +8,7 @@ an hour: so blobs are touched, and a manifest is written at once after them.
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def writing(store: Store) -> Iterator["Writer"]:
     """
     for folder in (store.blobs, store.manifests):
         files.make_folder(store, folder)
-    with files.locked(store, alone=False) as lock:
+    with files.locked(store, alone=False, drop=_drop) as lock:
         yield Writer(store, lock)
 
 
@@ -58,7 +58,7 @@ def remove(store: Store, name: ModelName) -> Removed:
         raise InputError(f"there is no model {name.short} in {store.path}", hint=f"models there: {known}")
     files.make_folder(store, store.blobs)
     try:
-        with files.locked(store, alone=True):
+        with files.locked(store, alone=True, drop=_drop):
             digests = store.digests_of(name)
             path.unlink()
             for folder in itertools.islice(path.parents, 3):  # model, namespace, host
@@ -148,10 +148,16 @@ class Writer:
             files.rename(temporary, path)
         return content
 
-    def drop_unused(self, digests: Iterable[str]) -> None:
-        """Remove blobs that no model names any more, when no other export is at work: the last thing to be done."""
-        if files.take_alone(self._lock):
-            _drop(self._store, digests)
+    @contextlib.contextmanager
+    def dropping(self, digests: Sequence[str]) -> Iterator[None]:
+        """Remove blobs when the block has ended and no model names them any more; the last thing to be done.
+
+        Not when another export is at work. Should we be killed in between, the next run removes them.
+        """
+        with files.noted(self._store, digests):
+            yield
+            if digests and files.take_alone(self._lock):
+                _drop(self._store, digests)
 
 
 def _drop(store: Store, digests: Iterable[str]) -> tuple[tuple[str, ...], int]:
