@@ -11,6 +11,9 @@ _MODULES = (
     "torch_dynamic",
     "torchao_int8",
     "bitsandbytes_models",
+    "onnxruntime_models",
+    "openvino_models",
+    "neural_compressor_models",
 )
 
 
