@@ -20,7 +20,7 @@ from ggufkit.inference.options import EngineOptions
 from ggufkit.inference.reasoning import Reasoning
 from ggufkit.inference.session import ChatSession, WhenFull
 from ggufkit.inference.templates import ChatTemplate
-from ggufkit.llamacpp import binding
+from ggufkit.llamacpp import binding, supervision
 
 INTERRUPTED, READER_GONE = 130, 141
 
@@ -87,9 +87,11 @@ def run(model: Path, question: str | None, options: EngineOptions, wishes: Wishe
     Raises:
         InputError: the template or the session cannot be read.
         UsageError: reasoning was asked of a model that knows none.
+        LlamaCppError: llama.cpp died.
     """
     template = read_template(wishes.template) if wishes.template else None
     saved = session_file.load(wishes.session) if wishes.session and wishes.session.exists() else None
+    supervision.survive(model)
     with loaded(model, options, verbose=wishes.verbose) as engine:
         session = ChatSession(
             engine=engine,

@@ -19,7 +19,7 @@ from ggufkit.inference.options import EngineOptions
 from ggufkit.inference.prompts import AnswerSplitter, PromptMaker, PromptOptions
 from ggufkit.inference.reasoning import Reasoning
 from ggufkit.inference.scores import as_json
-from ggufkit.llamacpp import binding
+from ggufkit.llamacpp import binding, supervision
 
 INTERRUPTED, READER_GONE = 130, 141
 
@@ -112,8 +112,10 @@ def run(model: Path, question: str, options: EngineOptions, wishes: Wishes) -> N
     Raises:
         InputError: the template cannot be read, or the prompt does not fit.
         UsageError: options do not suit the model.
+        LlamaCppError: llama.cpp died.
     """
     template = _chat.read_template(wishes.template) if wishes.template else None
+    supervision.survive(model)
     try:
         if wishes.batch:
             from ggufkit.cli import _generate_batch

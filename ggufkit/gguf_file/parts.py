@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ggufkit.errors import GgufFileError
-from ggufkit.gguf_file.reader import GgufHeader, read_header
+from ggufkit.gguf_file.reader import GgufHeader, ValueType, read_header
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 
@@ -26,4 +26,23 @@ def read_parts(path: Path) -> list[GgufHeader]:
             hint=f"name the first part, which ends in -00001-of-{count:05d}.gguf",
         )
     names = [_PART.sub(f"-{number:05d}-of-{count:05d}", path.name) for number in range(2, count + 1)]
-    return [first, *(read_header(path.with_name(name)) for name in names)]
+    headers = [first, *(read_header(path.with_name(name)) for name in names)]
+    seen: dict[str, Path] = {}
+    for number, header in enumerate(headers):
+        _check_place(header, number)
+        for tensor in header.tensors:
+            if tensor.name in seen:
+                raise GgufFileError(f"tensor {tensor.name!r} is in {seen[tensor.name]} and in {header.path}")
+            seen[tensor.name] = header.path
+    return headers
+
+
+def _check_place(header: GgufHeader, number: int) -> None:
+    """See that a part is the one that its name says: llama.cpp takes its number without looking at its kind."""
+    entry = header.metadata.entries.get("split.no")
+    said = header.metadata["split.no"] if entry else None
+    if entry is None or entry.kind is not ValueType.UINT16 or said != number:
+        raise GgufFileError(
+            f"{header.path} says that it is part {said!r} of the model (counted from 0, as UINT16), expected {number}",
+            hint="download or split it again",
+        )

@@ -13,7 +13,7 @@ from ggufkit.errors import GgufFileError, InputError, UsageError
 from ggufkit.inference import placement
 from ggufkit.inference.model_file import cache_bytes, check_model_file
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SamplingOptions
-from ggufkit.llamacpp import cpu, native
+from ggufkit.llamacpp import cpu, load_check, native
 from ggufkit.progress import Progress, silent
 
 
@@ -23,6 +23,7 @@ class LoadedModel:
     def __init__(self, path: Path, options: EngineOptions, progress: Progress) -> None:
         started = time.perf_counter()
         self._header = check_model_file(path)
+        load_check.check_survivable(path)
         self.path = path
         self.placement = placement.resolve(path, self._header, options)
         self.options = options = self.placement.options

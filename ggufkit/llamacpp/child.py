@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ggufkit.errors import LlamaCppError, MissingDependencyError
-from ggufkit.llamacpp.run import describe, die_with_parent
+from ggufkit.llamacpp.run import EXPENDABLE, describe, die_with_parent
 
 _KEPT_LINES = 200
 _FAILURE = ("error", "fail", "assert", "abort", "unable", "invalid", "exception")
@@ -59,7 +59,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**(os.environ if environment is None else environment), EXPENDABLE: "1"},
                 process_group=0,
                 restore_signals=not ignore_broken_pipes,  # Python itself ignores SIGPIPE, and a child inherits that
                 preexec_fn=die_with_parent(signal.SIGKILL),

@@ -17,11 +17,21 @@ from pathlib import Path
 
 from ggufkit.errors import LlamaCppError, MissingDependencyError
 
+EXPENDABLE = "GGUFKIT_EXPENDABLE"  # set in the environment of those whose death somebody waits for
+
 _KEPT_LINES = 200
 _QUOTED_LINES = 4
 _LONGEST_LINE = 1 << 20
 _SECONDS_TO_DIE = 2.0
 _PR_SET_PDEATHSIG = 1
+
+
+class DiedError(LlamaCppError):
+    """A program was ended by a signal, whose `number` it is."""
+
+    def __init__(self, message: str, number: signal.Signals) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ def run(
 
     Raises:
         MissingDependencyError: there is no such program.
-        LlamaCppError: it could not be started, or ended with another status than 0.
+        LlamaCppError: it could not be started, or ended with another status than 0 (a DiedError: by a signal).
     """
     command = tuple(str(argument) for argument in argv)
     started = time.monotonic()
@@ -63,7 +73,7 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, EXPENDABLE: "1", **(environment or {})},
             cwd=cwd,
             process_group=0,
             pass_fds=tuple(pass_fds),
@@ -132,9 +142,11 @@ class _Output:
 def _failure(command: tuple[str, ...], status: int, output: _Output) -> LlamaCppError:
     quoted = list(output.last_errors) or list(output.last)[-_QUOTED_LINES:]
     said = " | ".join(line.strip() for line in quoted) or "it printed nothing"
-    return LlamaCppError(
-        f"{Path(command[0]).name} ended with {describe(status)}: {said} (command: {shlex.join(command)})"
-    )
+    message = f"{Path(command[0]).name} ended with {describe(status)}: {said} (command: {shlex.join(command)})"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return DiedError(message, signal.Signals(-status))
+    return LlamaCppError(message)
 
 
 def describe(status: int) -> str:
