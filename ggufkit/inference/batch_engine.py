@@ -7,17 +7,17 @@ long ones alone: cut into other pieces, attention over them would be rounded oth
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 from ggufkit.errors import GgufkitError, LlamaCppError, UsageError
-from ggufkit.inference.generation import FinishReason, GenerationResult, peak_memory
+from ggufkit.inference.batch_requests import BatchRequest, Pending, Slot
+from ggufkit.inference.generation import FinishReason, GenerationResult
 from ggufkit.inference.loaded_model import LoadedModel
 from ggufkit.inference.model_file import cache_bytes
-from ggufkit.inference.options import LARGEST_SEED, EngineOptions, SamplingOptions
-from ggufkit.inference.scores import TokenScore, score
+from ggufkit.inference.options import LARGEST_SEED, EngineOptions
+from ggufkit.inference.scores import score
 from ggufkit.inference.text_stream import TextStream
 from ggufkit.llamacpp import cpu, native
 from ggufkit.progress import Progress, silent
@@ -29,41 +29,6 @@ _SHORTEST_PREFIX = 8  # tokens; less is not worth a copy
 _LONG_PROMPT = 64  # tokens; ggml computes attention over fewer row by row (ops.cpp, GGML_FA_TILE_Q)
 _WAITING_PARTS = 8  # new prompts are begun when one in so many sequences is empty
 _WINDOW = 8  # requests looked ahead for each sequence: those of like length are begun together
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchRequest:
-    """A prompt to continue; `key` says which one it is. The rest is as for `Engine.generate`.
-
-    Tokens in `spelled`, which write nothing by themselves, write what it says into the text.
-    """
-
-    key: int
-    tokens: tuple[int, ...]
-    sampling: SamplingOptions
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    top_scores: int | None = None
-    spelled: Mapping[int, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A sequence at work: what is still to be read of its prompt, or the reply as far as it is."""
-
-    request: BatchRequest
-    seed: int
-    sampler: native.Sampler
-    stream: TextStream
-    begun: float
-    reused: int
-    held: int  # tokens that the context holds
-    token: int = -1  # the last one of the reply, which it does not hold yet; -1 before the first
-    first: float = 0.0
-    ready: float = 0.0
-    texts: list[str] = field(default_factory=list)
-    scores: list[TokenScore] = field(default_factory=list)
-    generated: int = 0
 
 
 _Outcome = tuple[int, GenerationResult | GgufkitError]
@@ -112,7 +77,7 @@ class BatchEngine(LoadedModel):
             sequences=self._sequences + 1,
         )
         self._batch = native.SequenceBatch(self._model.lib, max(self.options.batch_size, self._sequences))
-        self._slots: list[_Slot | None] = [None] * self._sequences
+        self._slots: list[Slot | None] = [None] * self._sequences
         self._room = self.context_size
         self._prefix: tuple[int, ...] = ()
 
@@ -147,7 +112,7 @@ class BatchEngine(LoadedModel):
             raise UsageError("the model was closed")
         self._interrupted = False
         context.resume()
-        pending = _Pending(iter(requests), _WINDOW * self._sequences)
+        pending = Pending(iter(requests), _WINDOW * self._sequences)
         try:
             while not self._interrupted:
                 yield from self._admit(context, pending)
@@ -167,12 +132,12 @@ class BatchEngine(LoadedModel):
 
     # ---- coming and going
 
-    def _admit(self, context: native.Context, pending: "_Pending") -> Iterator[_Outcome]:
+    def _admit(self, context: native.Context, pending: Pending) -> Iterator[_Outcome]:
         """Fill the empty sequences, once enough are empty: read the prompts and draw the first tokens."""
         empty = [at for at, slot in enumerate(self._slots) if slot is None]
         if len(empty) * _WAITING_PARTS < self._sequences:
             return
-        begun: list[tuple[int, _Slot]] = []
+        begun: list[tuple[int, Slot]] = []
         for at in empty:
             while self._slots[at] is None and pending:
                 if not self._prefix and not any(self._slots):
@@ -186,9 +151,9 @@ class BatchEngine(LoadedModel):
         for group in self._groups(begun):
             yield from self._read_prompts(context, group)
 
-    def _groups(self, begun: list[tuple[int, _Slot]]) -> Iterator[list[tuple[int, _Slot]]]:
+    def _groups(self, begun: list[tuple[int, Slot]]) -> Iterator[list[tuple[int, Slot]]]:
         """Put short prompts together as long as they are computed at once, and each long one alone."""
-        group: list[tuple[int, _Slot]] = []
+        group: list[tuple[int, Slot]] = []
         size = 0
         for at, slot in begun:
             unread = len(slot.request.tokens) - slot.held
@@ -203,7 +168,7 @@ class BatchEngine(LoadedModel):
         if group:
             yield group
 
-    def _read_prompts(self, context: native.Context, group: list[tuple[int, _Slot]]) -> Iterator[_Outcome]:
+    def _read_prompts(self, context: native.Context, group: list[tuple[int, Slot]]) -> Iterator[_Outcome]:
         if len(group) == 1:
             [(at, slot)] = group
             self._read(context, slot.request.tokens[slot.held :], slot.held, at, wants_last=True)
@@ -224,7 +189,7 @@ class BatchEngine(LoadedModel):
                 self._leave(context, at, slot)
                 yield slot.request.key, LlamaCppError(message)
 
-    def _begin(self, context: native.Context, at: int, request: BatchRequest) -> _Slot:
+    def _begin(self, context: native.Context, at: int, request: BatchRequest) -> Slot:
         self._check_tokens(request.tokens)
         if request.max_tokens is not None and request.max_tokens < 1:
             raise UsageError("max_tokens must be positive")
@@ -234,7 +199,7 @@ class BatchEngine(LoadedModel):
         seed = secrets.randbelow(LARGEST_SEED + 1) if seed is None else seed
         sampler = self._sampler(request.sampling, seed, request.tokens)
         reused = self._reuse(context, at, request.tokens)
-        return _Slot(
+        return Slot(
             request=request,
             seed=seed,
             sampler=sampler,
@@ -263,7 +228,7 @@ class BatchEngine(LoadedModel):
             return 0
         return shared
 
-    def _leave(self, context: native.Context, at: int, slot: _Slot) -> None:
+    def _leave(self, context: native.Context, at: int, slot: Slot) -> None:
         slot.sampler.close()
         context.cut(0, at)
         self._slots[at] = None
@@ -305,7 +270,7 @@ class BatchEngine(LoadedModel):
             slot.held += 1
             yield from self._draw(context, at, slot, row)
 
-    def _draw(self, context: native.Context, at: int, slot: _Slot, row: int) -> Iterator[_Outcome]:
+    def _draw(self, context: native.Context, at: int, slot: Slot, row: int) -> Iterator[_Outcome]:
         try:
             reason = self._next_token(context, slot, row)
         except LlamaCppError as error:
@@ -314,9 +279,9 @@ class BatchEngine(LoadedModel):
             return
         if reason is not None:
             self._leave(context, at, slot)
-            yield slot.request.key, self._result(slot, reason)
+            yield slot.request.key, slot.result(reason, self.load_seconds)
 
-    def _next_token(self, context: native.Context, slot: _Slot, row: int) -> FinishReason | None:
+    def _next_token(self, context: native.Context, slot: Slot, row: int) -> FinishReason | None:
         request = slot.request
         token = slot.sampler.sample(context, row)
         slot.first = slot.first or time.perf_counter()
@@ -336,28 +301,6 @@ class BatchEngine(LoadedModel):
         slot.token = token
         return None
 
-    def _result(self, slot: _Slot, reason: FinishReason) -> GenerationResult:
-        slot.texts.append(slot.stream.finish())
-        request, ended = slot.request, time.perf_counter()
-        evaluated = slot.held - len(request.tokens)
-        return GenerationResult(
-            text="".join(slot.texts),
-            finish_reason=reason,
-            stop_string=slot.stream.stopped_by,
-            context_full=reason is FinishReason.LENGTH and slot.generated != request.max_tokens,
-            prompt_tokens=len(request.tokens),
-            reused_tokens=slot.reused,
-            generated_tokens=slot.generated,
-            evaluated_tokens=evaluated,
-            prompt_seconds=slot.ready - slot.begun,
-            generation_seconds=ended - slot.first,
-            time_to_first_token=slot.first - slot.begun,
-            load_seconds=self.load_seconds,
-            peak_memory=peak_memory(),
-            seed=slot.seed,
-            scores=None if request.top_scores is None else tuple(slot.scores),
-        )
-
     def _fitting_sequences(self) -> int:
         """Return how many sequences the memory has room for."""
         options = self.options
@@ -366,39 +309,3 @@ class BatchEngine(LoadedModel):
             return _DEFAULT_SEQUENCES
         room = int(cpu.available_memory() * _MEMORY_SHARE / each) - 1
         return max(1, min(_DEFAULT_SEQUENCES, room))
-
-
-class _Pending:
-    """Requests that wait, looked at a window at a time, in which the longest prompts come first."""
-
-    def __init__(self, requests: Iterator[BatchRequest], window: int) -> None:
-        self._requests = requests
-        self._window = window
-        self._waiting: list[BatchRequest] = []
-
-    def __bool__(self) -> bool:
-        self._fill()
-        return bool(self._waiting)
-
-    def take(self) -> BatchRequest:
-        """Return the next one."""
-        self._fill()
-        return self._waiting.pop()
-
-    def shared(self) -> tuple[int, ...]:
-        """Return the tokens with which all that wait begin; none for a single one."""
-        self._fill()
-        prompts = [request.tokens for request in self._waiting]
-        if len(prompts) < 2:
-            return ()
-        first, last = min(prompts), max(prompts)
-        longest = min(len(first), len(last) - 1)
-        return first[: next((at for at in range(longest) if first[at] != last[at]), longest)]
-
-    def _fill(self) -> None:
-        if not self._waiting:
-            for request in self._requests:
-                self._waiting.append(request)
-                if len(self._waiting) == self._window:
-                    break
-            self._waiting.sort(key=lambda request: len(request.tokens))

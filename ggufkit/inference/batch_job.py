@@ -7,26 +7,24 @@ and the answer. When all are there they are written to the output in the order o
 import contextlib
 import functools
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ggufkit import files
-from ggufkit.errors import GgufkitError, InputError, UsageError
+from ggufkit.errors import GgufkitError, InputError
 from ggufkit.inference import batch_file
-from ggufkit.inference.batch_engine import BatchEngine, BatchRequest
+from ggufkit.inference.batch_engine import BatchEngine
 from ggufkit.inference.batch_file import BatchLine
+from ggufkit.inference.batch_journal import Journal, Lines, read_lines
+from ggufkit.inference.batch_requests import BatchRequest
 from ggufkit.inference.generation import GenerationResult
 from ggufkit.inference.loaded_model import LoadedModel
 from ggufkit.inference.options import EngineOptions, SamplingOptions
 from ggufkit.inference.prompts import PromptMaker, PromptOptions
 from ggufkit.inference.scores import as_json
 from ggufkit.progress import Progress, silent
-
-_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +86,10 @@ def run_file(
         GgufFileError, LlamaCppError: as `BatchEngine.open` and `run`.
     """
     files.check_output(output, inputs=[source, model])
-    lines = _read(source)
+    lines = read_lines(source)
     identity = _identity(model, engine, options)
     with files.resumable_output(output, size=0, keep_on=(GgufkitError,)) as partial:
-        journal = _Journal(partial.journal, identity, lines, again=options.again)
+        journal = Journal(partial.journal, identity, lines, again=options.again)
         with contextlib.closing(journal):
             job = _Job(lines, journal, options, on_bad)
             resumed = len(journal.offsets)
@@ -115,7 +113,7 @@ class _Job:
     """The lines that still want an answer, and what was counted on the way."""
 
     def __init__(
-        self, lines: "_Lines", journal: "_Journal", options: BatchOptions, on_bad: Callable[[int, str], None]
+        self, lines: Lines, journal: Journal, options: BatchOptions, on_bad: Callable[[int, str], None]
     ) -> None:
         self._lines = lines
         self._journal = journal
@@ -231,100 +229,6 @@ def _details(model: LoadedModel, result: GenerationResult) -> dict[str, Any]:
     if result.scores is not None:
         details["logprobs"] = as_json(result.scores, functools.partial(model.token_bytes, special=True))
     return details
-
-
-class _Lines:
-    """The lines of a file that are not blank; read when they are wanted."""
-
-    def __init__(self, path: Path, places: list[tuple[int, int, int]]) -> None:
-        self._file = path.open("rb")
-        self._places = places  # number of the line, from 1; where it begins; its length
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> bytes:
-        _, start, size = self._places[index]
-        return os.pread(self._file.fileno(), size, start).strip()
-
-    def number(self, index: int) -> int:
-        """Return the number of a line in the file, from 1."""
-        return self._places[index][0]
-
-
-def _read(source: Path) -> _Lines:
-    places, start = [], 0
-    try:
-        with source.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    places.append((number, start, len(line)))
-                start += len(line)
-        if not places:
-            raise InputError(f"{source} holds no prompts: it is empty")
-        return _Lines(source, places)
-    except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from error
-
-
-class _Journal:
-    """The answers that are there, in the order in which they came; `offsets` says where those of which lines are."""
-
-    def __init__(self, path: Path, identity: str, lines: _Lines, *, again: bool) -> None:
-        self._lines = lines
-        self.offsets: dict[int, tuple[int, int]] = {}
-        self.resumed_bad = 0
-        self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-        end = 0 if again else self._resume(path, identity)
-        self._file.truncate(end)
-        self._file.seek(end)
-        if not end:
-            self._file.write(json.dumps({"format": _FORMAT, "for": identity}).encode() + b"\n")
-            self._file.flush()
-
-    def add(self, index: int, answer: Mapping[str, Any]) -> None:
-        """Note an answer down."""
-        text = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
-        start = self._file.tell()
-        self._file.write(b"%d %s %s\n" % (index, _digest(self._lines[index]), text))
-        self._file.flush()  # after that only a crash of the machine can lose it
-        self.offsets[index] = (start, self._file.tell() - start)
-
-    def read(self, index: int) -> bytes:
-        """Return an answer as a line for the output."""
-        start, size = self.offsets[index]
-        return os.pread(self._file.fileno(), size, start).split(b" ", 2)[2]
-
-    def close(self) -> None:
-        """Close the file; it stays."""
-        self._file.close()
-
-    def _resume(self, path: Path, identity: str) -> int:
-        """Find the answers that are there already; return where the last whole one ends."""
-        head = self._file.readline()
-        if not head.endswith(b"\n"):
-            return 0
-        if json.loads(head) != {"format": _FORMAT, "for": identity}:
-            raise UsageError(
-                f"an interrupted run with another model or other options left answers in {path}",
-                hint="finish it with the same command, or forget them with --again",
-            )
-        end = len(head)
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                break
-            index, digest, text = line.split(b" ", 2)
-            number = int(index)
-            if number < len(self._lines) and _digest(self._lines[number]) == digest:
-                bad = b'"error": ' in text and "error" in json.loads(text)
-                self.resumed_bad += bad
-                self.offsets[number] = (end, len(line))
-            end += len(line)
-        return end
-
-
-def _digest(line: bytes) -> bytes:
-    return hashlib.sha256(line).hexdigest()[:16].encode()
 
 
 def _identity(model: Path, engine: EngineOptions, options: BatchOptions) -> str:

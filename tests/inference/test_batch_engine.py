@@ -9,7 +9,8 @@ import tiny_model
 import tokenless
 
 from ggufkit.errors import GgufFileError, GgufkitError, InputError, UsageError
-from ggufkit.inference.batch_engine import BatchEngine, BatchRequest
+from ggufkit.inference.batch_engine import BatchEngine
+from ggufkit.inference.batch_requests import BatchRequest
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.generation import FinishReason, GenerationResult
 from ggufkit.inference.options import EngineOptions, SamplingOptions

@@ -164,6 +164,31 @@ def test_a_line_that_was_changed_meanwhile_is_answered_again(random_model: Path,
     assert [each["id"] for each in read(output)] == ["q0", "q1", "q2", "new", "q4", "q5", "more"]
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("at", "damage"),
+    [("head", b"\0" * 40), ("head", b"[1]"), ("middle", b'{"format": '), ("middle", b"9" * 5000 + b" a {}")],
+    ids=["head of zeros", "head of another version", "half a line", "endless number"],
+)
+def test_a_damaged_journal_costs_answers_and_nothing_else(
+    random_model: Path, tmp_path: Path, at: str, damage: bytes
+) -> None:
+    source, output = write(tmp_path / "in.jsonl", questions(4)), tmp_path / "out.jsonl"
+    journal = tmp_path / ".out.jsonl.ggufkit-journal"
+    subprocess.run(
+        [sys.executable, "-c", KILLED, random_model, source, output, "3"], capture_output=True, timeout=60, check=False
+    )
+    lines = journal.read_bytes().splitlines(keepends=True)
+    place = {"head": 0, "middle": 2}[at]
+    journal.write_bytes(b"".join([*lines[:place], damage + b"\n", *lines[place + 1 :]]))
+    if (at, damage) == ("head", b"[1]"):  # that is JSON: it may be what another version wrote
+        with pytest.raises(UsageError, match="left answers"):
+            answer(random_model, source, output)
+        return
+    assert answer(random_model, source, output).resumed == (1 if at == "middle" else 0)
+    assert [each["id"] for each in read(output)] == ["q0", "q1", "q2", "q3"]
+
+
 def test_other_options_do_not_mix_with_what_is_there(random_model: Path, tmp_path: Path) -> None:
     source, output = write(tmp_path / "in.jsonl", questions(6)), tmp_path / "out.jsonl"
     command = [sys.executable, "-c", KILLED, random_model, source, output, "3"]

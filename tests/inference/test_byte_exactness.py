@@ -10,7 +10,8 @@ import tiny_model
 
 import ggufkit
 from ggufkit.conversion.convert import convert
-from ggufkit.inference.batch_engine import BatchEngine, BatchRequest
+from ggufkit.inference.batch_engine import BatchEngine
+from ggufkit.inference.batch_requests import BatchRequest
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import EngineOptions, SamplingOptions
 from ggufkit.inference.prompts import PromptMaker, PromptOptions
