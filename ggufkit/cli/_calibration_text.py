@@ -34,7 +34,7 @@ def from_files(
     from ggufkit.quantization.calibration import compose, read_passages
     from ggufkit.quantization.make_imatrix import Calibration
 
-    with _renderer(model) as (render, refused):
+    with renderer(model) as (render, refused):
         passages = read_passages(paths, render)
     if refused and not quiet:
         _output.warn(f"the model's chat template refused {len(refused)} chats; the first: {refused[0]}")
@@ -127,7 +127,7 @@ def _generated(engine: "Engine", start: list[int], seed: int, most: int) -> tupl
 
 
 @contextlib.contextmanager
-def _renderer(model: Path) -> Iterator[tuple["Render | None", list[str]]]:
+def renderer(model: Path) -> Iterator[tuple["Render | None", list[str]]]:
     """Yield (a function that renders chats, or None for a model without template; the reasons of refusals)."""
     from ggufkit.errors import InputError, MissingDependencyError
     from ggufkit.inference.engine import Engine

@@ -1,0 +1,56 @@
+"""What may be shipped for a budget: the preset, and what the knapsack picks by several opinions about the types."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ggufkit.allocation.choices import K_QUANTS, Choices
+from ggufkit.allocation.knapsack import Picked, solve
+from ggufkit.allocation.model import Model
+from ggufkit.allocation.prediction import Prediction
+from ggufkit.allocation.sensitivity import Costs
+from ggufkit.allocation.verification import Candidate
+from ggufkit.gguf_file.tensor_types import TensorType
+
+LEAST_SHARE = 0.9955  # of the budget that a file should use
+
+
+def candidates_for(
+    model: Model, budget: int, opinions: Mapping[str, Costs], prediction: Prediction, *, restricted: bool
+) -> tuple[Candidate, ...]:
+    """List candidates for a budget, each once, the largest preset that fits among them.
+
+    `opinions` are costs of types, the best trusted first; with `restricted`, that one is also asked about K types only.
+    """
+    found: list[Candidate] = []
+    preset = model.largest_preset(budget)
+    if preset is not None:
+        types = model.preset_types(preset)
+        found.append(Candidate(preset, types, model.presets[preset].bytes_after, prediction.of(types), is_preset=True))
+    trusted = next(iter(opinions.values()))
+    asked: list[tuple[str, Costs, Model]] = [(name, costs, model) for name, costs in opinions.items()]
+    if restricted:
+        asked.append(("K types", trusted, _restricted(model, K_QUANTS)))
+    for name, costs, space in asked:
+        picked = pick(space, budget, costs)
+        if picked is None:
+            continue
+        types = space.types_of(picked.options)
+        if all(each.types != types for each in found):
+            found.append(Candidate(name, types, model.size_of(types), prediction.of(types)))
+    return tuple(found)
+
+
+def pick(model: Model, budget: int, costs: Costs) -> Picked | None:
+    """Solve for a budget of whole-file bytes."""
+    room = budget - model.fixed_bytes
+    return solve(model.items(costs), room, int(budget * LEAST_SHARE) - model.fixed_bytes)
+
+
+def _restricted(model: Model, kinds: Iterable[TensorType]) -> Model:
+    allowed = set(kinds)
+    return replace(model, choices=tuple(_only(choice, allowed) for choice in model.choices))
+
+
+def _only(choice: Choices, allowed: set[TensorType]) -> Choices:
+    types = tuple(kind for kind in choice.types[:-1] if kind in allowed)
+    return Choices(choice.tensor, (*types, choice.types[-1])) if types else choice

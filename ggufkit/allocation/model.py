@@ -1,0 +1,200 @@
+"""The model whose types are chosen: its tensors that may change, what presets make of it, and exact sizes of files."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ggufkit.allocation.choices import Choices, Types, choices_of, pool_named
+from ggufkit.allocation.knapsack import Item, largest, smallest
+from ggufkit.allocation.sensitivity import Costs
+from ggufkit.allocation.targets import Measure, Target
+from ggufkit.errors import GgufkitError, InputError, UsageError
+from ggufkit.gguf_file.reader import GgufHeader
+from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.quantization.matrix_fit import chosen
+from ggufkit.quantization.options import QuantizeOptions
+from ggufkit.quantization.overrides import pinned
+from ggufkit.quantization.plan import QuantizationPlan, plan, read_model
+from ggufkit.quantization.types import QuantizationType, quantization_type
+
+# What people download; the smallest first. They label files, and the largest that fits is always a candidate.
+PRESETS = [
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ2_S",
+    "IQ2_M",
+    "Q2_K_S",
+    "Q2_K",
+    "IQ3_XXS",
+    "IQ3_XS",
+    "Q3_K_S",
+    "IQ3_S",
+    "IQ3_M",
+    "Q3_K_M",
+    "Q3_K_L",
+    "IQ4_XS",
+    "Q4_K_S",
+    "IQ4_NL",
+    "Q4_K_M",
+    "Q5_K_S",
+    "Q5_K_M",
+    "Q6_K",
+    "Q8_0",
+]
+_UNMOVED = "no tensor of this model can be quantized"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model in F16, BF16 or F32, and what may become of it. Sizes are those of whole files, in bytes.
+
+    `presets` has the plan of every preset that can be made. `fixed_bytes` is what a file of ours takes without the
+    tensors that may change: header, padding, vectors and what else stays.
+    """
+
+    headers: tuple[GgufHeader, ...]
+    options: QuantizeOptions
+    choices: tuple[Choices, ...]
+    presets: Mapping[str, QuantizationPlan]
+    fixed_bytes: int
+
+    @property
+    def source(self) -> Path:
+        """The first file."""
+        return self.headers[0].path
+
+    @property
+    def weights(self) -> int:
+        """The number of weights in all tensors."""
+        return sum(header.elements for header in self.headers)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the embeddings are the output layer too."""
+        return not any(tensor.name == "output.weight" for header in self.headers for tensor in header.tensors)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of the model as it is."""
+        return sum(header.file_size for header in self.headers)
+
+    def size_of(self, types: Types) -> int:
+        """The bytes of a file with these types."""
+        return self.fixed_bytes + sum(choice.bytes_as(types[choice.name]) for choice in self.choices)
+
+    def preset_types(self, name: str) -> Types:
+        """Return the types that a preset gives to the tensors that may change."""
+        given = {tensor.name: tensor.to for tensor in self.presets[name].tensors}
+        return {choice.name: given[choice.name] for choice in self.choices}
+
+    def items(self, costs: Costs) -> list[Item]:
+        """Spell the choices for the knapsack, in their order."""
+        return [
+            Item(
+                tuple(choice.bytes_as(kind) for kind in choice.types),
+                tuple(costs[choice.name][kind] for kind in choice.types),
+            )
+            for choice in self.choices
+        ]
+
+    def types_of(self, options: Sequence[int]) -> dict[str, TensorType]:
+        """Translate what the knapsack picked."""
+        return {choice.name: choice.types[option] for choice, option in zip(self.choices, options, strict=True)}
+
+    def budget(self, target: Target) -> int:
+        """Return the bytes that a target allows.
+
+        Raises:
+            UsageError: no file of this model is so small, or all are smaller; the smallest and largest are named.
+        """
+        if target.measure is Measure.LIKE and target.preset is not None:
+            if target.preset.name not in self.presets:
+                plan(self.source, target.preset, self.options)  # raises, saying why
+            return self.presets[target.preset.name].bytes_after
+        nothing = {choice.name: dict.fromkeys(choice.types, 0.0) for choice in self.choices}
+        least, most = (self.fixed_bytes + limit(self.items(nothing)) for limit in (smallest, largest))
+        wanted = int(target.value)
+        if target.measure is Measure.BITS_PER_WEIGHT:
+            moving = sum(choice.bytes_as(choice.types[-1]) for choice in self.choices)
+            staying = sum(header.tensor_bytes for header in self.headers) - moving
+            wanted = self.fixed_bytes - staying + int(target.value * self.weights / 8)
+        if not least <= wanted <= most:
+            low, high = (8 * size / self.weights for size in (least, most))
+            raise UsageError(
+                f"{target.said} ({wanted:,} bytes) cannot be reached: with this pool of types the smallest file has"
+                f" {least:,} bytes ({low:.2f} bits per weight), the largest {most:,} ({high:.2f})",
+                hint="--pool names smaller types"
+                if wanted < least
+                else "the source itself is the largest that there is",
+            )
+        return wanted
+
+    def label(self, budget: int, target: Target) -> QuantizationType:
+        """Choose what `general.file_type` says: the preset that is meant, else the largest that is no larger."""
+        if target.preset is not None:
+            return target.preset
+        return quantization_type(self.largest_preset(budget) or "Q2_K")
+
+    def largest_preset(self, budget: int) -> str | None:
+        """Name the largest preset within a budget, None where all are larger."""
+        fitting = [
+            (planned.bytes_after, name) for name, planned in self.presets.items() if planned.bytes_after <= budget
+        ]
+        return max(fitting)[1] if fitting else None
+
+    def quantize_options(self, types: Types, overrides: Sequence[tuple[str, str]] = ()) -> QuantizeOptions:
+        """Spell types for `quantize`: every tensor is named, so that llama-quantize decides nothing itself."""
+        return replace(self.options, tensor_types=tuple(pinned(types)), overrides=(*self.options.overrides, *overrides))
+
+
+def open_model(
+    source: Path, options: QuantizeOptions, pool: str, targets: Sequence[Target], overrides: Sequence[tuple[str, str]]
+) -> Model:
+    """Read a model's headers and ask llama-quantize about every preset. `overrides` are the keys that we will add.
+
+    Raises:
+        GgufFileError: it is malformed. UsageError: it is quantized already, or a target makes no sense.
+        InputError: the importance matrix is not its own, or nothing can be quantized.
+    """
+    headers = tuple(read_model(source))
+    presets = _presets(source, options, headers)
+    moved = {tensor.name for planned in presets.values() for tensor in planned.tensors if tensor.to is not tensor.was}
+    tensors = [tensor for header in headers for tensor in header.tensors if tensor.name in moved]
+    if not tensors:
+        raise InputError(f"{source}: {_UNMOVED}")
+    weights = sum(header.elements for header in headers)
+    wanted = [_bits(target, presets, weights) for target in targets]
+    kinds = pool_named(pool, min(wanted, default=4.0))
+    choices = choices_of(tensors, kinds, chosen(options))
+    draft = Model(headers, options, choices, presets, 0)
+    types = {choice.name: choice.nearest(TensorType.Q8_0) for choice in choices}
+    planned = plan(source, quantization_type("Q8_0"), draft.quantize_options(types, overrides), headers=headers)
+    return replace(draft, fixed_bytes=planned.bytes_after - draft.size_of(types))
+
+
+def _presets(source: Path, options: QuantizeOptions, headers: Sequence[GgufHeader]) -> Mapping[str, QuantizationPlan]:
+    """Plan all presets; what only some of them refuse is left out, what all refuse is raised."""
+    failures: list[GgufkitError] = []
+
+    def one(name: str) -> tuple[str, QuantizationPlan | None]:
+        try:
+            return name, plan(source, quantization_type(name), options, headers=headers)
+        except (UsageError, InputError) as error:
+            failures.append(error)
+            return name, None
+
+    with ThreadPoolExecutor(2) as pool:
+        found = {name: planned for name, planned in pool.map(one, PRESETS) if planned is not None}
+    if not found:
+        raise failures[0]
+    return found
+
+
+def _bits(target: Target, presets: Mapping[str, QuantizationPlan], weights: int) -> float:
+    if target.measure is Measure.BITS_PER_WEIGHT:
+        return target.value
+    if target.preset is not None:
+        planned = presets.get(target.preset.name)
+        return planned.bits_per_weight_after if planned else target.preset.bits_per_weight
+    return 8 * target.value / weights

@@ -1,0 +1,321 @@
+"""From a model and texts to files of wanted sizes, each with the types that lose the least: the whole work in order."""
+
+import contextlib
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ggufkit.allocation import known_errors
+from ggufkit.allocation.candidates import candidates_for
+from ggufkit.allocation.choices import Types
+from ggufkit.allocation.chunks import chunks_of
+from ggufkit.allocation.estimate import Estimate, Speeds, encoding_speed, estimate
+from ggufkit.allocation.knapsack import frontier
+from ggufkit.allocation.ledger import Ledger, Measured
+from ggufkit.allocation.measuring import Measurer, Setting
+from ggufkit.allocation.model import Model, open_model
+from ggufkit.allocation.options import Effort, OptimizeOptions
+from ggufkit.allocation.results import FrontierPoint, Optimized, frontier_of
+from ggufkit.allocation.study import Study, in_the_mix, questions_of, study
+from ggufkit.allocation.targets import Target
+from ggufkit.allocation.texts import Dealt, Use
+from ggufkit.allocation.verification import Verified, Verifier, best_of
+from ggufkit.errors import VerificationError
+from ggufkit.evaluation.likelihood.statistics import PairedDifference, paired_difference
+from ggufkit.files import check_output, locked, write_atomically
+from ggufkit.llamacpp.find import cache_folder, find
+from ggufkit.progress import Progress, silent
+from ggufkit.quantization.direct import library as ggml_library
+from ggufkit.quantization.quantize import quantize
+from ggufkit.quantization.recipe import Recipe, RecipeText, Role, hash_file, layout_hash
+from ggufkit.quantization.recipe import text as recipe_text
+
+_CORRECTION_ROUNDS = 2
+_CANDIDATES = 6
+_KEYS = ("ggufkit.recipe.effort", "ggufkit.recipe.budget")
+_LEDGER = "measurements.jsonl"
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A size that is wanted and the file that it goes to."""
+
+    target: Target
+    output: Path
+
+    @property
+    def recipe(self) -> Path:
+        """Where the recipe goes."""
+        return self.output.with_suffix(".recipe")
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """All that came of one study: the files, and the curve of all sizes."""
+
+    files: tuple[Optimized, ...]
+    frontier: tuple[FrontierPoint, ...]
+    estimate: Estimate
+    seconds: float
+
+
+def optimize(
+    source: Path,
+    jobs: Sequence[Job],
+    texts: Dealt,
+    options: OptimizeOptions,
+    *,
+    progress: Progress = silent,
+    note: Note = lambda text: None,  # noqa: ARG005 - the signature
+    on_estimate: Callable[[Estimate], bool] = lambda found: True,  # noqa: ARG005 - the signature
+) -> Optimization | None:
+    """Choose types and make files. The importance matrix is in `options.quantize`.
+
+    `on_estimate` is told what it will take before it begins; where it says no, nothing is done and None returned.
+
+    Raises:
+        UsageError: a target that no file can have, or a source that is quantized already.
+        InputError: the source, the matrix or the texts cannot be used.
+        OutputError: there is no room, or an output cannot be written.
+        LlamaCppError: llama.cpp failed.
+    """
+    started = time.monotonic()
+    for job in jobs:
+        check_output(job.output, inputs=[source])
+        check_output(job.recipe, inputs=[source])
+    model = open_model(source, options.quantize, options.pool, [job.target for job in jobs], _overrides(options, 0))
+    budgets = [model.budget(job.target) for job in jobs]
+    with _workplace(model, options) as folder, contextlib.ExitStack() as stack:
+        ledger = Ledger(folder / _LEDGER)
+        identity = _identity(model, options)
+        amounts = options.amounts(model.weights)
+        probing = _setting(model, options, identity, texts.probing, Use.PROBING, amounts.probing, folder)
+        choosing = _setting(model, options, identity, texts.choosing, Use.CHOOSING, amounts.choosing, folder)
+        measurer = stack.enter_context(Measurer(probing, ledger, folder / "probing"))
+        asked = questions_of(model, options.effort)
+        speeds = _speeds(measurer, ledger, probing, progress)
+        found = estimate(
+            speeds,
+            model.choices,
+            rows=amounts.rows,
+            curve=[types for _, types in asked.curve if measurer.known(types) is None],
+            groups=[group.types for group in asked.groups if measurer.known(group.types) is None],
+            rounds=_CORRECTION_ROUNDS * len(jobs) if options.effort is Effort.THOROUGH else 0,
+            candidates=_CANDIDATES * len(jobs),
+            files=len(jobs),
+            probing=probing,
+            choosing=choosing,
+            calibration_tokens=0,
+            largest_file=max(budgets, default=0),
+        )
+        if not on_estimate(found):
+            return None
+
+        def told(seconds: Sequence[float]) -> None:
+            note(_told_better(found, seconds, len(asked.groups), probing.processes))
+
+        errors = known_errors.row_errors_of(model, options, amounts.rows, identity, folder, progress)
+        known = study(model, asked, errors, measurer, progress, told)
+        make = _maker(model, options)
+        verifier = stack.enter_context(Verifier(choosing, ledger, folder / "choosing", make))
+        files = []
+        for job, budget in zip(jobs, budgets, strict=True):
+            mixed = known
+            for _ in range(_CORRECTION_ROUNDS if options.effort is Effort.THOROUGH else 0):
+                mixed = in_the_mix(model, mixed, budget, measurer, progress)
+            files.append(_file(model, job, budget, mixed, verifier, options, texts, progress))
+        prediction = known.prediction
+        for each in files:
+            if each.preset is not None:
+                prediction = prediction.scaled_by(each.preset.candidate.types, each.preset.measured.kld)
+        walked = [(one.size, one.cost) for one in frontier(model.items(known.costs))]
+        return Optimization(tuple(files), frontier_of(model, walked, prediction), found, time.monotonic() - started)
+
+
+def _file(
+    model: Model,
+    job: Job,
+    budget: int,
+    known: Study,
+    verifier: Verifier,
+    options: OptimizeOptions,
+    texts: Dealt,
+    progress: Progress,
+) -> Optimized:
+    started = time.monotonic()
+    prediction = known.prediction
+    candidates = candidates_for(model, budget, known.opinions, prediction, restricted=True)
+    verified = verifier.verify(candidates, progress)
+    preset = next((each for each in verified if each.candidate.is_preset), None)
+    if preset is not None:
+        prediction = prediction.scaled_by(preset.candidate.types, preset.measured.kld)
+    verified = [
+        replace(each, candidate=replace(each.candidate, predicted=prediction.of(each.candidate.types)))
+        for each in verified
+    ]
+    best = best_of(verified)
+    preset = next((each for each in verified if each.candidate.is_preset), None)
+    label = model.label(budget, job.target)
+    if best.candidate.is_preset:
+        label, chosen = model.presets[best.candidate.name].type, options.quantize
+    else:
+        chosen = model.quantize_options(best.candidate.types, _overrides(options, budget))
+    result = quantize(model.source, label, job.output, chosen, progress=progress)
+    if result.bytes_after > budget:
+        raise VerificationError(f"{job.output} has {result.bytes_after:,} bytes, more than the {budget:,} allowed")
+    _write_recipe(model, job, budget, best, result.bytes_after, label.name, options, texts)
+    return Optimized(
+        target=job.target.said,
+        budget=budget,
+        output=job.output,
+        recipe=job.recipe,
+        bytes=result.bytes_after,
+        bits_per_weight=result.bits_per_weight_after,
+        types=best.candidate.types,
+        chosen=best,
+        verified=tuple(sorted(verified, key=lambda each: each.measured.kld)),
+        preset=preset,
+        difference=_difference(best, preset) if preset and preset is not best else None,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _difference(best: Verified, preset: Verified) -> PairedDifference:
+    ours, theirs = (np.asarray(each.measured.chunks, np.float32)[:, None] for each in (best, preset))
+    return paired_difference(ours, theirs)
+
+
+def _overrides(options: OptimizeOptions, budget: int) -> tuple[tuple[str, str], ...]:
+    """The keys that a file of ours has more than a preset's: they say that its types were chosen, and for what size."""
+    return ((_KEYS[0], f"str:{options.effort.value}"), (_KEYS[1], f"str:{budget:015d}"))
+
+
+def _maker(model: Model, options: OptimizeOptions) -> Callable[[Types, Path, Progress], None]:
+    def make(types: Types, path: Path, progress: Progress) -> None:
+        from ggufkit.quantization.types import quantization_type
+
+        preset = next((name for name in model.presets if model.preset_types(name) == types), None)
+        kind = quantization_type(preset or "Q4_K_M")
+        chosen = options.quantize if preset else model.quantize_options(types)
+        quantize(model.source, kind, path, chosen, progress=progress)
+
+    return make
+
+
+def _setting(
+    model: Model, options: OptimizeOptions, identity: str, text: str, use: Use, most: int, folder: Path
+) -> Setting:
+    chunks = chunks_of(
+        text, use.value, model.headers[0], folder, options.running, length=options.chunk_tokens, most=most
+    )
+    quantize_options = options.quantize
+    return Setting(
+        sources=tuple(header.path for header in model.headers),
+        chunks=chunks,
+        importance=quantize_options.imatrix,
+        include_weights=quantize_options.include_weights,
+        exclude_weights=quantize_options.exclude_weights,
+        running=options.running,
+        identity=f"{identity} {chunks.identity}",
+    )
+
+
+def _identity(model: Model, options: OptimizeOptions) -> str:
+    """Name the model, the matrix and llama.cpp, by their bytes."""
+    quantize_options = options.quantize
+    matrix = hash_file([quantize_options.imatrix]) if quantize_options.imatrix else ""
+    build = find().library("llama").resolve()
+    says = [
+        hash_file(header.path for header in model.headers),
+        matrix,
+        repr((quantize_options.include_weights, quantize_options.exclude_weights)),
+        f"{build.name} {build.stat().st_size}",
+        repr((options.running.cache_type_k, options.running.cache_type_v, options.running.flash_attention)),
+    ]
+    return hashlib.sha256(" ".join(says).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
+    """The folder of the state, which later runs find again; large files do not stay in it."""
+    digest = hashlib.sha256()
+    for header in model.headers:
+        digest.update(f"{header.path.absolute()} {header.file_size}\n".encode())
+    folder = options.folder or cache_folder() / "allocations" / digest.hexdigest()[:16]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        folder.mkdir(exist_ok=True)
+        if options.restart:
+            (folder / _LEDGER).unlink(missing_ok=True)
+        for name in ("probing", "choosing"):  # of a run that was killed
+            shutil.rmtree(folder / name, ignore_errors=True)
+        yield folder
+        for name in ("probing", "choosing"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _speeds(measurer: Measurer, ledger: Ledger, setting: Setting, progress: Progress) -> Speeds:
+    """Learn how fast this machine is by a part of the work, unless an earlier run has: the base reads its text."""
+    name = f"speed {setting.identity}"
+    known = ledger.get(name)
+    if known is None:
+        reading = measurer.prepare(progress)
+        speed = reading.tokens_per_second or 1.0
+        ledger.add(name, Measured(0.0, (speed,), reading.load_seconds or 0.0))
+        return Speeds(encoding_speed(ggml_library()), speed, reading.load_seconds or 0.0)
+    return Speeds(encoding_speed(ggml_library()), known.chunks[0], known.seconds)
+
+
+def _told_better(found: Estimate, seconds: Sequence[float], groups: int, processes: int) -> str:
+    mean = sum(seconds) / len(seconds) / processes
+    left = mean * max(0, groups - len(seconds))
+    return (
+        f"the first {len(seconds)} probes took {mean:.2f} s each ({found.seconds_per_probe:.2f} s were expected);"
+        f" about {left:.0f} s for the other {max(0, groups - len(seconds))}"
+    )
+
+
+def _write_recipe(
+    model: Model,
+    job: Job,
+    budget: int,
+    best: Verified,
+    size: int,
+    label: str,
+    options: OptimizeOptions,
+    texts: Dealt,
+) -> None:
+    from ggufkit import __version__
+
+    metadata = model.headers[0].metadata
+    name = metadata.get("general.name")
+    matrix = options.quantize.imatrix
+    uses = {Use.CALIBRATION: Role.CALIBRATION, Use.PROBING: Role.DEVELOPMENT, Use.CHOOSING: Role.DEVELOPMENT}
+    recipe = Recipe(
+        tensors=best.candidate.types,
+        architecture=str(metadata["general.architecture"]),
+        file_type=label,
+        model_name=name if isinstance(name, str) else None,
+        model_sha256=hash_file(header.path for header in model.headers),
+        layout_sha256=layout_hash(model.headers),
+        imatrix_sha256=hash_file([matrix]) if matrix else None,
+        budget_bytes=budget,
+        file_bytes=size,
+        predicted_kld=best.candidate.predicted,
+        measured_kld=best.measured.kld,
+        measured_kld_999=best.measured.tail,
+        measured_on=Role.DEVELOPMENT,
+        refined=False,
+        made_by=f"ggufkit {__version__}, effort {options.effort.value}",
+        texts=tuple(
+            RecipeText(role, use.value, texts.sha256(use)) for use, role in uses.items() if getattr(texts, use.value)
+        ),
+    )
+    write_atomically(job.recipe, recipe_text(recipe).encode())

@@ -1,0 +1,79 @@
+"""What a choice of types will cost, foretold: the sum over tensors, corrected by what was measured with all of them.
+
+Divergences add up nearly, not exactly: at few bits they are more than their sum. What was measured with all tensors in
+one type, against the sum for that type, says by how much at every height.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ggufkit.allocation.choices import Types
+from ggufkit.allocation.sensitivity import Costs
+
+_MOST_SCALE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Costs of single tensors, and pairs of (their sum, what was measured), in nats, the smallest first.
+
+    `scale` is what files have measured against what was foretold of them, on the text that they read.
+    """
+
+    costs: Costs
+    known: tuple[tuple[float, float], ...]
+    scale: float = 1.0
+
+    def of(self, types: Types) -> float:
+        """Foretell the mean divergence, in nats."""
+        return self.of_sum(math.fsum(self._cost(name, types) for name in self.costs))
+
+    def of_sum(self, total: float) -> float:
+        """Foretell it from the sum over tensors."""
+        if total <= 0:
+            return 0.0
+        return self.scale * total * self._correction(total)
+
+    def scaled_by(self, types: Types, measured: float) -> "Prediction":
+        """Learn from a file that was measured."""
+        foretold = self.of(types) / self.scale
+        if foretold <= 0 or measured <= 0:
+            return self
+        return replace(self, scale=min(_MOST_SCALE, max(1 / _MOST_SCALE, measured / foretold)))
+
+    def _cost(self, name: str, types: Types) -> float:
+        costs = self.costs[name]
+        kind = types[name]
+        if kind in costs:
+            return costs[kind]
+        # A preset may use a type that is not in the pool: take what its neighbours by size cost.
+        larger = [each for each in costs if each.bits_per_weight >= kind.bits_per_weight]
+        smaller = [each for each in costs if each.bits_per_weight < kind.bits_per_weight]
+        near = [costs[each] for each in (*smaller[-1:], *larger[:1])]
+        return math.sqrt(near[0] * near[-1]) if near else 0.0
+
+    def _correction(self, total: float) -> float:
+        """Interpolate measured / sum between the two known heights around, in logarithms; beyond, the last one."""
+        if not self.known:
+            return 1.0
+        below = [pair for pair in self.known if pair[0] <= total]
+        above = [pair for pair in self.known if pair[0] > total]
+        if not below or not above:
+            foretold, measured = (below or above[:1])[-1]
+            return measured / foretold
+        (first, at_first), (second, at_second) = below[-1], above[0]
+        part = (math.log(total) - math.log(first)) / (math.log(second) - math.log(first))
+        return math.exp((1 - part) * math.log(at_first / first) + part * math.log(at_second / second))
+
+
+def corrected(costs: Costs, uniform: Sequence[tuple[Types, float]]) -> Prediction:
+    """Make a prediction from costs and what was measured with all tensors in one type each."""
+    pairs: Mapping[float, float] = {}
+    plain = Prediction(costs, ())
+    pairs = {plain.of({**_own(costs), **types}): kld for types, kld in uniform if kld > 0}
+    return Prediction(costs, tuple(sorted((total, kld) for total, kld in pairs.items() if total > 0)))
+
+
+def _own(costs: Costs) -> Types:
+    return {name: max(each, key=lambda kind: kind.bits_per_weight) for name, each in costs.items()}

@@ -1,0 +1,132 @@
+"""What is known of a model when it was measured: enough to solve any budget, without measuring again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ggufkit.allocation.candidates import pick
+from ggufkit.allocation.choices import Choices, Types
+from ggufkit.allocation.corrections import corrected_sensitivities, questions, to_correct
+from ggufkit.allocation.measuring import Measurer
+from ggufkit.allocation.model import Model
+from ggufkit.allocation.options import Effort
+from ggufkit.allocation.prediction import Prediction, corrected
+from ggufkit.allocation.probes import COARSER, Group, groups_of, reference_of
+from ggufkit.allocation.row_errors import Errors
+from ggufkit.allocation.sensitivity import (
+    Costs,
+    Curve,
+    Sensitivity,
+    costs_of,
+    curve_ratio,
+    error_ratio,
+    from_priors,
+    from_probes,
+    larger_of,
+    mean_of,
+)
+from ggufkit.allocation.type_curve import curve_of, curve_types, uniform
+from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.progress import Progress
+
+_ABOVE_FLOOR = 5.0  # times the floor: what a probe must measure, or it is repeated with a coarser type
+_FIRST = 10  # probes, after which the time can be told better
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Sensitivities and types' ratios, in several opinions; the best trusted comes first."""
+
+    choices: tuple[Choices, ...]
+    errors: Errors
+    curve: Curve
+    sensitivities: Mapping[str, Sensitivity]
+    floor: float
+    uniform: tuple[tuple[Types, float], ...]
+
+    @property
+    def opinions(self) -> Mapping[str, Costs]:
+        """Costs by each way to compare types."""
+        errors, curve = error_ratio(self.errors), curve_ratio(self.curve)
+        ways = {
+            "errors and curve": larger_of(errors, curve),
+            "curve": curve,
+            "errors": errors,
+            "their mean": mean_of(errors, curve),
+        }
+        return {name: costs_of(self.choices, self.sensitivities, way) for name, way in ways.items()}
+
+    @property
+    def costs(self) -> Costs:
+        """Those of the opinion that is trusted most."""
+        return next(iter(self.opinions.values()))
+
+    @property
+    def prediction(self) -> Prediction:
+        """Foretell divergences."""
+        return corrected(self.costs, self.uniform)
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What will be measured, known before anything is."""
+
+    curve: tuple[tuple[TensorType, Types], ...]
+    groups: tuple[Group, ...]
+
+
+def questions_of(model: Model, effort: Effort) -> Questions:
+    """List what will be measured of a model."""
+    kinds = curve_types(model.choices)
+    groups = () if effort is Effort.FAST else groups_of(model.choices, one_by_one=effort is Effort.THOROUGH)
+    return Questions(tuple((kind, uniform(model.choices, kind)) for kind in kinds), groups)
+
+
+def study(
+    model: Model,
+    asked: Questions,
+    errors: Errors,
+    measurer: Measurer,
+    progress: Progress,
+    told: Callable[[Sequence[float]], None],
+) -> Study:
+    """Measure the floor, the curve and the probes. `told` gets the seconds of the first probes once they are known.
+
+    Raises:
+        As `Measurer.measure`.
+    """
+    floor = max(0.0, measurer.measure([{}], progress, "Measuring the floor")[0].kld)
+    found = measurer.measure([types for _, types in asked.curve], progress, "Measuring types")
+    measured = {kind: one.kld for (kind, _), one in zip(asked.curve, found, strict=True)}
+    usual = TensorType.Q3_K if TensorType.Q3_K in measured else next(iter(measured))
+    curve = curve_of(measured, floor, errors, usual)
+    level = tuple((types, one.kld - floor) for (_, types), one in zip(asked.curve, found, strict=True))
+    if asked.groups:
+        first = measurer.measure([group.types for group in asked.groups[:_FIRST]], progress, "Probing, first")
+        told([one.seconds for one in first])
+        probes = measurer.measure([group.types for group in asked.groups], progress, "Probing")
+        groups, klds = list(asked.groups), [one.kld for one in probes]
+        faint = [number for number, kld in enumerate(klds) if kld < _ABOVE_FLOOR * floor]
+        by_name = {choice.name: choice for choice in model.choices}
+        for number in faint:
+            types = {name: reference_of(by_name[name], COARSER) for name in groups[number].types}
+            groups[number] = Group(groups[number].name, types)
+        again = measurer.measure([groups[number].types for number in faint], progress, "Probing again, coarser")
+        for number, one in zip(faint, again, strict=True):
+            klds[number] = one.kld
+        sensitivities = from_probes(groups, klds, model.choices, floor)
+    else:
+        sensitivities = from_priors(model.choices, errors, curve, tied=model.is_tied)
+    return Study(model.choices, errors, curve, sensitivities, floor, level)
+
+
+def in_the_mix(model: Model, known: Study, budget: int, measurer: Measurer, progress: Progress) -> Study:
+    """Correct the sensitivities of the costliest tensors where they are: in what would be chosen for a budget."""
+    costs = known.costs
+    picked = pick(model, budget, costs)
+    if picked is None:
+        return known
+    types = {name: kind for name, kind in model.types_of(picked.options).items() if kind.is_quantized}
+    names = to_correct(types, costs)
+    answers = measurer.measure(questions(types, names), progress, "Correcting")
+    changed = corrected_sensitivities(known.sensitivities, types, costs, names, [one.kld for one in answers])
+    return Study(known.choices, known.errors, known.curve, changed, known.floor, known.uniform)

@@ -1,0 +1,148 @@
+"""The last word: candidates are quantized by llama-quantize and read text that none of the earlier steps has seen."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from ggufkit.allocation.choices import Types
+from ggufkit.allocation.ledger import Ledger, Measured, key_of
+from ggufkit.allocation.measuring import Setting, children_side_by_side
+from ggufkit.evaluation.likelihood import passes
+from ggufkit.evaluation.likelihood.child import DONE, Request, Task
+from ggufkit.evaluation.likelihood.scores import COLUMNS
+from ggufkit.evaluation.likelihood.statistics import divergence
+from ggufkit.llamacpp import cpu
+from ggufkit.progress import Progress
+
+MOST_TAIL = 1.02  # times the preset's 99.9th percentile: a better mean must not be paid for by the worst tokens
+_TAIL = 99.9
+_KLD = COLUMNS.index("kld")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A choice of types that may be shipped. `predicted` is its divergence in nats as the probes have it."""
+
+    name: str
+    types: Types
+    bytes: int
+    predicted: float
+    is_preset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A candidate and what it does on unseen text."""
+
+    candidate: Candidate
+    measured: Measured
+
+
+class Verifier:
+    """Measures real files. Use it as a context manager: the base's log-probabilities go away with it."""
+
+    def __init__(
+        self, setting: Setting, ledger: Ledger, folder: Path, make: Callable[[Types, Path, Progress], None]
+    ) -> None:
+        self._setting, self._ledger, self._folder, self._make = setting, ledger, folder, make
+        self._read = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def verify(self, candidates: Sequence[Candidate], progress: Progress) -> list[Verified]:
+        """Measure candidates, as many at a time as run side by side.
+
+        Raises:
+            As `ggufkit.quantization.quantize.quantize`; LlamaCppError when a model cannot be run.
+        """
+        todo = [each for each in candidates if self._ledger.get(self._key(each)) is None]
+        total = len(candidates)
+        for start in range(0, len(todo), self._setting.processes):
+            progress("Verifying candidates", total - len(todo) + start, total, "steps")
+            self._measure(todo[start : start + self._setting.processes], progress)
+        progress("Verifying candidates", total, total, "steps")
+        found = []
+        for each in candidates:
+            measured = self._ledger.get(self._key(each))
+            if measured is not None:
+                found.append(Verified(each, measured))
+        return found
+
+    def _key(self, candidate: Candidate) -> str:
+        return key_of(f"file {self._setting.identity}", candidate.types)
+
+    def _measure(self, candidates: Sequence[Candidate], progress: Progress) -> None:
+        setting = self._setting
+        running = setting.running_of_one
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._read:
+            passes.read_base(setting.sources[0], setting.chunks, self._folder, running, progress)
+            np.asarray(setting.chunks.tokens, "<i4").tofile(self._folder / "chunks.i32")
+            self._read = True
+        base = passes.base_file(self._folder, setting.chunks)
+        requests, files = [], []
+        for number, candidate in enumerate(candidates):
+            model, scores = self._folder / f"candidate-{number}.gguf", self._folder / f"candidate-{number}.scores"
+            self._make(candidate.types, model, progress)
+            scores.unlink(missing_ok=True)
+            request = Request(
+                task=Task.COMPARE,
+                model=str(model.absolute()),
+                running=running,
+                tokens=str((self._folder / "chunks.i32").absolute()),
+                chunk_tokens=setting.chunks.length,
+                chunks=len(setting.chunks.tokens),
+                base=str(base.path.absolute()),
+                scores=str(scores.absolute()),
+                report=str(scores.with_suffix(".json").absolute()),
+            )
+            path = self._folder / f"candidate-{number}.request.json"
+            request.write(path)
+            requests.append(path)
+            files.append((model, scores))
+        done = [0]
+        whole = len(candidates) * len(setting.chunks.tokens)
+
+        def on_line(line: str) -> None:
+            if line.startswith(DONE):
+                done[0] += 1
+                progress("Reading unseen text", done[0], whole, "steps")
+
+        children_side_by_side("ggufkit.evaluation.likelihood.child", requests, on_line)
+        for candidate, (model, scores) in zip(candidates, files, strict=True):
+            found = np.fromfile(scores, "<f4").reshape(len(setting.chunks.tokens), base.scored, len(COLUMNS))
+            told = divergence(found)
+            klds = found[:, :, _KLD].mean(axis=1, dtype=np.float64)
+            self._ledger.add(
+                self._key(candidate),
+                Measured(
+                    told.mean_kld.value,
+                    tuple(float(f"{one:.9g}") for one in klds),
+                    0.0,
+                    tail=told.percentiles[_TAIL],
+                    same_top=told.same_top.value,
+                ),
+            )
+            model.unlink(missing_ok=True)
+            scores.unlink(missing_ok=True)
+
+
+def best_of(verified: Sequence[Verified]) -> Verified:
+    """Choose the lowest mean divergence among those whose worst tokens are hardly worse than the preset's."""
+    presets = [each.measured.tail or 0.0 for each in verified if each.candidate.is_preset]
+    most = MOST_TAIL * min(presets) if presets else float("inf")
+    allowed = [each for each in verified if each.candidate.is_preset or (each.measured.tail or 0.0) <= most]
+    return min(allowed or verified, key=lambda each: (each.measured.kld, each.candidate.name))
+
+
+def threads_of(setting: Setting) -> int:
+    """The threads that one process of a setting has."""
+    return 1 if setting.processes > 1 else setting.running.threads or cpu.usable_cores()

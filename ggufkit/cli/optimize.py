@@ -1,0 +1,181 @@
+"""`ggufkit optimize`: the best file of a size, its types chosen by measuring the model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ggufkit.cli import _options
+
+_SIZES = "How large"
+_TEXTS = "Texts"
+_WORK = "How it is done"
+
+
+def command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            show_default=False,
+            help="A GGUF file in F16, BF16 or F32, a checkpoint folder (converted first), or owner/repo[:QUANT].",
+        ),
+    ],
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE[,TYPE...]",
+            show_default=False,
+            rich_help_panel=_SIZES,
+            help="As large as this preset would be, such as Q4_K_M. May be given several times, as the next two.",
+        ),
+    ] = None,
+    target_size: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SIZE", show_default=False, rich_help_panel=_SIZES, help="At most so large: 4.5GB, 4200MiB."
+        ),
+    ] = None,
+    target_bpw: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="BITS", show_default=False, rich_help_panel=_SIZES, help="At most so many bits per weight."
+        ),
+    ] = None,
+    frontier: Annotated[
+        bool,
+        typer.Option(
+            "--frontier", rich_help_panel=_SIZES, help="Show what every size would cost; alone, no file is made."
+        ),
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE|FOLDER/", show_default=False, help="Default: beside the source."),
+    ] = None,
+    text_files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-f",
+            "--file",
+            metavar="TEXT",
+            show_default=False,
+            rich_help_panel=_TEXTS,
+            help="Text, markdown, code, chats as JSONL, or a folder, of the kind that the model will work on. It is cut"
+            " into sections, half of which make the importance matrix; the others choose the types, none of them twice."
+            " Without, the model writes its own.",
+        ),
+    ] = None,
+    development: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TEXT",
+            show_default=False,
+            rich_help_panel=_TEXTS,
+            help="Choose the types with this text, and use -f for the importance matrix only.",
+        ),
+    ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel=_TEXTS,
+            help="An importance matrix that is there already; -f then chooses the types and must be other text.",
+        ),
+    ] = None,
+    chunk_tokens: Annotated[
+        int, typer.Option("-c", "--ctx-size", min=64, rich_help_panel=_TEXTS, help="Tokens in a chunk.")
+    ] = 512,
+    effort: Annotated[
+        str,
+        typer.Option(
+            metavar="fast|normal|thorough",
+            rich_help_panel=_WORK,
+            help="fast: what kinds of tensors cost elsewhere, no probes. normal: some layers of a kind are probed"
+            " together. thorough: each tensor by itself, more text, and corrections in the mix that was chosen.",
+        ),
+    ] = "normal",
+    pool: Annotated[
+        str,
+        typer.Option(
+            metavar="usual|k-quants|TYPE,TYPE...",
+            rich_help_panel=_WORK,
+            help="The types to choose from. k-quants: without those that are slow on old CPUs.",
+        ),
+    ] = "usual",
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            rich_help_panel=_WORK,
+            help="Where measurements are kept, so that nothing is measured twice, and scratch copies lie meanwhile."
+            " Default: in ggufkit's cache.",
+        ),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", rich_help_panel=_WORK, help="Forget what was measured of this model.")
+    ] = False,
+    outtype: Annotated[
+        str,
+        typer.Option(metavar="f16|bf16|f32", rich_help_panel=_WORK, help="What a checkpoint is converted to first."),
+    ] = "f16",
+    gpu_layers: Annotated[
+        int | None,
+        typer.Option(
+            "-ngl", "--gpu-layers", min=0, show_default=False, rich_help_panel=_WORK, help="Layers held by the GPU."
+        ),
+    ] = None,
+    threads: _options.Threads = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how long it would take and how much disk, and write no file.")
+    ] = False,
+    as_json: _options.Json = False,
+    quiet: _options.Quiet = False,
+) -> None:
+    """Make the best file of a size: give each tensor the type that it needs.
+
+    Presets such as Q4_K_M give every model the same types in the same places. Here it is measured how much each part of
+    this model loses by each type, and the bytes go where they help most. The result is an ordinary GGUF file, never
+    larger than what was asked for, and never worse than the preset on the text that was kept aside to compare them.
+
+    An interrupted run goes on where it was; other sizes of the same model need no new measurements.
+    """
+    from ggufkit.allocation.options import OptimizeOptions
+    from ggufkit.cli import _model, _optimize_work
+    from ggufkit.errors import UsageError
+    from ggufkit.evaluation.likelihood.passes import Running
+    from ggufkit.quantization.options import QuantizeOptions
+
+    targets = _optimize_work.targets_of(like or [], target_size or [], target_bpw or [])
+    if not targets and not frontier:
+        raise UsageError(
+            "how large is the file to be?",
+            hint=f"ggufkit optimize {source} --like Q4_K_M, --target-size 4.5GB, or"
+            " --target-bpw 4.6; --frontier shows all sizes",
+        )
+    running = Running(threads=threads, gpu_layers="auto" if gpu_layers is None else gpu_layers)
+    options = OptimizeOptions(
+        effort=_optimize_work.effort_named(effort),
+        pool=pool,
+        chunk_tokens=chunk_tokens,
+        quantize=QuantizeOptions(threads=threads, imatrix=imatrix),
+        running=running,
+        folder=state,
+        restart=restart,
+    )
+    _optimize_work.run(
+        _optimize_work.Wish(
+            source=_model.resolve(Path(source), quiet=quiet or as_json),
+            targets=targets,
+            output=output,
+            options=options,
+            texts=tuple(text_files or ()),
+            development=tuple(development or ()),
+            between=_optimize_work.outtype_named(outtype),
+            frontier=frontier,
+            dry_run=dry_run,
+            as_json=as_json,
+            quiet=quiet,
+        )
+    )
