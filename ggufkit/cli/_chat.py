@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ggufkit import files
 from ggufkit.cli import _chat_screen, _output
 from ggufkit.errors import InputError, UsageError
 from ggufkit.inference import session_file
@@ -86,10 +87,13 @@ def run(model: Path, question: str | None, options: EngineOptions, wishes: Wishe
 
     Raises:
         InputError: the template or the session cannot be read.
+        OutputError: the session cannot be written.
         UsageError: reasoning was asked of a model that knows none.
         LlamaCppError: llama.cpp died.
     """
     template = read_template(wishes.template) if wishes.template else None
+    if wishes.session:
+        files.check_output(wishes.session, inputs=[model])
     saved = session_file.load(wishes.session) if wishes.session and wishes.session.exists() else None
     supervision.survive(model)
     with loaded(model, options, verbose=wishes.verbose) as engine:

@@ -207,6 +207,13 @@ def test_a_draft_model_changes_nothing_but_the_speed(model: Path) -> None:
     assert "drafts: " in done.stderr.decode()
 
 
+def test_a_session_that_cannot_be_written_is_told_before_anything_is_answered(model: Path, tmp_path: Path) -> None:
+    done = chat(model, "one", "--session", tmp_path / "missing" / "s.json", *FLAGS)
+    assert done.returncode == 5
+    assert done.stdout == b""
+    assert b"the output folder does not exist" in done.stderr
+
+
 def test_a_session_file_carries_a_chat_from_call_to_call(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "chat.json"
     for text in ("one", "two"):
