@@ -7,16 +7,33 @@ import typer
 
 from ggufkit.cli import _options, _output
 
+_LIMITS = "What a file must keep to be shipped (else: the limits of the run, else --max-kld 0.05 --max-ppl-increase 3%)"
+
 
 def command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN.json...", help="Results of `ggufkit eval -o RUN.json`.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN.json... [BENCH.json...]",
+            help="Results of `ggufkit eval -o RUN.json`, and of `ggufkit bench -o json` about the same files.",
+        ),
+    ],
     output: _options.Output = None,
     max_kld: Annotated[
-        float, typer.Option(min=0.0, help="Largest mean KL divergence of a file to be shipped, in nats.")
-    ] = 0.05,
+        float | None, typer.Option(min=0.0, show_default=False, rich_help_panel=_LIMITS, help="Mean KL divergence.")
+    ] = None,
     max_ppl_increase: Annotated[
-        str, typer.Option(metavar="3%|0.03", help="Largest increase of the perplexity of a file to be shipped.")
-    ] = "3%",
+        str | None,
+        typer.Option(metavar="3%|0.03", show_default=False, rich_help_panel=_LIMITS, help="Increase of perplexity."),
+    ] = None,
+    min_same_top: Annotated[
+        str | None,
+        typer.Option(metavar="95%|0.95", show_default=False, rich_help_panel=_LIMITS, help="Same likeliest token."),
+    ] = None,
+    min_task_accuracy: Annotated[
+        str | None,
+        typer.Option(metavar="90%|0.9", show_default=False, rich_help_panel=_LIMITS, help="Right answers."),
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Of two results, an older and a newer one: show what changed.")
     ] = False,
@@ -28,21 +45,25 @@ def command(
     Without -o, run.json becomes run.html beside it. The page loads nothing from anywhere.
     """
     from ggufkit.errors import UsageError
-    from ggufkit.evaluation.gates import fraction
+    from ggufkit.evaluation.gates import Gates, fraction
     from ggufkit.files import check_output, write_atomically
-    from ggufkit.reports import read_run, render
-    from ggufkit.reports.verdict import Limits
+    from ggufkit.reports import read_all, render
 
-    read = [read_run(path) for path in runs]
     if compare:
-        if len(read) != 2:
-            raise UsageError(f"--compare takes two results, not {len(read)}", hint="ggufkit report --compare OLD NEW")
+        if len(runs) != 2:
+            raise UsageError(f"--compare takes two results, not {len(runs)}", hint="ggufkit report --compare OLD NEW")
         _compare(runs, as_json=as_json)
         return
-    path = output or runs[0].with_suffix(".html")
+    read = read_all(runs)
+    path = output or next(each for each in runs if each.name == read[0].source).with_suffix(".html")
     check_output(path, inputs=runs)
-    limits = Limits(max_kld, fraction(max_ppl_increase, "--max-ppl-increase"))
-    write_atomically(path, render(read, limits).encode())
+    limits = Gates(
+        max_kld=max_kld,
+        max_ppl_increase=None if max_ppl_increase is None else fraction(max_ppl_increase, "--max-ppl-increase"),
+        min_same_top=None if min_same_top is None else fraction(min_same_top, "--min-same-top"),
+        min_task_accuracy=None if min_task_accuracy is None else fraction(min_task_accuracy, "--min-task-accuracy"),
+    )
+    write_atomically(path, render(read, limits if limits.any else None).encode())
     if as_json:
         _output.print_json({"output": str(path), "bytes": path.stat().st_size})
     elif quiet:

@@ -67,12 +67,12 @@ def failures(figures: Figures, gates: Gates) -> Sequence[str]:
     if gates.max_ppl_increase is not None and figures.perplexity_ratio is not None:
         increase = figures.perplexity_ratio - 1
         if not increase <= gates.max_ppl_increase:
-            failed.append(f"perplexity {increase:+.3%}, at most {gates.max_ppl_increase:+.3%}")
+            failed.append(f"perplexity {increase:+.2%}, at most {100 * gates.max_ppl_increase:+g}%")
     if gates.min_same_top is not None and figures.same_top is not None and not figures.same_top >= gates.min_same_top:
-        failed.append(f"same top token {figures.same_top:.2%}, at least {gates.min_same_top:.2%}")
+        failed.append(f"same top token {figures.same_top:.2%}, at least {100 * gates.min_same_top:g}%")
     for name, accuracy in figures.accuracies.items():
         if gates.min_task_accuracy is not None and not accuracy >= gates.min_task_accuracy:
-            failed.append(f"{name}: {accuracy:.1%} right, at least {gates.min_task_accuracy:.1%}")
+            failed.append(f"{name}: {accuracy:.1%} right, at least {100 * gates.min_task_accuracy:g}%")
     return failed
 
 

@@ -1,52 +1,53 @@
-"""Plots as SVG text: axes with round numbers, colours that the page's styles choose, words for those who cannot see."""
+"""Plots as SVG text; their colours are the style's, and words say the same for those who cannot see them."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 720, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 24, 34, 48
+from ggufkit.reports.drawing import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    apart,
+    beside,
+    frame,
+    line,
+    linear,
+    logarithmic,
+    picture,
+    text,
+)
+
 _COLOURS = 8  # classes series-0 to series-7 of the style
+_NAMES = 190  # room for names beside bars
+_BAR = 32
+_NINES = ((0.0, "0"), (50.0, "50"), (90.0, "90"), (99.0, "99"), (99.9, "99.9"))
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point with a name; `error` is half of the length of its bar, in units of y; `dim` greys it."""
+    """A point with a name; `error` is half of the length of its bar, in units of y; `kind` is dim, best or point."""
 
     name: str
     x: float
     y: float
     error: float = 0.0
-    dim: bool = False
+    kind: str = "point"
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
-    low: float
-    high: float
-    start: float
-    end: float
-    logarithmic: bool
+class Bar:
+    """A bar: what it is made of, in the order of the legend, or a single value with the extremes of its repeats."""
 
-    def place(self, value: float) -> float:
-        """Where on the picture a value lies."""
-        low, high = (math.log10(self.low), math.log10(self.high)) if self.logarithmic else (self.low, self.high)
-        at = math.log10(max(value, self.low)) if self.logarithmic else value
-        return self.start + (at - low) / (high - low) * (self.end - self.start)
-
-    def ticks(self) -> list[float]:
-        """Round values within the axis."""
-        if self.logarithmic:
-            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            found = [10.0**power for power in range(first, last + 1)]
-        else:
-            span = self.high - self.low
-            step = 10 ** math.floor(math.log10(span / 4)) if span > 0 else 1.0
-            step *= next(times for times in (1, 2, 5, 10) if span / (step * times) <= 6)
-            found = [step * number for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
-        return [tick for tick in found if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
+    name: str
+    parts: Sequence[float]
+    low: float | None = None
+    high: float | None = None
 
 
 def scatter(
@@ -57,133 +58,134 @@ def scatter(
     y_label: str,
     x_text: Callable[[float], str],
     y_text: Callable[[float], str],
+    limit: float | None = None,
 ) -> str:
-    """Plot points, y on a logarithmic axis; those that are not dim are joined, from left to right."""
+    """Plot points, y on a logarithmic axis; those that are not dim are joined, from left to right.
+
+    `limit` is drawn across, at that y.
+    """
     shown = [point for point in points if point.y > 0]
     if not shown:
         return ""
-    x_axis = _linear([point.x for point in shown], _LEFT, _WIDTH - _RIGHT, from_zero=True)
-    y_axis = _logarithmic([point.y for point in shown], _HEIGHT - _BOTTOM, _TOP)
-    parts = [_frame(x_axis, y_axis, x_label, y_label, x_text, y_text)]
-    front = sorted((point for point in shown if not point.dim), key=lambda point: point.x)
-    parts.append(_line([(x_axis.place(p.x), y_axis.place(p.y)) for p in front], "front"))
-    for point in shown:
-        x, y = x_axis.place(point.x), y_axis.place(point.y)
-        kind = "dim" if point.dim else "point"
+    limit = limit if limit and limit > 0 else None
+    heights = [point.y for point in shown] + ([limit] if limit else [])
+    x_axis = linear([point.x for point in shown], LEFT, WIDTH - RIGHT - 20)
+    y_axis = logarithmic(heights, HEIGHT - BOTTOM, TOP)
+    parts = [frame(x_axis, y_axis, x_label, y_label, x_text, y_text)]
+    if limit:
+        y = y_axis.place(limit)
+        parts.append(f'<line class="limit" x1="{x_axis.start}" x2="{x_axis.end}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(text(x_axis.end, y - 5, f"limit {y_text(limit)}", "label limit", "end"))
+    front = sorted((point for point in shown if point.kind != "dim"), key=lambda point: point.x)
+    parts.append(line([(x_axis.place(p.x), y_axis.place(p.y)) for p in front], "front"))
+    placed = [(x_axis.place(p.x), y_axis.place(p.y), p.name) for p in shown]
+    for point, (x, y, _), label in zip(shown, placed, beside(placed, WIDTH), strict=True):
         if point.error:
             low, high = y_axis.place(max(point.y - point.error, y_axis.low)), y_axis.place(point.y + point.error)
-            parts.append(f'<line class="bar {kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
-        label = f"{point.name}: {x_text(point.x)}, {y_text(point.y)}"
-        anchor, shift = ("end", -9) if x > _WIDTH - 160 else ("start", 9)
+            parts.append(f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+        said = f"{point.name}: {x_text(point.x)}, {y_text(point.y)}"
+        radius = 7 if point.kind == "best" else 5
         parts.append(
-            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(label)}</title></circle>'
-            f'<text class="label {kind}" x="{x + shift:.1f}" y="{y - 12:.1f}" text-anchor="{anchor}">'
-            f"{escape(point.name)}</text>"
+            f'<circle class="{point.kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
+            f"<title>{escape(said)}</title></circle>"
         )
+        parts.append(text(label[0], label[1], point.name, f"label {point.kind}", label[2]))
     words = "; ".join(f"{p.name} {x_text(p.x)} {y_text(p.y)}" for p in shown)
-    return _picture(title, words, parts)
+    return picture(title, words, parts)
 
 
-def curves(
+def tails(
     series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
     *,
     title: str,
     x_label: str,
     y_label: str,
-    x_text: Callable[[float], str],
     y_text: Callable[[float], str],
     floor: float,
 ) -> str:
-    """Plot lines, y on a logarithmic axis that ends at `floor`; the last point of each bears its name."""
-    shown = [(name, [(x, max(y, floor)) for x, y in line]) for name, line in series if line]
+    """Plot values by percentile, up to 99.9: x grows with the nines, so that the rare and bad tokens can be seen.
+
+    y is logarithmic and ends at `floor`; the end of each line bears its name.
+    """
+    last = _NINES[-1][0]
+    shown = [(name, [(x, max(y, floor)) for x, y in curve if x <= last]) for name, curve in series if curve]
     if not shown:
         return ""
-    x_axis = _linear([x for _, line in shown for x, _ in line], _LEFT, _WIDTH - 120, from_zero=True)
-    y_axis = _logarithmic([y for _, line in shown for _, y in line], _HEIGHT - _BOTTOM, _TOP)
-    parts = [_frame(x_axis, y_axis, x_label, y_label, x_text, y_text)]
-    ends = _apart([y_axis.place(line[-1][1]) for _, line in shown])
-    for number, ((name, line), end) in enumerate(zip(shown, ends, strict=True)):
+    x_axis = Axis(0.0, _nines(last), LEFT, WIDTH - 130, [_nines(percent) for percent, _ in _NINES])
+    y_axis = logarithmic([y for _, curve in shown for _, y in curve], HEIGHT - BOTTOM, TOP)
+    names = {_nines(percent): name for percent, name in _NINES}
+    parts = [frame(x_axis, y_axis, x_label, y_label, lambda value: names[value], y_text)]
+    ends = apart([y_axis.place(curve[-1][1]) for _, curve in shown], TOP, HEIGHT - BOTTOM)
+    for number, ((name, curve), end) in enumerate(zip(shown, ends, strict=True)):
         kind = f"series-{number % _COLOURS}"
-        parts.append(_line([(x_axis.place(x), y_axis.place(y)) for x, y in line], kind))
-        parts.append(f'<text class="label {kind}" x="{x_axis.end + 8:.1f}" y="{end + 4:.1f}">{escape(name)}</text>')
-    words = "; ".join(f"{name}: median {y_text(line[len(line) // 2][1])}" for name, line in shown)
-    return _picture(title, words, parts)
-
-
-def bars(rows: Sequence[tuple[str, float]], *, title: str, text: Callable[[float], str]) -> str:
-    """Plot one horizontal bar for each name."""
-    if not rows or max(value for _, value in rows) <= 0:
-        return ""
-    most, height = max(value for _, value in rows), 30 * len(rows) + 8
-    parts = []
-    for number, (name, value) in enumerate(rows):
-        y, width = 30 * number + 6, (_WIDTH - 330) * value / most
-        parts.append(
-            f'<text class="label" x="210" y="{y + 15}" text-anchor="end">{escape(name)}</text>'
-            f'<rect class="series-0 fill" x="220" y="{y}" width="{width:.1f}" height="20"/>'
-            f'<text class="label" x="{228 + width:.1f}" y="{y + 15}">{escape(text(value))}</text>'
-        )
-    return _picture(title, "; ".join(f"{name} {text(value)}" for name, value in rows), parts, height)
-
-
-def _linear(values: Sequence[float], start: float, end: float, *, from_zero: bool) -> _Axis:
-    high = max(values) * 1.05 or 1.0
-    low = 0.0 if from_zero else min(values)
-    return _Axis(low, high, start, end, logarithmic=False)
-
-
-def _logarithmic(values: Sequence[float], start: float, end: float) -> _Axis:
-    low = 10 ** math.floor(math.log10(min(values)))
-    high = 10 ** math.ceil(math.log10(max(values) * 1.0001))
-    return _Axis(low, high if high > low else low * 10, start, end, logarithmic=True)
-
-
-def _frame(
-    x_axis: _Axis,
-    y_axis: _Axis,
-    x_label: str,
-    y_label: str,
-    x_text: Callable[[float], str],
-    y_text: Callable[[float], str],
-) -> str:
-    parts = []
-    for tick in x_axis.ticks():
-        x = x_axis.place(tick)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">'
-            f"{escape(x_text(tick))}</text>"
-        )
-    for tick in y_axis.ticks():
-        y = y_axis.place(tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{x_axis.end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(y_text(tick))}</text>'
-        )
-    parts.append(
-        f'<text class="axis" x="{(_LEFT + x_axis.end) / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">'
-        f"{escape(x_label)}</text>"
-        f'<text class="axis" x="0" y="16">{escape(y_label)}</text>'
+        dashes = " dashed" if number % 2 else ""
+        parts.append(line([(x_axis.place(_nines(x)), y_axis.place(y)) for x, y in curve], kind + dashes))
+        leads = [(x_axis.end, y_axis.place(curve[-1][1])), (x_axis.end + 12, end)]
+        parts.append(line(leads, f"{kind} thin"))
+        parts.append(text(x_axis.end + 15, end + 5, name, f"label {kind}"))
+    words = "; ".join(
+        f"{name}: median {y_text(_at(curve, 50))}, 99 % {y_text(_at(curve, 99))}" for name, curve in shown
     )
+    return picture(title, words, parts)
+
+
+def bars(
+    rows: Sequence[Bar],
+    *,
+    title: str,
+    value_text: Callable[[float], str],
+    parts_of: Sequence[str] = (),
+) -> str:
+    """Plot one horizontal bar for each name, stacked of parts (which `parts_of` names), or with its error bar."""
+    most = max((max(sum(row.parts), row.high or 0.0) for row in rows), default=0.0)
+    if most <= 0:
+        return ""
+    scale, top = (WIDTH - _NAMES - 110) / most, 30 if parts_of else 4
+    drawn = [_legend(parts_of)] if parts_of else []
+    for number, row in enumerate(rows):
+        y, x = top + _BAR * number, float(_NAMES)
+        drawn.append(text(x - 8, y + 17, row.name, "label", "end"))
+        for place, part in enumerate(row.parts):
+            label = f"{parts_of[place]}: {value_text(part)}" if parts_of else value_text(part)
+            drawn.append(
+                f'<rect class="part-{place}" x="{x:.1f}" y="{y}" width="{scale * part:.1f}" height="22">'
+                f"<title>{escape(label)}</title></rect>"
+            )
+            x += scale * part
+        end = x
+        if row.low is not None and row.high is not None:
+            drawn.append(_error_bar(_NAMES + scale * row.low, _NAMES + scale * row.high, y + 11))
+            end = max(x, _NAMES + scale * row.high)
+        drawn.append(text(end + 8, y + 17, value_text(sum(row.parts)), "label"))
+    words = "; ".join(_said(row, value_text, parts_of) for row in rows)
+    return picture(title, words, drawn, top + _BAR * len(rows))
+
+
+def _legend(names: Sequence[str]) -> str:
+    parts, x = [], 4.0
+    for number, name in enumerate(names):
+        parts.append(f'<rect class="part-{number}" x="{x:.0f}" y="3" width="14" height="14"/>')
+        parts.append(text(x + 19, 16, name, "tick"))
+        x += 30 + 10 * len(name)
     return "".join(parts)
 
 
-def _line(points: Sequence[tuple[float, float]], kind: str) -> str:
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline class="line {kind}" points="{path}"/>' if len(points) > 1 else ""
+def _error_bar(low: float, high: float, y: float) -> str:
+    ends = "".join(f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 6}" y2="{y + 6}"/>' for x in (low, high))
+    return f'<line class="bar" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>{ends}'
 
 
-def _apart(places: Sequence[float], least: float = 15.0) -> list[float]:
-    """Move labels so that none covers another, in the order that they had."""
-    order = sorted(range(len(places)), key=lambda number: places[number])
-    moved = list(places)
-    for before, after in itertools.pairwise(order):
-        moved[after] = max(moved[after], moved[before] + least)
-    return moved
+def _said(row: Bar, value_text: Callable[[float], str], parts_of: Sequence[str]) -> str:
+    if parts_of:
+        parts = ", ".join(f"{name} {value_text(part)}" for name, part in zip(parts_of, row.parts, strict=True))
+        return f"{row.name} {value_text(sum(row.parts))}: {parts}"
+    spread = "" if row.low is None or row.high is None else f", {value_text(row.low)} to {value_text(row.high)}"
+    return f"{row.name} {value_text(sum(row.parts))}{spread}"
 
 
-def _picture(title: str, words: str, parts: Sequence[str], height: int = _HEIGHT) -> str:
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(f"{title}. {words}")}">'
-        f"{''.join(parts)}</svg>"
-    )
+def _nines(percent: float) -> float:
+    return -math.log10(1 - percent / 100)
+
+
+def _at(curve: Sequence[tuple[float, float]], percent: float) -> float:
+    return next((y for x, y in curve if x >= percent), curve[-1][1])

@@ -3,11 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ggufkit.errors import InputError
+from ggufkit.evaluation.gates import Gates
+from ggufkit.reports import speeds
+from ggufkit.reports.speeds import TestSpeed
 
 SCHEMA_VERSION = 1
 KIND = "evaluation"
@@ -38,6 +41,9 @@ class Model:
     peak_bytes: int | None
     sha256: str
     tasks: Sequence["TaskShare"]
+    imatrix: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each
+    memory: Mapping[str, int] = field(default_factory=dict)  # bytes by part, planned; and context_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,26 @@ class TaskShare:
 
 
 @dataclass(frozen=True, slots=True)
+class Other:
+    """A baseline: another system on the same work, or why it could not run. Bytes, nats, tokens per second."""
+
+    title: str
+    why: str | None
+    origin: str
+    device: str
+    bytes: int | None
+    peak_bytes: int | None
+    prompt: float | None
+    generation: float | None
+    perplexity: float | None
+    perplexity_error: float
+    mean_kld: float | None
+    tasks: Sequence["TaskShare"]
+    notes: str
+    same_text: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One result of `ggufkit eval`; `raw` is the document as it was read."""
 
@@ -59,6 +85,9 @@ class Run:
     base: Model
     models: Sequence[Model]
     raw: Mapping[str, Any]
+    gates: Gates = field(default_factory=Gates)
+    speeds: Sequence[TestSpeed] = ()
+    others: Sequence[Other] = ()
 
 
 def read_run(path: Path) -> Run:
@@ -67,12 +96,46 @@ def read_run(path: Path) -> Run:
     Raises:
         InputError: it is none, of a schema that is not known here, or malformed.
     """
+    return _run(read_text(path), path)
+
+
+def read_all(paths: Sequence[Path]) -> list[Run]:
+    """Read results of `ggufkit eval`, and speeds that `ggufkit bench` or llama-bench measured of the same files.
+
+    Raises:
+        InputError: a file is neither; or there are only speeds, or speeds of other files.
+    """
+    texts = [(path, read_text(path)) for path in paths]
+    rows = [(path, speeds.parse(text, str(path))) for path, text in texts]
+    runs = [_run(text, path) for (path, text), (_, found) in zip(texts, rows, strict=True) if found is None]
+    if not runs:
+        raise InputError(
+            f"{paths[0]} has speeds only, which say nothing about loss",
+            hint="give the result of ggufkit eval too: ggufkit report RUN.json BENCH.json",
+        )
+    for path, found in rows:
+        if found is not None:
+            runs = speeds.attach(runs, found, path)
+    return runs
+
+
+def read_text(path: Path) -> str:
+    """Read a file that should be JSON. Raises InputError."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        if path.is_file() and path.stat().st_size > _LARGEST_FILE:
             raise InputError(f"{path} is too large for a result ({path.stat().st_size:,} bytes)")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"cannot read {path}: it is no text") from None
+
+
+def _run(text: str, path: Path) -> Run:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: it is no JSON ({error})") from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise InputError(f"{path} is no result of ggufkit eval", hint="ggufkit eval ... -o run.json makes one")
     return run_of(document, path.name)
@@ -89,9 +152,13 @@ def run_of(document: Mapping[str, Any], source: str) -> Run:
         raise InputError(f"{source} has the schema version {version}, and this ggufkit reads {SCHEMA_VERSION}")
     try:
         base, models = _model(document["base"]), [_model(model) for model in document["models"]]
+        limits = {str(name): _number(value) for name, value in (document.get("gates") or {}).items()}
+        gates = Gates(**{each.name: limits.get(each.name) for each in fields(Gates)})
+        others = [_other(it) for it in document.get("baselines") or ()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{source} is malformed: {type(error).__name__} {error}") from None
-    return Run(source, base, models, document)
+    found = speeds.read(document.get("bench") or [], source)
+    return Run(source, base, models, document, gates, found, others)
 
 
 def _model(it: Mapping[str, Any]) -> Model:
@@ -121,17 +188,49 @@ def _model(it: Mapping[str, Any]) -> Model:
         speed=_number(speed.get("prompt_tokens_per_second")),
         peak_bytes=int(speed["peak_bytes"]) if speed.get("peak_bytes") else None,
         sha256=str(it.get("sha256", "")),
-        tasks=[
-            TaskShare(
-                str(task["task"]),
-                float(task["accuracy"]),
-                float(task["low"]),
-                float(task["high"]),
-                _number(task.get("p_value")),
-            )
-            for task in it.get("tasks") or ()
-        ],
+        tasks=_tasks(it),
+        imatrix=it.get("imatrix") is True,
+        files={str(name): str(digest) for name, digest in (it.get("files") or {}).items()},
+        memory={str(name): int(value) for name, value in (it.get("memory") or {}).items()},
     )
+
+
+def _tasks(it: Mapping[str, Any]) -> list[TaskShare]:
+    return [
+        TaskShare(
+            str(task["task"]),
+            float(task["accuracy"]),
+            float(task["low"]),
+            float(task["high"]),
+            _number(task.get("p_value")),
+        )
+        for task in it.get("tasks") or ()
+    ]
+
+
+def _other(it: Mapping[str, Any]) -> Other:
+    perplexity = it.get("perplexity") or {}
+    return Other(
+        title=str(it.get("title") or it["name"]),
+        why=str(it["why"]) if it.get("why") else None,
+        origin=str(it.get("origin", "")),
+        device=str(it.get("device") or ""),
+        bytes=_whole(it.get("weight_bytes") or it.get("disk_bytes")),
+        peak_bytes=_whole(it.get("peak_bytes")),
+        prompt=_number((it.get("prompt") or {}).get("median")),
+        generation=_number((it.get("generation") or {}).get("median")),
+        perplexity=_number(perplexity.get("value")),
+        perplexity_error=_number(perplexity.get("standard_error")) or 0.0,
+        mean_kld=_number((it.get("kl_divergence") or {}).get("mean")),
+        tasks=_tasks(it),
+        notes=str(it.get("notes") or ""),
+        same_text=it.get("same_text") is not False,
+    )
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
 
 
 def _number(value: Any) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 from ggufkit.reports.reading import Run
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+_PARTING = '<span class="parting" role="img" aria-label="here it leaves the original">⌿</span>'
 _MOST_WORDS = 2000  # of a reply; the comparison takes their square
 
 
@@ -21,7 +22,8 @@ def replies(run: Run) -> str:
     parts = [_prompt(it, names, is_open=number == 0) for number, it in enumerate(found) if isinstance(it, dict)]
     return (
         "<h2>Replies side by side</h2>"
-        '<p class="note">Greedy, one seed. Marked: words that the original does not say there.</p>' + "".join(parts)
+        '<p class="note">Greedy, one seed. ⌿: where a reply leaves the original. Marked: words that the original does'
+        " not say there; struck out: words of the original that are missing.</p>" + "".join(parts)
     )
 
 
@@ -49,13 +51,23 @@ def _length(agreement: Mapping[str, Any]) -> str:
 
 
 def _marked(base: str, text: str) -> str:
-    """Mark the words of `text` that are not in `base` at their place."""
+    """Mark where `text` leaves `base` first, and from there the words that only one of both has."""
+    first = next((n for n, (a, b) in enumerate(zip(base, text, strict=False)) if a != b), min(len(base), len(text)))
+    if base == text:
+        return escape(text)
     one, other = (_WORDS.findall(words)[:_MOST_WORDS] for words in (base, text))
-    parts = []
-    for kind, _, _, start, end in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
-        words = escape("".join(other[start:end]))
-        if words:
-            parts.append(words if kind == "equal" else f"<mark>{words}</mark>")
+    parts, written, told = [], 0, False
+    for kind, old_start, old_end, start, end in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
+        words, lost = "".join(other[start:end]), "".join(one[old_start:old_end])
+        if not told and (kind != "equal" or written + len(words) > first):
+            told = True
+            parts.append(_PARTING)
+        if kind == "equal":
+            parts.append(escape(words))
+        else:
+            parts.append(f"<del>{escape(lost)}</del>" if lost.strip() else "")
+            parts.append(f"<mark>{escape(words)}</mark>" if words else "")
+        written += len(words)
     return "".join(parts)
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import browser
+import page_checks
 import pytest
 
 from ggufkit.errors import InputError
-from ggufkit.reports import read_run, render
+from ggufkit.evaluation.gates import Gates
+from ggufkit.reports import read_all, read_run, render
 from ggufkit.reports.compare import compare
 from ggufkit.reports.reading import run_of
-from ggufkit.reports.verdict import Limits, verdict
+from ggufkit.reports.verdict import verdict
 
 NASTY = '"><script>alert(1)</script>&lt;b.gguf'
 
@@ -68,17 +70,128 @@ def document() -> dict[str, Any]:
 
 def test_the_smallest_that_keeps_the_limits_is_to_be_shipped(document: dict[str, Any]):
     run = run_of(document, "run.json")
-    found = verdict(run, Limits(max_kld=0.05, max_ppl_increase=0.03))
+    found = verdict(run, Gates(max_kld=0.05, max_ppl_increase=0.03))
     assert found.model
     assert found.model.file == "m-Q4_K_M.gguf"
     assert found.dominated == {"m-Q5_0.gguf"}
-    assert verdict(run, Limits(max_kld=0.002, max_ppl_increase=0.03)).model.file == "m-Q8_0.gguf"  # type: ignore[union-attr]
-    none = verdict(run, Limits(max_kld=1e-9, max_ppl_increase=0.0))
+    assert verdict(run, Gates(max_kld=0.002, max_ppl_increase=0.03)).model.file == "m-Q8_0.gguf"  # type: ignore[union-attr]
+    none = verdict(run, Gates(max_kld=1e-9, max_ppl_increase=0.0))
     assert none.model is None
     assert "m-Q8_0.gguf" in none.why
     page = render([run])
     assert page.index("Ship <strong>m-Q4_K_M.gguf") < page.index("<table")
-    assert "ggufkit quantize Q4_K_M m-F16.gguf" in page
+    assert "ggufkit quantize m-F16.gguf Q4_K_M" in page
+    assert (
+        "m-Q2_K.gguf (300 kB) fails: mean KL divergence 0.300000, at most 0.05; perplexity +6.00%, at most +3%" in page
+    )
+
+
+def test_the_limits_of_the_run_decide_unless_others_are_given(document: dict[str, Any]):
+    document["gates"] = {"max_kld": 0.005, "max_ppl_increase": None, "min_same_top": None, "min_task_accuracy": None}
+    run = run_of(document, "run.json")
+    assert verdict(run).model.file == "m-Q8_0.gguf"  # type: ignore[union-attr]
+    assert "at most 0.005" in verdict(run).why
+    assert verdict(run, Gates(max_kld=1.0)).model.file == "m-Q2_K.gguf"  # type: ignore[union-attr]
+    assert verdict(run, Gates(min_same_top=0.985)).model.file == "m-Q4_K_M.gguf"  # type: ignore[union-attr]
+
+
+def test_right_answers_are_a_limit_too(document: dict[str, Any]):
+    for it, share in zip((document["base"], *document["models"]), (1.0, 1.0, 0.9, 0.8, 0.5), strict=True):
+        it["tasks"] = [{"task": "sums", "accuracy": share, "low": 0, "high": 1, "p_value": 0.5}]
+    found = verdict(run_of(document, "run.json"), Gates(min_task_accuracy=0.85))
+    assert found.model.file == "m-Q5_0.gguf"  # type: ignore[union-attr]
+    assert found.failed["m-Q2_K.gguf"] == ["sums: 50.0% right, at least 85%"]
+
+
+def test_a_figure_that_is_no_number_keeps_no_limit(document: dict[str, Any]):
+    document["models"][3]["kl_divergence"]["mean"] = None  # what NaN becomes in JSON
+    found = verdict(run_of(document, "run.json"), Gates(max_kld=100.0))
+    assert found.model.file == "m-Q4_K_M.gguf"  # type: ignore[union-attr]
+    assert found.failed == {"m-Q2_K.gguf": ["its KL divergence is no number"]}
+
+
+def test_a_verdict_within_the_error_is_doubted(document: dict[str, Any]):
+    document["models"][2]["kl_divergence"] |= {"mean": 0.049, "standard_error": 0.001}
+    assert "more text" in verdict(run_of(document, "run.json")).doubt
+    assert "more text" in render([run_of(document, "run.json")])
+    document["models"][2]["kl_divergence"] |= {"standard_error": 0.0001}
+    assert verdict(run_of(document, "run.json")).doubt == ""
+
+
+def speed_row(file: str, prompt: int, generated: int, samples: list[float], **more: Any) -> dict[str, Any]:
+    row = {"model_filename": f"/models/{file}", "n_prompt": prompt, "n_gen": generated, "n_depth": 0}
+    return row | {"avg_ts": sum(samples) / len(samples), "samples_ts": samples, "model_type": "llama"} | more
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_speeds_are_drawn_with_their_spread(document: dict[str, Any], tmp_path: Path, *, lines: bool):
+    """As `ggufkit bench` writes them, and llama-bench, whose rows have no figures of ours."""
+    rows = [
+        speed_row("m-F16.gguf", 512, 0, [90.0, 100.0, 130.0], peak_bytes=10**8, load_seconds=1, first_token_seconds=2),
+        speed_row("m-Q4_K_M.gguf", 512, 0, [190.0, 200.0, 210.0]),
+        speed_row("m-Q4_K_M.gguf", 0, 128, [20.0, 30.0, 31.0], n_depth=256),
+        speed_row("another.gguf", 0, 128, [20.0]),
+    ]
+    run, bench = tmp_path / "run.json", tmp_path / "bench.json"
+    run.write_text(json.dumps(document))
+    bench.write_text("".join(json.dumps(row) + "\n" for row in rows) if lines else json.dumps(rows))
+    page = render(read_all([bench, run]))
+    assert "Reading a prompt of 512 tokens" in page
+    assert "Generating 128 tokens, 256 tokens in the context before" in page
+    assert "F16 100/s, 90/s to 130/s; Q4_K_M 200/s, 190/s to 210/s" in page
+    assert "Measured: the most that a process held, at the first reply to a prompt of 128 tokens." in page
+    assert "one pass" not in page
+
+
+def test_speeds_alone_or_of_other_files_are_refused(document: dict[str, Any], tmp_path: Path):
+    run, bench = tmp_path / "run.json", tmp_path / "bench.json"
+    run.write_text(json.dumps(document))
+    bench.write_text(json.dumps([speed_row("another.gguf", 512, 0, [1.0])]))
+    with pytest.raises(InputError, match="speeds only"):
+        read_all([bench])
+    with pytest.raises(InputError, match=r"speeds of another\.gguf, none of which"):
+        read_all([run, bench])
+    bench.write_text(json.dumps([speed_row("m-F16.gguf", 512, 0, [1.0], peak_bytes="much")]))
+    with pytest.raises(InputError, match="malformed"):
+        read_all([run, bench])
+
+
+def test_memory_is_stacked_and_said_to_be_planned(document: dict[str, Any]):
+    parts = {"weights": 600_000, "repacked": 100_000, "cache": 200_000, "compute": 50_000, "process": 0}
+    document["models"][2]["memory"] = {"context_size": 4096, **parts}
+    page = render([run_of(document, "run.json")])
+    said = "Q4_K_M 950 kB: weights 600 kB, second copy 100 kB, KV cache 200 kB, compute 50 kB, program 0 B"
+    assert said in page
+    assert "Planned, not measured" in page
+    assert "4,096 tokens" in page
+
+
+def test_other_systems_stand_beside_the_files(document: dict[str, Any]):
+    ran = {"name": "torch-fp32", "title": "transformers, fp32", "origin": "here", "why": None, "peak_bytes": 10**9}
+    ran |= {"weight_bytes": 4 * 10**6, "prompt": {"median": 321.0}, "generation": {"median": 12.0}, "tasks": []}
+    ran |= {"perplexity": {"value": 4.9, "standard_error": 0.1}, "kl_divergence": {"mean": 0.002}, "same_text": True}
+    away = ran | {"name": "vllm", "title": "vLLM", "origin": "elsewhere", "device": "a GPU", "same_text": False}
+    lacking = {"name": "x", "title": NASTY, "origin": "not run", "why": "needs <AVX-512>", "tasks": []}
+    document["baselines"] = [ran, away, lacking]
+    page = render([run_of(document, "run.json")])
+    table = page[page.index("Beside other systems</h2>") :]
+    for cell in ("transformers, fp32", "4 MB", "1 GB", "321/s", "12/s", "needs &lt;AVX-512&gt;", "vLLM on a GPU"):
+        assert cell in table
+    assert "*: of another text" in table
+    assert "<script>alert" not in page
+
+
+def test_what_is_needed_to_measure_again_is_there(document: dict[str, Any]):
+    document |= {"command": "ggufkit eval a b -f 'my text'", "python": "3.12.1", "llama_cpp": {"commit": "abc"}}
+    document["machine"] = {"cpu": "A CPU", "cores": 2, "memory": 24 * 10**9, "system": "Linux"}
+    document["settings"] = {"chunk_tokens": 512, "threads": 2, "rpc_servers": []}
+    document["base"]["files"] = {"m-00001-of-00002.gguf": "2" * 64, "m-00002-of-00002.gguf": "3" * 64}
+    page = render([run_of(document, "run.json")])
+    block = page[page.index("To measure it again") : page.index("application/json")]
+    for words in ("eval a b -f", "3.12.1", "commit abc", "A CPU, 2 cores, 24 GB of memory", "threads 2"):
+        assert words in block
+    for digest in ("0" * 64, "1" * 64, "2" * 64, "3" * 64):
+        assert digest in block
 
 
 def test_what_comes_from_models_stays_text(document: dict[str, Any]):
@@ -122,9 +235,33 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_well_formed_and_asks_for_nothing(document: dict[str, Any]):
-    run = run_of(document, "run.json")
-    page = render([run, run_of(copy.deepcopy(document), "other.json")])
+@pytest.fixture
+def full(document: dict[str, Any]) -> dict[str, Any]:
+    """A document with something in every part of the page, and nasty names."""
+    said = {"text": "one three " + NASTY, "tokens": 3, "agreement": {"tokens": 1, "of_tokens": 3, "same": False}}
+    document["generations"] = [
+        {"prompt": prompt, "base": {"text": "one two three"}, "replies": [said] * 4} for prompt in ("a", NASTY)
+    ]
+    task = {"task": NASTY, "accuracy": 0.5, "low": 0.4, "high": 0.6, "p_value": 0.5}
+    memory = {"context_size": 4096, "weights": 9**6, "repacked": 9**5, "cache": 9**5, "compute": 9**5, "process": 9**6}
+    for it in (document["base"], *document["models"]):
+        it |= {"tasks": [task], "memory": memory}
+    document["models"][1]["file"] = NASTY
+    document["bench"] = [speed_row("m-Q8_0.gguf", 512, 0, [1.0, 2.0]), speed_row("m-F16.gguf", 0, 128, [1.0, 3.0])]
+    document["baselines"] = [
+        {"name": "x", "title": NASTY, "origin": "not run", "why": NASTY},
+        {"name": "y", "title": "Y", "origin": "here", "why": None, "peak_bytes": 10**9, "generation": {"median": 2}},
+    ]
+    return document
+
+
+def test_the_page_is_well_formed_and_asks_for_nothing(full: dict[str, Any]):
+    """As its own eyes see it, and as html5lib's strict parser does, which takes nothing that the standard refuses."""
+    import html5lib
+
+    run = run_of(full, "run.json")
+    page = render([run, run_of(copy.deepcopy(full), "other.json")])
+    html5lib.HTMLParser(strict=True).parse(page)
     parser = Balanced()
     parser.feed(page)
     assert parser.open == []
@@ -136,7 +273,11 @@ def test_the_page_is_well_formed_and_asks_for_nothing(document: dict[str, Any]):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("no json", "cannot read"),
+        ("no json", "is no JSON"),
+        ("", "is no JSON"),
+        ("{}", "no result"),
+        ('{"kind": "speed", "schema_version": 1}', "no result"),
+        ('{"kind": "evaluation", "schema_version": 1, "base": {}, "models": []}', "malformed"),
         ("[]", "no result"),
         ('{"kind": "evaluation", "schema_version": 99}', "schema version 99"),
         ('{"kind": "evaluation", "schema_version": 1, "base": 3, "models": []}', "malformed"),
@@ -172,11 +313,11 @@ def test_a_browser_draws_it_sorts_it_and_fetches_nothing(document: dict[str, Any
     with browser.browser() as window:
         window.open(path.as_uri())
         heights = window.run("return [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().height)")
-        assert len(heights) == 3
+        assert len(heights) == 4
         assert min(heights) > 50
         assert window.run("return document.querySelectorAll('script').length") == 2
         first = "return document.querySelector('table.sortable tbody th').textContent"
-        size = "table.sortable thead th:nth-child(2)"
+        size = "table.sortable thead th:nth-child(3)"
         window.click(f"{size} button")
         assert window.run(first) == "m-Q2_K.gguf"
         window.click(f"{size} button")
@@ -187,3 +328,32 @@ def test_a_browser_draws_it_sorts_it_and_fetches_nothing(document: dict[str, Any
         assert window.run("return document.documentElement.scrollWidth <= innerWidth")
         assert window.complaints() == []
         assert window.requested() == [path.as_uri()]
+
+
+LOOKS = {"light": {}, "dark": {"dark": True}, "phone": {"width": 390}, "print": {"media": "print", "width": 700}}
+
+
+@pytest.mark.slow
+@pytest.mark.oracle
+@pytest.mark.skipif(browser.why_not() is not None, reason=str(browser.why_not()))
+@pytest.mark.skipif(page_checks.axe() is None, reason="needs axe-core (scripts/setup --test, or $GGUFKIT_AXE)")
+def test_axe_finds_nothing_that_keeps_people_out(full: dict[str, Any], tmp_path: Path):
+    path, script = tmp_path / "page.html", page_checks.axe()
+    path.write_text(render([run_of(full, "run.json")]))
+    assert script
+    with browser.browser() as window:
+        for look in LOOKS.values():
+            window.show_as(**look)
+            window.open(path.as_uri())
+            window.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+            assert window.run("return document.documentElement.scrollWidth <= innerWidth"), look
+            assert page_checks.faults_for_people(window, script) == [], look
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(page_checks.validator() is None, reason="needs the W3C's validator ($GGUFKIT_VNU) and Java")
+def test_the_validator_has_no_complaint(full: dict[str, Any], tmp_path: Path):
+    path, command = tmp_path / "page.html", page_checks.validator()
+    path.write_text(render([run_of(full, "run.json"), run_of(copy.deepcopy(full), "other.json")]))
+    assert command
+    assert page_checks.faults_by_validator(command, path) == ""

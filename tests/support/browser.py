@@ -59,6 +59,20 @@ class Browser:
         """Run JavaScript in the page and return what it returns."""
         return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def run_async(self, script: str, *arguments: object) -> Any:
+        """Run JavaScript that hands its result to the last of its arguments, a function."""
+        return self._call("POST", "/execute/async", {"script": script, "args": list(arguments)})
+
+    def show_as(self, *, width: int = 1100, dark: bool = False, media: str = "screen") -> None:
+        """Pretend to be a window of some width, a person who likes it dark, or a printer."""
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self._devtools("Emulation.setEmulatedMedia", media=media, features=features)
+        size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+        self._devtools("Emulation.setDeviceMetricsOverride", **size)
+
+    def _devtools(self, command: str, **parameters: object) -> Any:
+        return self._call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+
     def type(self, selector: str, keys: str) -> None:
         self._call("POST", f"/element/{self._find(selector)}/value", {"text": keys})
 

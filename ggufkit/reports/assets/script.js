@@ -8,11 +8,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const key = (row) => row.cells[column].dataset.value;
     const order = (a, b) => {
       if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === "");
-      const difference = column ? Number(key(a)) - Number(key(b)) : key(a).localeCompare(key(b));
+      const difference = column ? Number(key(a)) - Number(key(b)) : key(a).localeCompare(key(b), "en", { numeric: true });
       return rising ? difference : -difference;
     };
     const body = table.tBodies[0];
     body.append(...[...body.rows].sort(order));
   }));
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
+const closed = [];
+addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((each) => {
+  closed.push(each);
+  each.open = true;
+}));
+addEventListener("afterprint", () => closed.splice(0).forEach((each) => { each.open = false; }));
