@@ -11,7 +11,7 @@ from ggufkit.conversion.description import general_metadata
 from ggufkit.conversion.metadata import model_metadata
 from ggufkit.conversion.plan import OutputType, complete
 from ggufkit.conversion.vocabulary import TokenizerOptions, vocabulary_metadata
-from ggufkit.errors import CheckpointError
+from ggufkit.errors import GgufkitError
 from ggufkit.files import PlannedFile, atomic_output, check_output, check_space
 from ggufkit.gguf_file.writer import lay_out
 
@@ -58,8 +58,13 @@ def convert_vocabulary(source: Path, output: Path, *, tokenizer: TokenizerOption
 def _model(spec: ArchSpec, config: Config, remarks: list[str]) -> dict[str, Any]:
     """Describe the model where config.json tells enough: a vocabulary is one without that."""
     try:
-        return model_metadata(spec, complete(config, spec))
-    except (CheckpointError, KeyError) as error:
-        reason = f"config.json has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
-        remarks.append(f"the model's sizes are left out: {reason}")
-        return {}
+        found = model_metadata(spec, complete(config, spec))
+        lay_out(spec.name, found, [])  # a value of the wrong kind may come out only when it is written
+        return found
+    except KeyError as error:
+        reason = f"config.json has no {error.args[0]!r}"
+    except (GgufkitError, TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as error:
+        # specs compute with what strangers wrote, here unchecked
+        reason = str(error)
+    remarks.append(f"the model's sizes are left out: {reason:.200}")
+    return {}

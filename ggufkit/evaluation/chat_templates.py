@@ -1,6 +1,7 @@
 """The chat template: our rendering of what the GGUF file holds must equal transformers' of the checkpoint's."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from ggufkit.errors import InputError
 from ggufkit.evaluation.original_tokenizer import transformers_tokenizer
 from ggufkit.evaluation.results import Check, Grade
 from ggufkit.gguf_file.reader import GgufHeader
-from ggufkit.inference.templates import ChatTemplate, Message
+from ggufkit.inference.templates import ChatTemplate, Message, RoleRefusedError, TemplateBombError
 
 NAME = "chat template"
 
@@ -48,6 +49,8 @@ def check_chat_template(checkpoint: Path, parts: Sequence[GgufHeader]) -> Check:
         template = ChatTemplate(str(source), bos_text=_token(parts[0], "bos"), eos_text=_token(parts[0], "eos"))
     except InputError as error:
         return Check(NAME, Grade.FAILED, str(error))
+    if bomb := _bomb(wanted, original.special_tokens_map):
+        return Check(NAME, Grade.FAILED, f"of the checkpoint: {bomb}")
     faults, refused = [], 0
     for conversation in CONVERSATIONS:
         for prompt in (True, False):
@@ -66,6 +69,21 @@ def check_chat_template(checkpoint: Path, parts: Sequence[GgufHeader]) -> Check:
     if refused:
         summary += f", {refused} are refused by both"
     return Check(NAME, Grade.EXACT, summary, (), figures)
+
+
+def _bomb(source: str, special: Mapping[str, Any]) -> str | None:
+    """Say why transformers must not render a template: it has no limits of time and memory."""
+    try:
+        template = ChatTemplate(source)
+        for conversation in CONVERSATIONS:
+            for prompt in (True, False):
+                with contextlib.suppress(RoleRefusedError):
+                    template.render(conversation, add_generation_prompt=prompt, variables=special)
+    except TemplateBombError as error:
+        return str(error)
+    except InputError:
+        return None  # it merely fails
+    return None
 
 
 def _default_template(tokenizer: Any) -> str | None:

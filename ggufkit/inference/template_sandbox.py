@@ -5,6 +5,7 @@ statement looks at a clock, and every operation that could make something large 
 """
 
 import contextlib
+import functools
 import json
 import re
 import sys
@@ -23,11 +24,14 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 LARGEST_SOURCE = 100_000  # characters; the longest known template has 17 thousand, and compiling takes its time
-LARGEST_VALUE = 16 << 20  # characters, or elements counted as often as they would be printed
+LARGEST_VALUE = 16 << 20  # characters; elements count as ELEMENT of them, as often as they would be printed
+ELEMENT = 32
+LARGEST_SCANNED = 1 << 20  # characters, for filters that look at single words
 LARGEST_NUMBER = 4096  # bits
 WIDEST_PADDING = 10_000
 MOST_MEMORY = 512 << 20  # bytes on top of what the process has
-SECONDS = 2.0
+SECONDS = 2.0  # for all renderings of a template together, beyond UNNOTICED for each
+UNNOTICED = 0.2
 
 _FILTERS = {
     *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "forceescape"),
@@ -35,6 +39,7 @@ _FILTERS = {
     *("reverse", "safe", "select", "selectattr", "sort", "string", "sum", "title", "trim", "truncate", "unique"),
     *("upper", "wordcount"),
 }
+_MOST_COMPARED = 8
 _LONG_NUMBER = re.compile(r"\d{5,}")
 _NESTED_FIELD = re.compile(r"\{[^{}]*\{")
 _PERCENT_STAR = re.compile(r"%[^%a-zA-Z]*\*")
@@ -57,12 +62,14 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         )
         self.deadline = float("inf")
         allowed = {name: self.filters[name] for name in _FILTERS}
-        self.filters = allowed | {
+        allowed |= {name: _scanning(name, allowed[name]) for name in ("title", "wordcount")}
+        allowed |= {
             "join": _join(self.filters["join"]),
             "replace": _replace_filter,
             "indent": _indent_filter,
             "tojson": _tojson,
         }
+        self.filters = {name: self._metered(function) for name, function in allowed.items()}
         del self.globals["lipsum"]
         helpers: dict[str, Any] = {
             "dict": lambda *args, **kwargs: weighed(dict(*args, **kwargs)),
@@ -75,16 +82,28 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
     def tick(self) -> None:
         """Called before every statement of a template: give up when its time is over."""
         if time.monotonic() > self.deadline:
-            raise TooMuchError(f"it runs for more than {SECONDS:g} seconds")
+            raise TooMuchError("it runs for seconds, as no honest one does")
 
-    weighed = staticmethod(lambda value: weighed(value))
+    def weighed(self, value: Any) -> Any:
+        """Called with what an expression computes: look at its size, and at the clock."""
+        self.tick()
+        return weighed(value)
 
-    @staticmethod
-    def concatenated(*parts: Any) -> str:
+    def concatenated(self, *parts: Any) -> str:
         """Do what the operator `~` does."""
+        self.tick()
         texts = [str(part) for part in parts]
         _refuse_size(sum(map(len, texts)))
         return "".join(texts)
+
+    def _metered(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Weigh what a filter gives; what says how Jinja is to call it goes along."""
+
+        @functools.wraps(function)
+        def metered(*args: Any, **kwargs: Any) -> Any:
+            return self.weighed(function(*args, **kwargs))
+
+        return metered
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute an operator whose result may be large, if it is not."""
@@ -94,7 +113,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             _refuse_size(_repeated(left, right))
         if operator == "%" and isinstance(left, str):
             _refuse_padding(left, _PERCENT_STAR)
-        return weighed(super().call_binop(context, operator, left, right))
+        return self.weighed(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Call what the template calls; methods of strings that can blow up only within limits."""
@@ -114,7 +133,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
                 return _replaced(owner, *args)
             if name == "join" and isinstance(owner, str) and args:
                 args = (_joinable(args[0], owner),)
-        return weighed(super().call(context, function, *args, **kwargs))
+        return self.weighed(super().call(context, function, *args, **kwargs))
 
     def _generate(
         self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
@@ -164,14 +183,20 @@ def _weight(value: Any, known: dict[int, int]) -> int:
     if isinstance(value, int) and value.bit_length() > LARGEST_NUMBER:
         raise TooMuchError(f"it computes a number of more than {LARGEST_NUMBER} bits")
     if isinstance(value, Mapping):
-        parts: Iterable[Any] = [part for pair in value.items() for part in pair]
+        parts: Iterable[Any] = (part for pair in value.items() for part in pair)
     elif isinstance(value, list | tuple | set | frozenset | type({}.keys()) | type({}.values()) | type({}.items())):
         parts = value
     else:
         return 1
     if id(value) not in known:
         known[id(value)] = 1  # for lists that hold themselves
-        known[id(value)] = 1 + sum(_weight(part, known) for part in parts)
+        total = ELEMENT * len(value)
+        _refuse_size(total)
+        for part in parts:
+            total += _weight(part, known)
+            if total > LARGEST_VALUE:
+                break
+        known[id(value)] = 1 + total
     return known[id(value)]
 
 
@@ -202,6 +227,18 @@ def _joinable(values: Iterable[Any], separator: Any) -> list[Any]:
     parts = list(values)
     _refuse_size(sum(_weight(part, {}) for part in parts) + len(str(separator)) * len(parts))
     return parts
+
+
+def _scanning(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse long texts to a filter that takes them apart word by word."""
+
+    @functools.wraps(original)
+    def scanning(text: Any) -> Any:
+        if len(str(text)) > LARGEST_SCANNED:
+            raise TooMuchError(f"it takes the words of a very long text apart ({name})")
+        return original(text)
+
+    return scanning
 
 
 def _join(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -292,6 +329,16 @@ class _Meter(NodeTransformer):
 
     def _measured(self, name: str, arguments: list[nodes.Expr], at: nodes.Node) -> nodes.Call:
         return _call(self._environment, name, arguments, at.lineno)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        if len(node.ops) > _MOST_COMPARED:
+            raise TooMuchError(f"it compares more than {_MOST_COMPARED} values in a row")
+        self.generic_visit(node)
+        return self._measured("weighed", [node], node)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return self._measured("weighed", [node], node) if isinstance(node.arg, nodes.Slice) else node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - Jinja's visitors are named after its nodes
         self.generic_visit(node)

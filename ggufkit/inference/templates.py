@@ -34,28 +34,38 @@ class RoleRefusedError(InputError):
     """The template does not take these messages, such as a system message or two user turns in a row."""
 
 
+class TemplateBombError(InputError):
+    """The template wants more time, memory or depth than any honest one needs."""
+
+
 class ChatTemplate:
-    """A Jinja chat template, compiled once."""
+    """A Jinja chat template, compiled once. All its renderings together have a few seconds to spare, not each."""
 
     def __init__(self, source: str, *, bos_text: str = "", eos_text: str = "") -> None:
         """Compile a template; `bos_text` and `eos_text` are the spellings of those tokens, empty when there are none.
 
         Raises:
-            InputError: the template is too long or not valid.
+            TemplateBombError: it is too long, or nested too deeply.
+            InputError: it is not valid.
         """
         from jinja2 import TemplateError
 
-        from ggufkit.inference.template_sandbox import LARGEST_SOURCE, ChatEnvironment
+        from ggufkit.inference.template_sandbox import LARGEST_SOURCE, SECONDS, ChatEnvironment, TooMuchError
 
         if len(source) > LARGEST_SOURCE:
-            raise InputError(f"the chat template has {len(source):,} characters, more than {LARGEST_SOURCE:,}")
+            raise TemplateBombError(f"the chat template has {len(source):,} characters, more than {LARGEST_SOURCE:,}")
         self.source = source
         self.bos_text = bos_text
         self.eos_text = eos_text
         self._environment = ChatEnvironment()
+        self._seconds_left = SECONDS
         try:
             self._template = self._environment.from_string(source)
-        except (TemplateError, RecursionError, MemoryError, SyntaxError, ValueError) as error:
+        except (RecursionError, MemoryError, TooMuchError) as error:
+            raise TemplateBombError(
+                f"the chat template is not valid: {_reason(error)}", hint=_OTHER_TEMPLATE
+            ) from error
+        except (TemplateError, SyntaxError, ValueError) as error:
             raise InputError(f"the chat template is not valid: {_reason(error)}", hint=_OTHER_TEMPLATE) from error
 
     @classmethod
@@ -108,22 +118,30 @@ class ChatTemplate:
 
         Raises:
             RoleRefusedError: the template does not take these messages.
-            InputError: the template fails, or wants more time or memory than it may have.
+            TemplateBombError: it wants more time or memory than it may have.
+            InputError: it fails.
         """
-        from ggufkit.inference.template_sandbox import LARGEST_VALUE, SECONDS, RefusedByTemplateError, limited_memory
+        from ggufkit.inference.template_sandbox import (
+            LARGEST_VALUE,
+            UNNOTICED,
+            RefusedByTemplateError,
+            TooMuchError,
+            limited_memory,
+        )
 
         tokens = {name: text for name, text in (("bos_token", self.bos_text), ("eos_token", self.eos_text)) if text}
         values = {
             **tokens,
-            **(variables or {}),
-            "messages": [message.as_template_value() for message in messages],
             "tools": None,
             "documents": None,
+            **(variables or {}),
+            "messages": [message.as_template_value() for message in messages],
             "add_generation_prompt": add_generation_prompt,
         }
         parts: list[str] = []
         size = 0
-        self._environment.deadline = time.monotonic() + SECONDS
+        started = time.monotonic()
+        self._environment.deadline = started + max(self._seconds_left, UNNOTICED)
         try:
             with limited_memory():
                 for part in self._template.generate(values):
@@ -131,14 +149,16 @@ class ChatTemplate:
                     size += len(part)
                     self._environment.tick()
                     if size > LARGEST_VALUE:
-                        raise InputError(f"the chat template writes more than {LARGEST_VALUE >> 20} million characters")
+                        raise TooMuchError(f"it writes more than {LARGEST_VALUE >> 20} million characters")
                 return "".join(parts)
         except RefusedByTemplateError as error:
             raise RoleRefusedError(f"the chat template refuses the conversation: {_reason(error)}") from error
-        except InputError:
-            raise
+        except (TooMuchError, MemoryError, RecursionError) as error:
+            raise TemplateBombError(f"the chat template fails: {_reason(error)}", hint=_OTHER_TEMPLATE) from error
         except Exception as error:
             raise InputError(f"the chat template fails: {_reason(error)}", hint=_OTHER_TEMPLATE) from error
+        finally:
+            self._seconds_left -= max(0.0, time.monotonic() - started - UNNOTICED)
 
     def tokenize(
         self,

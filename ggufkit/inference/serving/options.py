@@ -102,16 +102,21 @@ def check_template(template: Path | None, arguments: str | None) -> None:
         UsageError: the variables are no JSON object.
     """
     if template is not None:
-        _read(template, "chat template")
+        read_template(template)
     if arguments is not None:
         try:
             sound = isinstance(json.loads(arguments), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             sound = False
         if not sound:
             raise UsageError(
                 "the template's variables must be a JSON object", hint="as in '{\"enable_thinking\": false}'"
             )
+
+
+def read_template(template: Path) -> str:
+    """Read a template file. Raises InputError when that is not possible."""
+    return _read(template, "chat template")
 
 
 def _read(path: Path, what: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import socket
 import tempfile
@@ -19,10 +20,11 @@ from ggufkit.inference.serving.backend import Backend
 from ggufkit.inference.serving.client import Local
 from ggufkit.inference.serving.exchange import Headers
 from ggufkit.inference.serving.gate import Gate, Upstream
-from ggufkit.inference.serving.options import ServeOptions
+from ggufkit.inference.serving.options import ServeOptions, check_template, read_template
 from ggufkit.inference.serving.rules import Head, Refusal, Rules
 from ggufkit.inference.serving.settings import for_embeddings, llama_server_options, placed
 from ggufkit.inference.supervisor import Patience, State
+from ggufkit.inference.template_trial import refuse_bombs
 from ggufkit.llamacpp import find, server
 from ggufkit.llamacpp.server import LlamaServerOptions
 
@@ -53,10 +55,14 @@ class Server:
 
         Raises:
             GgufFileError: the file is none that can be served.
+            TemplateBombError: its chat template would keep llama-server busy for ever, or end it.
             MissingDependencyError: there is no llama-server.
         """
         self.options = options
         self.header = check_model_file(model)
+        check_template(options.chat_template, options.template_arguments)
+        chosen = read_template(options.chat_template) if options.chat_template else None
+        refuse_bombs(self.header, chosen, json.loads(options.template_arguments or "{}"))
         self.model = model
         self.placement: Placement | None = None
         find.find().tool(server.PROGRAM)
