@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ggufkit.inference.session import ChatSession
     from ggufkit.inference.templates import ChatTemplate
     from ggufkit.inference.tuning import TuneOptions, TuneResult, tune
+    from ggufkit.inspection.check import CheckResult, check
     from ggufkit.inspection.facts import Inspection
     from ggufkit.inspection.gguf import inspect_gguf
     from ggufkit.one_pass import quantize
@@ -53,6 +54,7 @@ __all__ = [
     "Calibration",
     "ChatSession",
     "ChatTemplate",
+    "CheckResult",
     "ConversionResult",
     "Converter",
     "Difference",
@@ -78,6 +80,7 @@ __all__ = [
     "TuneResult",
     "Verification",
     "__version__",
+    "check",
     "compare",
     "convert",
     "convert_lora",
@@ -98,6 +101,7 @@ _HOMES = {
     "Calibration": "ggufkit.quantization.make_imatrix",
     "ChatSession": "ggufkit.inference.session",
     "ChatTemplate": "ggufkit.inference.templates",
+    "CheckResult": "ggufkit.inspection.check",
     "ConversionResult": "ggufkit.conversion",
     "Converter": "ggufkit.conversion",
     "Difference": "ggufkit.evaluation.difference",
@@ -122,6 +126,7 @@ _HOMES = {
     "TuneOptions": "ggufkit.inference.tuning",
     "TuneResult": "ggufkit.inference.tuning",
     "Verification": "ggufkit.evaluation",
+    "check": "ggufkit.inspection.check",
     "compare": "ggufkit.evaluation.difference",
     "convert": "ggufkit.conversion",
     "convert_lora": "ggufkit.conversion.adapters",

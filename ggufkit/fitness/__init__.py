@@ -14,25 +14,33 @@ from ggufkit.fitness.tensors import check_tensors
 from ggufkit.fitness.vocabulary import check_vocabulary
 from ggufkit.gguf_file.reader import GgufHeader
 
-__all__ = ["check_headers", "refuse_unfit"]
+__all__ = ["check_headers", "is_run", "refuse_unfit"]
 
-_NOT_RUN = {"clip"}  # image and audio encoders: loaded beside a model, by other rules
+_BESIDE_A_MODEL = "clip"  # encoders of images and sounds: loaded by other rules
 
 
 def check_headers(headers: Sequence[GgufHeader]) -> Iterator[Finding]:
     """Find what is wrong with a model, given the headers of all its parts in order (one, unless it is split)."""
     first = headers[0]
+    if not is_run(first):
+        return
     architecture = first.metadata.get("general.architecture")
     if not isinstance(architecture, str) or not architecture.isprintable() or not architecture:
         said = "missing" if architecture is None else ascii(architecture)[:60]
         yield Finding(Severity.UNFIT, f"is {said}, but must be a name", "general.architecture")
         return
-    if architecture in _NOT_RUN or first.metadata.get("general.type", "model") != "model":
-        return
     yield from check_sizes(first, architecture, {tensor.name for header in headers for tensor in header.tensors})
     yield from check_vocabulary(first)
     for header in headers:
         yield from check_tensors(header)
+
+
+def is_run(header: GgufHeader) -> bool:
+    """Tell whether this is a model of its own: no adapter, no importance matrix, no encoder of images beside one."""
+    said = [
+        header.metadata.get(f"general.{key}", default) for key, default in (("architecture", ""), ("type", "model"))
+    ]
+    return said[0] != _BESIDE_A_MODEL and said[1] == "model"
 
 
 def refuse_unfit(headers: Sequence[GgufHeader]) -> None:

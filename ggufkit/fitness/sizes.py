@@ -9,6 +9,7 @@ from ggufkit.gguf_file.reader import GgufHeader, ValueType
 
 MOST_BLOCKS = 512  # LLAMA_MAX_LAYERS
 MOST_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+_MOST = (1 << 31) - 1  # what llama.cpp holds them in
 _ROPE_SCALING = ("linear", "longrope", "none", "yarn")  # llama-model.cpp, LLAMA_ROPE_SCALING_TYPES
 _COUNTS = ("block_count", "context_length", "embedding_length", "expert_count", "nextn_predict_layers")
 _COUNTS_OR_LISTS = (
@@ -36,8 +37,9 @@ def check_sizes(header: GgufHeader, architecture: str, tensors: Collection[str])
         yield sizes.fault("block_count", f"1 to {MOST_BLOCKS}")
         return
     for name in ("context_length", "embedding_length"):
-        if sizes.integer(name) == 0:
-            yield sizes.fault(name, "positive")
+        number = sizes.integer(name)
+        if number is not None and not 1 <= number <= _MOST:
+            yield sizes.fault(name, f"1 to {_MOST:,}")
     if (sizes.integer("nextn_predict_layers") or 0) > blocks:
         yield sizes.fault("nextn_predict_layers", f"at most the {blocks} blocks")
     for name in _COUNTS_OR_LISTS:
