@@ -93,6 +93,30 @@ def reference_logits(
     return found
 
 
+@contextlib.contextmanager
+def loaded_original(checkpoint: Checkpoint) -> Iterator[Any]:
+    """Load the checkpoint's own model (a `torch.nn.Module`) with weights in float32, to be changed as one likes.
+
+    Raises:
+        MissingDependencyError: torch or transformers is not installed.
+        CheckpointError: transformers does not know or take this checkpoint, or memory does not suffice.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MissingDependencyError(f"{error.name} is not installed", hint="pip install 'ggufkit[hf]'") from None
+    needed = 4 * sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values()) + _ACTIVATIONS
+    if needed > (free := available_memory()):
+        raise CheckpointError(
+            f"{checkpoint.folder} takes {needed / 1e9:.1f} GB of memory in float32, {free / 1e9:.1f} GB are free"
+        )
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with loadable(checkpoint) as folder:
+        yield _load(transformers, checkpoint, folder, torch.float32)
+
+
 def _stored_type(checkpoint: Checkpoint) -> str:
     """Name the torch type that most bytes of the checkpoint have."""
     sizes: dict[str, int] = {}
