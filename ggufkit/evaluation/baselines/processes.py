@@ -1,7 +1,6 @@
 """Running the child of a baseline under its own Python: progress from it, and why it did not work out."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ spec.loader.exec_module(package)
 from baseline_runners.child import main
 main()
 """
+_FOLDER = Path(runners.__file__).parent
 _THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -65,7 +65,7 @@ def ask(
         *alone,
         "-c",
         _BOOT,
-        os.fspath(Path(runners.__file__).parent),
+        _FOLDER,
         task,
         path,
     ]

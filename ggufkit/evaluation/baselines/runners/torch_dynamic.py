@@ -1,9 +1,10 @@
 """PyTorch's own dynamic quantization: every matrix as int8 (or float16), activations quantized as they come."""
 
 import warnings
+from typing import Any
 
 from .adapter import Baseline, CannotRunError, Job, Model
-from .causal import CausalModel
+from .causal import CausalModel, saved_bytes
 from .transformers_models import RECIPE, open_checkpoint
 
 BASELINES = (
@@ -27,4 +28,14 @@ def load(job: Job) -> Model:
         torch.ao.quantization.quantize_dynamic(
             model, {torch.nn.Linear}, dtype=getattr(torch, job.variant), inplace=True
         )
-    return CausalModel(model)
+    return CausalModel(model, weight_bytes=lambda: _weight_bytes(model))
+
+
+def _weight_bytes(model: Any) -> int | None:
+    """Count what is saved; float16 matrices are saved as float32, but held as what they are."""
+    import torch
+
+    saved = saved_bytes(model)
+    packed = [it for it in model.modules() if isinstance(it, torch.ao.nn.quantized.dynamic.Linear)]
+    wide = sum(2 * it.weight().numel() for it in packed if it.weight().dtype == torch.float32)
+    return None if saved is None else saved - wide
