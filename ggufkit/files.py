@@ -220,12 +220,12 @@ def locked(target: Path) -> Iterator[None]:
     try:
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+        yield
     finally:
-        os.close(descriptor)
+        try:
+            lock.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 def _take_lock(lock: Path, target: Path) -> int:

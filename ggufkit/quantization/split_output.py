@@ -25,22 +25,23 @@ def atomic_parts(parts: Sequence[Path], sizes: Sequence[int]) -> Iterator[Path]:
     """
     first = parts[0]
     check_space([PlannedFile(path, size) for path, size in zip(parts, sizes, strict=True)])
-    # The lock on the first part is that of the whole; its empty temporary file makes way for the real one.
-    with _as_output_error(first), atomic_output(first) as claim:
-        folder = claim.with_suffix(".ggufkit-parts")
-        _finish_dead_runs(parts)
-        folder.mkdir()
-        try:
+    folder = None
+    try:
+        # The lock on the first part is that of the whole; its empty temporary file makes way for the real one.
+        with _as_output_error(first), atomic_output(first) as claim:
+            _finish_dead_runs(parts)
+            folder = claim.with_suffix(".ggufkit-parts")
+            folder.mkdir()
             yield folder
             for path in parts:
                 _sync(folder / path.name)
             (folder / _COMPLETE).touch()
             _sync(folder)
-        except BaseException:
+            _place(folder, parts, claim)
+    finally:
+        # Complete, and a name could not be given: then some are, and the next run gives the others.
+        if folder and not ((folder / _COMPLETE).exists() and (folder / first.name).exists()):
             shutil.rmtree(folder, ignore_errors=True)
-            raise
-        _place(folder, parts, claim)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def finish_dead_runs(parts: Sequence[Path]) -> None:

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -88,7 +89,7 @@ class CommandServer:
         environment: Mapping[str, str | None] | None = None,
         umask: int = 0o022,
         largest_file: int | None = None,
-        user: int | None = None,
+        powerless: bool = False,
     ) -> Outcome:
         """Run a command to its end.
 
@@ -101,7 +102,7 @@ class CommandServer:
             environment: added to ours; None takes a variable away.
             umask: the process's.
             largest_file: bytes that a file may have, as with `ulimit -f`.
-            user: whose process it is, when we are root.
+            powerless: whether it obeys the permissions of files, even as root.
         """
         mark = uuid.uuid4().hex
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -112,7 +113,7 @@ class CommandServer:
                 "watch": decide is not None,
                 "umask": umask,
                 "largest_file": largest_file,
-                "user": user,
+                "powerless": powerless,
             }
             started = time.monotonic()
             socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], [out.fileno(), err.fileno()])
@@ -206,14 +207,25 @@ def _become(request: dict, channel: socket.socket, descriptors: list[int]) -> No
     os.umask(request["umask"])
     if request["largest_file"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"], request["largest_file"]))
-    if request["user"] is not None:
-        os.setgroups([])
-        os.setgid(request["user"])
-        os.setuid(request["user"])
+    if request["powerless"] and os.geteuid() == 0:
+        _give_up_powers()
     listener = [listen()] if request["watch"] else []
     socket.send_fds(channel, [str(os.getpid()).encode()], listener)
     for descriptor in [*listener, channel.fileno()]:
         os.close(descriptor)
+
+
+def _give_up_powers() -> None:
+    """Drop root's capabilities to read, write and own what it likes (CAP_CHOWN … CAP_FOWNER), for children too."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = struct.pack("=Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
+    libc.capget(header, sets)
+    words = list(struct.unpack("=6I", sets.raw))
+    for number in range(4):
+        libc.prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP
+        words = [word & ~(1 << number) if place < 3 else word for place, word in enumerate(words)]
+    if libc.capset(header, struct.pack("=6I", *words)):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from command_server import CommandServer, Outcome
 from fault_jobs import Job, State
 from syscall_faults import Call, Decide
 
-# A call that clears away cannot be repeated by the one who is told that it failed: the next run does it.
+# Where a call fails that would clear something away, it stays until the next run.
 _CLEARS = {"unlink", "unlinkat", "rmdir"}
 _SECONDS_TO_END = 2.0
 EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -47,13 +49,12 @@ class FaultBench:
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
-
-        def run(arguments: Sequence[str], folder: Path) -> None:
-            outcome = self._server.run(arguments, folder=folder, environment=self._environment())
-            assert outcome.status == 0, outcome.err
-
-        fault_jobs.make_inputs(self.inputs, run)
+        fault_jobs.make_inputs(self.inputs, self._do)
         return self
+
+    def _do(self, arguments: Sequence[str], folder: Path) -> None:
+        outcome = self._server.run(arguments, folder=folder, environment=self._environment())
+        assert outcome.status == 0, outcome.err
 
     def __exit__(self, *_: object) -> None:
         self._server.__exit__()
@@ -74,6 +75,8 @@ class FaultBench:
     def reference(self, job: Job) -> Reference:
         """Do a job without faults, once."""
         if job.name not in self._references:
+            if "run.json" in {*job.old, *(word.rpartition("/")[2] for word in job.arguments)}:
+                fault_jobs.make_result(self.inputs, self._do)
             job.prepare(self.inputs, self.out)
             old = job.state(self.out)
             outcome = self.run(job, decide=lambda _: lambda _: None)
@@ -118,9 +121,10 @@ class FaultBench:
 
     def failing_at(self, job: Job, number: int, error: int, *, lasting: bool = False) -> list[str]:
         """Let the n-th call fail with an error of disks: exit 5, the old file kept and nothing left."""
-        wrong = self._faulty(
-            job, lambda _: syscall_faults.fail_at(number, error, lasting=lasting), [5, job.code], tidy=True
-        )
+        call = self.reference(job).calls[number - 1]
+        cannot_clear = call.name in _CLEARS or (job.parts and call.name.startswith("rename"))
+        decide = syscall_faults.fail_at(number, error, lasting=lasting)
+        wrong = self._faulty(job, lambda _: decide, [5, job.code], tidy=not cannot_clear)
         if self.last_outcome.status == job.code and self.after_fault != self.reference(job).new:
             wrong.append("ended well without its output")
         return wrong
@@ -143,7 +147,7 @@ class FaultBench:
         self.after_fault = job.state(self.out)
         wrong = outcome.problems(codes=codes)
         wrong += job.problems(self.out, reference.old, reference.new)
-        if tidy and not any(call.name in _CLEARS for call in outcome.calls[-1:]):
+        if tidy:
             wrong += [f"left at once: {name}" for name in job.leftovers(self.out, {*reference.clean, *reference.old})]
         return wrong + self.next_run(job)
 
@@ -160,3 +164,52 @@ class FaultBench:
         """Empty the folder for output."""
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
+
+    # ---- two at once
+
+    def two_at_once(self, job: Job) -> list[str]:
+        """Start two runs of one job together: one ends well; the other too, later, or it names the one that writes."""
+        reference = self.reference(job)
+        job.prepare(self.inputs, self.out)
+        command = [sys.executable, "-c", "from ggufkit.cli import main; main()", *job.argv(self.inputs)]
+        environment = {key: value for key, value in {**os.environ, **self._environment()}.items() if value is not None}
+        runs = [
+            subprocess.Popen(command, cwd=self.out, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            for _ in range(2)
+        ]
+        said = [run.communicate()[1].decode("utf-8", "replace") for run in runs]
+        codes = [run.returncode for run in runs]
+        self.refused = sum(code == 5 for code in codes)
+        wrong = [] if 0 in codes else [f"nobody won: {codes}, {said}"]
+        for code, text, other in zip(codes, said, reversed(runs), strict=True):
+            if code not in {0, 5} or "Traceback" in text:
+                wrong.append(f"exit {code}: {text[-300:]!r}")
+            elif code == 5 and f"being written by process {other.pid}" not in text:
+                wrong.append(f"the winner, process {other.pid}, is not named: {text[-300:]!r}")
+        if job.state(self.out) != reference.new:
+            wrong.append("not what one run alone makes")
+        return wrong + [f"left: {name}" for name in job.leftovers(self.out, reference.clean)]
+
+    def while_at_work(self, job: Job, number: int) -> list[str]:
+        """Start the same job while the first run stands still before its n-th call: it is refused, and does no harm."""
+        second: list[Outcome] = []
+        with CommandServer() as other:
+
+            def decide(process: Callable[[], int]) -> Decide:
+                def one(call: Call) -> None:
+                    if call.number == number:
+                        argv, environment = job.argv(self.inputs), self._environment()
+                        second.append(other.run(argv, folder=self.out, environment=environment))
+                        self.holder = process()
+
+                return one
+
+            reference = self.reference(job)
+            job.prepare(self.inputs, self.out)
+            first = self.run(job, decide=decide)
+        wrong = first.problems(codes=[0]) + second[0].problems(codes=[5])
+        if f"being written by process {self.holder}" not in second[0].err:
+            wrong.append(f"process {self.holder} is not named: {second[0].err}")
+        if job.state(self.out) != reference.new:
+            wrong.append("not what one run alone makes")
+        return wrong + [f"left: {name}" for name in job.leftovers(self.out, reference.clean)]

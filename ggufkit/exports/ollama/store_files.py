@@ -105,19 +105,12 @@ def _has_locks(descriptor: int) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def noted(store: Store, digests: Sequence[str]) -> Iterator[None]:
-    """Note blobs that will be of no use once the block has ended: should we be killed, the next run removes them."""
-    if not digests:
-        yield
-        return
+def note_unused(store: Store, digests: Sequence[str]) -> Path:
+    """Note blobs that will soon be of no use: should we be killed before they are gone, the next run removes them."""
     note = store.path / f".{_UNUSED}{os.getpid()}-{secrets.token_hex(4)}"
-    try:
-        with _errors(store):
-            write_new(store, note, "\n".join(digests).encode())
-        yield
-    finally:
-        note.unlink(missing_ok=True)
+    with _errors(store):
+        write_new(store, note, "\n".join(digests).encode())
+    return note
 
 
 @contextlib.contextmanager

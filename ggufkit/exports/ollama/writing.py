@@ -154,10 +154,18 @@ class Writer:
 
         Not when another export is at work. Should we be killed in between, the next run removes them.
         """
-        with files.noted(self._store, digests):
+        if not digests:
             yield
-            if digests and files.take_alone(self._lock):
-                _drop(self._store, digests)
+            return
+        note = files.note_unused(self._store, digests)
+        try:
+            yield
+        except BaseException:
+            note.unlink(missing_ok=True)
+            raise
+        if files.take_alone(self._lock):
+            _drop(self._store, digests)
+            note.unlink(missing_ok=True)
 
 
 def _drop(store: Store, digests: Iterable[str]) -> tuple[tuple[str, ...], int]:

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 _KEPT_PROBLEMS = 20
 
@@ -73,12 +74,20 @@ class Trial:
     """What a row's `measure` is given: case numbers, chance, a folder, and where to say what was found."""
 
     def __init__(
-        self, folder: Path, *, seed: int, count: int, tried: Tried | None = None, seconds: float | None = None
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        count: int,
+        tried: Tried | None = None,
+        seconds: float | None = None,
+        hurried: bool = True,
     ) -> None:
         self.folder = folder
         self.seed = seed
         self.count = count
         self.tried = tried or Tried()
+        self.hurried = hurried  # whether it counts how long something takes; not in tests, on a busy machine
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def cases(self) -> Iterator[int]:
@@ -105,6 +114,10 @@ class Trial:
         if limit is not None and value > limit:
             self.broken(self.tried.cases, f"{name} is {value:,.2f}, at most {limit:,.2f} wanted")
 
+    def took(self, name: str, seconds: float, limit: float) -> None:
+        """Keep the longest time; too long a one is broken, but for tests on a machine that may be busy."""
+        self.worst(name, seconds, limit if self.hurried else None)
+
     def add(self, name: str, count: int = 1) -> None:
         """Count something else than cases, which is printed: system calls, files, refusals."""
         self.tried.counts[name] = self.tried.counts.get(name, 0) + count
@@ -121,9 +134,9 @@ def rows() -> list[Row]:
     return [row for name in names for row in importlib.import_module(f"{__name__}.{name}").ROWS]
 
 
-def measure(row: Row, folder: Path, *, seed: int, count: int, tried: Tried | None = None, seconds: float | None = None):
-    """Measure a row, or go on with it; whatever happens in it is a result."""
-    trial = Trial(folder, seed=seed, count=count, tried=tried, seconds=seconds)
+def measure(row: Row, folder: Path, **options: Any) -> Tried:
+    """Measure a row, or go on with it; `options` are those of `Trial`."""
+    trial = Trial(folder, **options)
     try:
         row.measure(trial)
     except SkippedError as reason:

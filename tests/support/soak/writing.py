@@ -1,0 +1,192 @@
+"""Rows about commands that write: killed, interrupted, failing disks, two at once, other surroundings."""
+
+import errno
+import shutil
+import signal
+from collections.abc import Callable
+
+import fault_jobs
+import surroundings
+import syscall_faults
+from fault_runs import DISK_ERRORS, EXIT_OF_SIGNAL, FaultBench
+
+from soak import Row, Trial
+
+_THREE = fault_jobs.FAST[:3]  # convert, quantize, export ollama
+_ALL = [*fault_jobs.FAST, *fault_jobs.ENGINES]
+
+
+def _note(trial: Trial, case: int, job: fault_jobs.Job, where: object, problems: list[str]) -> None:
+    for problem in problems:
+        trial.broken(case, f"{job.name}, {where}: {problem}")
+
+
+def _needs_watch(trial: Trial) -> None:
+    if reason := syscall_faults.why_not():
+        trial.skip(reason)
+
+
+def random_kills(trial: Trial) -> None:
+    with FaultBench(trial.folder) as bench:
+        for case in trial.cases():
+            job, chance = _THREE[case % len(_THREE)], trial.random(case)
+            seconds = chance.uniform(0, 1.1) * bench.reference(job).seconds
+            _note(trial, case, job, f"killed after {seconds:.3f} s", bench.killed_after(job, seconds))
+            trial.add("killed while at work", bench.last_outcome.status == -signal.SIGKILL)
+
+
+def _at_every_call(one: Callable[[FaultBench, fault_jobs.Job, int], list[str]]) -> Callable[[Trial], None]:
+    """Make a row whose cases are jobs: each is done as often as it calls the system, with a fault at every call."""
+
+    def measure(trial: Trial) -> None:
+        _needs_watch(trial)
+        with FaultBench(trial.folder) as bench:
+            for case in trial.cases():
+                job = _ALL[case]
+                for call in bench.reference(job).calls:
+                    _note(trial, case, job, f"call {call.number}, {call}", one(bench, job, call.number))
+                    trial.add("system calls")
+
+    return measure
+
+
+def _kill(bench: FaultBench, job: fault_jobs.Job, number: int) -> list[str]:
+    return bench.killed_at(job, number)
+
+
+def _fail(bench: FaultBench, job: fault_jobs.Job, number: int) -> list[str]:
+    return bench.failing_at(job, number, DISK_ERRORS[number % len(DISK_ERRORS)])
+
+
+def _fill(bench: FaultBench, job: fault_jobs.Job, number: int) -> list[str]:
+    return bench.failing_at(job, number, errno.ENOSPC, lasting=True)
+
+
+def signals(trial: Trial) -> None:
+    with FaultBench(trial.folder) as bench:
+        for case in trial.cases():
+            job, chance = fault_jobs.FAST[case % len(fault_jobs.FAST)], trial.random(case)
+            number = chance.choice(list(EXIT_OF_SIGNAL))
+            seconds = chance.uniform(0.05, 1) * bench.reference(job).seconds
+            problems = bench.signalled_after(job, seconds, number)
+            _note(trial, case, job, f"{number.name} after {seconds:.3f} s", problems)
+            trial.took("seconds to the end", bench.last_delay, limit=2)
+            trial.add("interrupted at work", bench.last_outcome.status == EXIT_OF_SIGNAL[number])
+
+
+def pairs(trial: Trial) -> None:
+    with FaultBench(trial.folder) as bench:
+        for case in trial.cases():
+            job = (_THREE[0], _THREE[1], fault_jobs.FAST[6])[case % 3]
+            _note(trial, case, job, "two at once", bench.two_at_once(job))
+            trial.add("refused", bench.refused)
+
+
+def same_bytes(trial: Trial) -> None:
+    work = surroundings.Work(trial.folder)
+    expected = work.digests(surroundings.PLAIN)
+    for case in trial.cases():
+        chosen = surroundings.ALL[case % len(surroundings.ALL)]
+        found = work.digests(chosen)
+        for name in expected:
+            if found.get(name) != expected[name]:
+                trial.broken(case, f"{name}: other bytes under {chosen}")
+        trial.add("files compared", len(expected))
+
+
+def power_cuts(trial: Trial) -> None:
+    import power_cut
+
+    if reason := power_cut.why_not():
+        trial.skip(reason)
+    with FaultBench(trial.folder) as bench, power_cut.Disk(trial.folder / "disk") as disk:
+        for case in trial.cases():
+            job = _THREE[case % len(_THREE)]
+            reference = bench.reference(job)
+            old = (case // len(_THREE)) % 2 == 0
+            out = disk.mounted / "out"
+            job.prepare(bench.inputs, out)
+            if not old:
+                shutil.rmtree(out)
+                out.mkdir()
+            disk.settle()
+            bench.out = out
+            outcome = bench.run(job)
+            disk.cut()
+            bench.out = bench.folder / "out"
+            if outcome.status:
+                trial.broken(case, outcome.err)
+            elif not reference.new.items() <= job.state(out).items():  # blobs that were removed may be back
+                trial.broken(case, f"{job.name}, {'over an old file' if old else 'new'}: what was done is not there")
+            elif job.store:
+                _note(trial, case, job, "after the cut", job.problems(out, reference.old, reference.new))
+
+
+ROWS = [
+    Row(
+        "kills",
+        "kill -9 at 500 random moments, old file present: convert, quantize, export ollama",
+        "0 broken, 0 lost old files, 0 temporary files after the next run",
+        random_kills,
+        count=500,
+        quick=6,
+        engine=True,
+    ),
+    Row(
+        "kill-calls",
+        f"kill -9 at every system call that changes a file, of {len(_ALL)} commands",
+        "0",
+        _at_every_call(_kill),
+        count=len(_ALL),
+        quick=0,  # tests/faults/test_system_calls.py
+        engine=True,
+    ),
+    Row(
+        "disk-errors",
+        f"ENOSPC, EIO, EDQUOT at every such call, of {len(_ALL)} commands",
+        "0 broken, 0 temporary files left, exit 5",
+        _at_every_call(_fail),
+        count=len(_ALL),
+        quick=0,
+        engine=True,
+    ),
+    Row(
+        "full-disk",
+        f"a disk that is full from every such call on, of {len(_ALL)} commands",
+        "0 broken, 0 temporary files left, exit 5",
+        _at_every_call(_fill),
+        count=len(_ALL),
+        quick=0,
+        engine=True,
+    ),
+    Row(
+        "signals",
+        "SIGINT, SIGTERM, SIGHUP at 100 random moments",
+        "exit 130, 143, 129 in < 2 s, 0 leftovers, 0 orphan processes",
+        signals,
+        count=100,
+        quick=6,
+        engine=True,
+    ),
+    Row(
+        "pairs", "two runs at once, same output", "one wins, the other names it", pairs, count=20, quick=3, engine=True
+    ),
+    Row(
+        "power-cuts",
+        "power cut after `done`, new name and replaced",
+        "0 broken, 0 missing",
+        power_cuts,
+        count=100,
+        quick=3,
+        engine=True,
+    ),
+    Row(
+        "same-bytes",
+        "the same work in other surroundings",
+        "identical sha256",
+        same_bytes,
+        count=len(surroundings.ALL),
+        quick=3,
+        engine=True,
+    ),
+]
