@@ -177,7 +177,7 @@ def children_side_by_side(module: str, requests: Sequence[Path], on_line: Callab
     """
     for request in requests:
         request.with_suffix(".error.json").unlink(missing_ok=True)
-    argv = [sys.executable, "-c", f"from {module} import main; main()"]
+    argv = [sys.executable, "-P", "-c", f"from {module} import main; main()"]
     children: list[tuple[Child, Path]] = []
     try:
         for request in requests:

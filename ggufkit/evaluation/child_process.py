@@ -26,7 +26,7 @@ def ask(module: str, request: Path, model: str, on_line: Callable[[str], None] |
     answer = request.with_suffix(".error.json")
     answer.unlink(missing_ok=True)
     try:
-        run([sys.executable, "-c", f"from {module} import main; main()", request], on_line=on_line)
+        run([sys.executable, "-P", "-c", f"from {module} import main; main()", request], on_line=on_line)
     except LlamaCppError as error:
         if answer.exists():
             told = json.loads(answer.read_text())

@@ -97,7 +97,7 @@ def _ask(folder: Path, request: Request) -> None:
     path = folder / "request.json"
     path.write_text(json.dumps(asdict(request)))
     try:
-        run([sys.executable, "-c", "from ggufkit.evaluation.engine_child import main; main()", path])
+        run([sys.executable, "-P", "-c", "from ggufkit.evaluation.engine_child import main; main()", path])
     except LlamaCppError as error:
         answer = folder / "error.json"
         if answer.exists():

@@ -181,7 +181,7 @@ def _start(path: Path, options: BenchOptions) -> Start | None:
     lines: list[str] = []
     child = "from ggufkit.evaluation.speed import start_in_child; start_in_child()"
     try:
-        run([sys.executable, "-c", child, json.dumps(request)], on_line=lines.append)
+        run([sys.executable, "-P", "-c", child, json.dumps(request)], on_line=lines.append)
     except LlamaCppError:
         return None  # an encoder, say
     return Start(**json.loads(next(line for line in reversed(lines) if line.startswith("{"))))

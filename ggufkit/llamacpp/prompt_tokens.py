@@ -50,7 +50,7 @@ def tokens_of(model: Path, texts: Sequence[str]) -> PromptTokens:
         request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
         content = {"model": str(model.absolute()), "texts": list(texts), "answer": str(answer)}
         request.write_text(json.dumps(content), encoding="utf-8")
-        run([sys.executable, "-m", __name__, request], environment={"GGML_NO_BACKTRACE": "1"})
+        run([sys.executable, "-P", "-m", __name__, request], environment={"GGML_NO_BACKTRACE": "1"})
         found = json.loads(answer.read_text(encoding="utf-8"))
     prompts = tuple(tuple(PromptToken(**token) for token in text) for text in found["texts"])
     return PromptTokens(prompts, found["bos"], found["puts_bos"])

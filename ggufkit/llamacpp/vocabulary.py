@@ -42,7 +42,7 @@ def tokenize_with_each(model: Path, pretokenizers: Sequence[str], texts: Sequenc
             path.write_text(json.dumps(request), encoding="utf-8")
             failure = None
             try:
-                run([sys.executable, "-m", __name__, path], environment={"GGML_NO_BACKTRACE": "1"})
+                run([sys.executable, "-P", "-m", __name__, path], environment={"GGML_NO_BACKTRACE": "1"})
             except LlamaCppError as error:
                 failure = error
             answers = [Path(folder) / f"{index}.json" for index in range(len(left))]
