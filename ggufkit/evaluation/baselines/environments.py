@@ -157,7 +157,7 @@ def _brings_gpu_packages(requirement: str, folder: Path) -> bool:
     """Ask pip what would come along, without installing it."""
     done = _pip(["install", "--quiet", "--dry-run", "--report", "-", requirement], folder, f"find {requirement}")
     start = done.find("{")
-    names = (item["metadata"]["name"].lower() for item in json.loads(done[start:])["install"])
+    names = (item["metadata"]["name"].lower().replace("_", "-") for item in json.loads(done[start:])["install"])
     return any(name.startswith("nvidia-") or name in {"triton", "cuda-bindings"} for name in names)
 
 
