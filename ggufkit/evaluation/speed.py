@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ggufkit.errors import LlamaCppError
-from ggufkit.gguf_file.parts import read_parts
+from ggufkit.fitness import read_fit_parts
 from ggufkit.llamacpp import bench, rpc
 from ggufkit.llamacpp.bench import BenchOptions, BenchResult
 from ggufkit.llamacpp.run import run
@@ -83,7 +83,7 @@ def measure(
     """
     workers = rpc.endpoints(options.rpc)
     rpc.check(workers)
-    sizes = {path: sum(part.file_size for part in read_parts(path)) for path in options.models}
+    sizes = {path: sum(part.file_size for part in read_fit_parts(path)) for path in options.models}
     rounds = 1 if len(options.models) == 1 else options.repetitions
     each = options.repetitions if rounds == 1 else 1
     found: dict[Path, list[tuple[BenchResult, ...]]] = {path: [] for path in options.models}

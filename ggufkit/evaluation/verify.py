@@ -11,7 +11,7 @@ from ggufkit.conversion.plan import ConversionPlan, make_plan
 from ggufkit.errors import CheckpointError, GgufFileError, UsageError
 from ggufkit.evaluation import adapters, chat_templates, logits, metadata, tensors, tokens
 from ggufkit.evaluation.results import Check, Grade, Verdict, Verification
-from ggufkit.gguf_file.parts import read_parts
+from ggufkit.fitness import read_fit_parts
 from ggufkit.llamacpp.cpu import usable_cores
 from ggufkit.progress import Progress, silent
 
@@ -50,7 +50,7 @@ def verify(
     if unknown := set(skip) - {*CHECKS, "adapter"}:
         raise UsageError(f"no check is called {', '.join(sorted(unknown))}", hint=f"there are {', '.join(CHECKS)}")
     started = time.monotonic()
-    parts = read_parts(model)
+    parts = read_fit_parts(model)
     architecture = parts[0].metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise GgufFileError(f"{model} is not a model: it has no key 'general.architecture'")

@@ -16,7 +16,7 @@ from ggufkit.checkpoints.hub import Repository
 from ggufkit.errors import HubError, InputError, UsageError
 from ggufkit.exports.model_card import MARK, CardFile, base_model, describe, model_card
 from ggufkit.exports.placing import sha256_of
-from ggufkit.gguf_file.parts import read_parts
+from ggufkit.fitness import read_fit_parts
 from ggufkit.progress import Progress, silent
 
 CARD = "README.md"
@@ -67,7 +67,7 @@ def plan_push(
     described: list[CardFile] = []
     hashes: dict[str, str] = {}
     for model in _all_models(models):
-        parts = [header.path for header in read_parts(model)]
+        parts = [header.path for header in read_fit_parts(model)]
         for part in parts:
             if part.name in files:
                 raise UsageError(f"two files are called {part.name}: {files[part.name]} and {part}")

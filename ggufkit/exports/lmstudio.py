@@ -15,7 +15,7 @@ from ggufkit.errors import GgufFileError, OutputError, UsageError
 from ggufkit.exports import placing
 from ggufkit.exports.ollama.description import Kind, kind_of
 from ggufkit.files import PlannedFile, atomic_name, check_space
-from ggufkit.gguf_file.parts import read_parts
+from ggufkit.fitness import read_fit_parts
 from ggufkit.gguf_file.reader import GgufHeader, read_header
 from ggufkit.progress import Progress, silent
 
@@ -90,7 +90,7 @@ def _headers(model: Path) -> list[GgufHeader]:
     if model.is_dir():
         hint = f"ggufkit quantize Q4_K_M {model}" if (model / "config.json").exists() else None
         raise GgufFileError(f"{model} is a folder, not a GGUF file", hint=hint)
-    return read_parts(model)
+    return read_fit_parts(model)
 
 
 def export(

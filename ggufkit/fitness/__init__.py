@@ -6,15 +6,17 @@ where llama.cpp itself could not run such a model: everything else is left for i
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ggufkit.errors import GgufFileError
 from ggufkit.findings import Finding, Severity
 from ggufkit.fitness.sizes import check_sizes
 from ggufkit.fitness.tensors import check_tensors
 from ggufkit.fitness.vocabulary import check_vocabulary
+from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader
 
-__all__ = ["check_headers", "is_run", "refuse_unfit"]
+__all__ = ["check_headers", "is_run", "read_fit_parts", "refuse_unfit"]
 
 _BESIDE_A_MODEL = "clip"  # encoders of images and sounds: loaded by other rules
 
@@ -41,6 +43,17 @@ def is_run(header: GgufHeader) -> bool:
         header.metadata.get(f"general.{key}", default) for key, default in (("architecture", ""), ("type", "model"))
     ]
     return said[0] != _BESIDE_A_MODEL and said[1] == "model"
+
+
+def read_fit_parts(path: Path) -> list[GgufHeader]:
+    """Read the headers of all parts of a model, as `read_parts`, and refuse one that is unfit.
+
+    Raises:
+        GgufFileError: a file is missing or malformed, or the model is unfit.
+    """
+    headers = read_parts(path)
+    refuse_unfit(headers)
+    return headers
 
 
 def refuse_unfit(headers: Sequence[GgufHeader]) -> None:

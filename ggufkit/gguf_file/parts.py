@@ -29,20 +29,24 @@ def read_parts(path: Path) -> list[GgufHeader]:
     headers = [first, *(read_header(path.with_name(name)) for name in names)]
     seen: dict[str, Path] = {}
     for number, header in enumerate(headers):
-        _check_place(header, number)
+        _check_place(first, header, number)
         for tensor in header.tensors:
             if tensor.name in seen:
-                raise GgufFileError(f"tensor {tensor.name!r} is in {seen[tensor.name]} and in {header.path}")
+                raise GgufFileError(
+                    f"{first.path} and the files beside it are not the parts of one model: tensor {tensor.name!r} is in"
+                    f" {seen[tensor.name].name} and in {header.path.name}"
+                )
             seen[tensor.name] = header.path
     return headers
 
 
-def _check_place(header: GgufHeader, number: int) -> None:
+def _check_place(first: GgufHeader, header: GgufHeader, number: int) -> None:
     """See that a part is the one that its name says: llama.cpp takes its number without looking at its kind."""
     entry = header.metadata.entries.get("split.no")
     said = header.metadata["split.no"] if entry else None
     if entry is None or entry.kind is not ValueType.UINT16 or said != number:
         raise GgufFileError(
-            f"{header.path} says that it is part {said!r} of the model (counted from 0, as UINT16), expected {number}",
+            f"{first.path} and the files beside it are not the parts of one model: {header.path.name} says that it is"
+            f" part {said!r} (counted from 0, as UINT16), expected {number}",
             hint="download or split it again",
         )

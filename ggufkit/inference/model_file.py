@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from ggufkit.errors import GgufFileError
-from ggufkit.fitness import refuse_unfit
-from ggufkit.gguf_file.parts import read_parts
+from ggufkit.fitness import read_fit_parts
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.inference.options import CacheType
 
@@ -30,9 +29,7 @@ def check_model_file(path: Path) -> GgufHeader:
         )
     if path.is_file() and _begins_with(path, _LFS_POINTER):
         raise GgufFileError(f"{path} is a Git LFS pointer, not the file itself", hint="git lfs pull")
-    headers = read_parts(path)
-    refuse_unfit(headers)
-    return headers[0]
+    return read_fit_parts(path)[0]
 
 
 def cache_bytes(header: GgufHeader, tokens: int, key_type: CacheType, value_type: CacheType) -> int:

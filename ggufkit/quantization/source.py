@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ggufkit.errors import GgufFileError, UsageError
+from ggufkit.fitness import refuse_unfit
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, ValueType, read_header
 from ggufkit.llamacpp import load_check
 from ggufkit.quantization.types import type_numbered
@@ -59,6 +60,8 @@ def check_loads(source: Path, *, called: Path | None = None) -> None:
     first = read_header(source)
     if first.metadata.get("general.architecture") in _NOT_LOADED_ALONE:
         return
+    if called is None:
+        refuse_unfit([first])
     if reason := load_check.why_not(source):
         what = source if called is None else f"what {called} converts to"
         raise GgufFileError(f"llama.cpp cannot load {what}: {reason}", hint="get the model from its source again")

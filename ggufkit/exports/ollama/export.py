@@ -20,7 +20,7 @@ from ggufkit.exports.ollama.manifests import CONFIG_TYPE, LAYER_TYPE, Layer, lay
 from ggufkit.exports.ollama.names import ModelName, parse_name
 from ggufkit.exports.ollama.store import Store, default_store
 from ggufkit.exports.ollama.writing import writing
-from ggufkit.gguf_file.parts import read_parts
+from ggufkit.fitness import read_fit_parts, refuse_unfit
 from ggufkit.gguf_file.reader import GgufHeader, read_header
 from ggufkit.progress import Progress, silent
 
@@ -89,7 +89,7 @@ def plan_export(model: Path, options: ExportOptions) -> Plan:
         UsageError: model, adapter and projector do not go together.
     """
     header = _header(model, Kind.MODEL)
-    merged = merge(read_parts(model)) if _is_split(header) else None
+    merged = merge(read_fit_parts(model)) if _is_split(header) else None
     architecture = architecture_of(header)
     files = [(Kind.MODEL, model)]
     warnings = []
@@ -220,6 +220,8 @@ def _checked_header(path: Path, wanted: Kind) -> GgufHeader:
         if _begins_as_pointer(path):
             raise GgufFileError(f"{path} is a Git LFS pointer, not the file itself", hint="git lfs pull") from error
         raise
+    if not _is_split(header):
+        refuse_unfit([header])
     found = Kind.MODEL if _is_split(header) else kind_of(header)
     if found is not wanted:
         option = {Kind.MODEL: "as MODEL", Kind.ADAPTER: "with --adapter", Kind.PROJECTOR: "with --mmproj"}
