@@ -20,6 +20,8 @@ from ggufkit.allocation.ledger import Ledger, Measured
 from ggufkit.allocation.measuring import Measurer, Setting
 from ggufkit.allocation.model import Model, open_model
 from ggufkit.allocation.options import Effort, OptimizeOptions
+from ggufkit.allocation.refinement.choosing import chosen_with_refined
+from ggufkit.allocation.refinement.refine import RefinedTensor
 from ggufkit.allocation.results import FrontierPoint, Optimized, frontier_of
 from ggufkit.allocation.study import Study, in_the_mix, questions_of, study
 from ggufkit.allocation.targets import Target
@@ -130,7 +132,7 @@ def optimize(
             mixed = known
             for _ in range(_CORRECTION_ROUNDS if options.effort is Effort.THOROUGH else 0):
                 mixed = in_the_mix(model, mixed, budget, measurer, progress)
-            files.append(_file(model, job, budget, mixed, verifier, options, texts, progress))
+            files.append(_file(model, job, budget, mixed, verifier, options, texts, folder, progress))
         prediction = known.prediction
         for each in files:
             if each.preset is not None:
@@ -147,6 +149,7 @@ def _file(
     verifier: Verifier,
     options: OptimizeOptions,
     texts: Dealt,
+    folder: Path,
     progress: Progress,
 ) -> Optimized:
     started = time.monotonic()
@@ -163,11 +166,32 @@ def _file(
     best = best_of(verified)
     preset = next((each for each in verified if each.candidate.is_preset), None)
     label = model.label(budget, job.target)
-    if best.candidate.is_preset:
-        label, chosen = model.presets[best.candidate.name].type, options.quantize
-    else:
-        chosen = model.quantize_options(best.candidate.types, _overrides(options, budget))
-    result = quantize(model.source, label, job.output, chosen, progress=progress)
+    with contextlib.ExitStack() as stack:
+        source: Path = model.source
+        refined: tuple[RefinedTensor, ...] = ()
+        if options.refine:
+            choice = stack.enter_context(
+                chosen_with_refined(
+                    model,
+                    budget,
+                    label,
+                    verified,
+                    known.costs,
+                    prediction,
+                    verifier,
+                    options,
+                    texts.calibration,
+                    folder / "refining",
+                    progress,
+                )
+            )
+            best, source, refined = choice.verified, choice.source, choice.tensors
+            verified += choice.others
+        if best.candidate.is_preset:
+            label, chosen = model.presets[best.candidate.name].type, options.quantize
+        else:
+            chosen = model.quantize_options(best.candidate.types, _overrides(options, budget))
+        result = quantize(source, label, job.output, chosen, progress=progress)
     if result.bytes_after > budget:
         raise VerificationError(f"{job.output} has {result.bytes_after:,} bytes, more than the {budget:,} allowed")
     _write_recipe(model, job, budget, best, result.bytes_after, label.name, options, texts)
@@ -183,6 +207,7 @@ def _file(
         verified=tuple(sorted(verified, key=lambda each: each.measured.kld)),
         preset=preset,
         difference=_difference(best, preset) if preset and preset is not best else None,
+        refined=refined,
         seconds=time.monotonic() - started,
     )
 
@@ -254,10 +279,10 @@ def _workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
         folder.mkdir(exist_ok=True)
         if options.restart:
             (folder / _LEDGER).unlink(missing_ok=True)
-        for name in ("probing", "choosing"):  # of a run that was killed
+        for name in ("probing", "choosing", "refining"):  # of a run that was killed
             shutil.rmtree(folder / name, ignore_errors=True)
         yield folder
-        for name in ("probing", "choosing"):
+        for name in ("probing", "choosing", "refining"):
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -312,7 +337,7 @@ def _write_recipe(
         measured_kld=best.measured.kld,
         measured_kld_999=best.measured.tail,
         measured_on=Role.DEVELOPMENT,
-        refined=False,
+        refined=bool(best.candidate.refined),
         made_by=f"ggufkit {__version__}, effort {options.effort.value}",
         texts=tuple(
             RecipeText(role, use.value, texts.sha256(use)) for use, role in uses.items() if getattr(texts, use.value)

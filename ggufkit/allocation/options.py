@@ -33,7 +33,7 @@ class OptimizeOptions:
 
     `quantize` holds the importance matrix and what else llama-quantize is told. `pool` is a key of
     `ggufkit.allocation.choices.POOLS`, or a list of types. `folder` is where the state is kept (None: ggufkit's cache);
-    `restart` forgets what an earlier run measured.
+    `restart` forgets what an earlier run measured. `refine` lets errors make up for each other afterwards (GPTQ).
     """
 
     effort: Effort = Effort.NORMAL
@@ -42,6 +42,7 @@ class OptimizeOptions:
     quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
     running: Running = field(default_factory=Running)
     folder: Path | None = None
+    refine: bool = False
     restart: bool = False
 
     def amounts(self, weights: int) -> Amounts:

@@ -27,7 +27,7 @@ class Prediction:
 
     def of(self, types: Types) -> float:
         """Foretell the mean divergence, in nats."""
-        return self.of_sum(math.fsum(self._cost(name, types) for name in self.costs))
+        return self.of_sum(math.fsum(self.cost(name, types) for name in self.costs))
 
     def of_sum(self, total: float) -> float:
         """Foretell it from the sum over tensors."""
@@ -42,7 +42,8 @@ class Prediction:
             return self
         return replace(self, scale=min(_MOST_SCALE, max(1 / _MOST_SCALE, measured / foretold)))
 
-    def _cost(self, name: str, types: Types) -> float:
+    def cost(self, name: str, types: Types) -> float:
+        """Give the cost of one tensor in a choice of types, in nats."""
         costs = self.costs[name]
         kind = types[name]
         if kind in costs:

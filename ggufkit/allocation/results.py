@@ -8,6 +8,7 @@ from pathlib import Path
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.prediction import Prediction
+from ggufkit.allocation.refinement.refine import RefinedTensor
 from ggufkit.allocation.verification import Verified
 from ggufkit.evaluation.likelihood.statistics import PairedDifference
 
@@ -30,7 +31,8 @@ class Optimized:
     """One file that was made, and what was measured on the way.
 
     `chosen` was shipped, `verified` are all candidates on text that chose nothing else; `difference` is the chosen
-    one's mean divergence minus the preset's, None where the preset was chosen or none is so small.
+    one's mean divergence minus the preset's, None where the preset was chosen or none is so small. `refined` says what
+    became of each tensor where refined weights were shipped.
     """
 
     target: str
@@ -44,6 +46,7 @@ class Optimized:
     verified: tuple[Verified, ...]
     preset: Verified | None
     difference: PairedDifference | None
+    refined: tuple[RefinedTensor, ...]
     seconds: float
 
     @property

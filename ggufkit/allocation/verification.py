@@ -25,13 +25,17 @@ _KLD = COLUMNS.index("kld")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A choice of types that may be shipped. `predicted` is its divergence in nats as the probes have it."""
+    """A choice of types that may be shipped. `predicted` is its divergence in nats as the probes have it.
+
+    `refined` names what the weights were refined with; it is empty where they are the model's own.
+    """
 
     name: str
     types: Types
     bytes: int
     predicted: float
     is_preset: bool = False
+    refined: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,13 @@ class Verifier:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def verify(self, candidates: Sequence[Candidate], progress: Progress) -> list[Verified]:
-        """Measure candidates, as many at a time as run side by side.
+    def verify(
+        self,
+        candidates: Sequence[Candidate],
+        progress: Progress,
+        make: Callable[[Types, Path, Progress], None] | None = None,
+    ) -> list[Verified]:
+        """Measure candidates, as many at a time as run side by side; `make` makes them in place of the usual way.
 
         Raises:
             As `ggufkit.quantization.quantize.quantize`; LlamaCppError when a model cannot be run.
@@ -67,7 +76,7 @@ class Verifier:
         total = len(candidates)
         for start in range(0, len(todo), self._setting.processes):
             progress("Verifying candidates", total - len(todo) + start, total, "steps")
-            self._measure(todo[start : start + self._setting.processes], progress)
+            self._measure(todo[start : start + self._setting.processes], progress, make or self._make)
         progress("Verifying candidates", total, total, "steps")
         found = []
         for each in candidates:
@@ -77,9 +86,12 @@ class Verifier:
         return found
 
     def _key(self, candidate: Candidate) -> str:
-        return key_of(f"file {self._setting.identity}", candidate.types)
+        refined = f" refined {candidate.refined}" if candidate.refined else ""
+        return key_of(f"file {self._setting.identity}{refined}", candidate.types)
 
-    def _measure(self, candidates: Sequence[Candidate], progress: Progress) -> None:
+    def _measure(
+        self, candidates: Sequence[Candidate], progress: Progress, make: Callable[[Types, Path, Progress], None]
+    ) -> None:
         setting = self._setting
         running = setting.running_of_one
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +103,7 @@ class Verifier:
         requests, files = [], []
         for number, candidate in enumerate(candidates):
             model, scores = self._folder / f"candidate-{number}.gguf", self._folder / f"candidate-{number}.scores"
-            self._make(candidate.types, model, progress)
+            make(candidate.types, model, progress)
             scores.unlink(missing_ok=True)
             request = Request(
                 task=Task.COMPARE,

@@ -61,6 +61,9 @@ def _show_file(each: "Optimized") -> None:
     )
     print(f"  tensors: {', '.join(f'{count} {name}' for name, count in each.tensor_types.items())}")
     print(f"  divergence on unseen text: {_figures(each.chosen)}, foretold {each.chosen.candidate.predicted:.3g}")
+    if each.refined:
+        accepted = sum(tensor.accepted for tensor in each.refined)
+        print(f"  refined: {accepted} of {len(each.refined)} matrices")
     preset = each.preset
     if preset is not None and preset is not each.chosen:
         ratio = each.chosen.measured.kld / preset.measured.kld if preset.measured.kld else 1.0
@@ -149,6 +152,7 @@ def _result_document(each: "Optimized") -> dict[str, Any]:
             }
             for it in each.verified
         ],
+        "refined": [dataclasses.asdict(tensor) for tensor in each.refined],
         "difference": dataclasses.asdict(each.difference) if each.difference else None,
         "seconds": each.seconds,
     }

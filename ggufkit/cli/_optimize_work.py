@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ggufkit.allocation.targets import Target
     from ggufkit.allocation.texts import Dealt, Document
     from ggufkit.progress import Progress
+    from ggufkit.quantization.options import QuantizeOptions
 
 _OWN_CHUNKS = 36  # of text that the model writes itself, for all three uses together
 _CALIBRATION_CHUNKS = 200
@@ -71,6 +72,61 @@ def outtype_named(name: str) -> str:
     if name.lower() not in {"f16", "bf16", "f32"}:
         raise UsageError(f"--outtype {name!r} is none of f16, bf16 and f32")
     return name.lower()
+
+
+def instead_of_types(
+    arguments: Sequence[str],
+    *,
+    targets: tuple["Target", ...],
+    refused: Sequence[str],
+    effort: str,
+    options: "QuantizeOptions",
+    texts: tuple[Path, ...],
+    output: str | None,
+    between: str,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Do what `ggufkit quantize --like` asks for; `refused` are options given that presets only know.
+
+    Raises:
+        UsageError: there is a type beside the size, more than one source, or an option that does not belong here.
+        As `run`.
+    """
+    from ggufkit.allocation.options import OptimizeOptions
+    from ggufkit.cli import _model, _quantize_arguments
+    from ggufkit.errors import UsageError
+    from ggufkit.evaluation.likelihood.passes import Running
+
+    if not targets:
+        raise UsageError("--effort is for --like, --target-size and --target-bpw", hint="leave it out")
+    if refused:
+        raise UsageError(
+            f"{refused[0]} decides what --like, --target-size and --target-bpw choose by measuring",
+            hint="give only one of both",
+        )
+    if len(arguments) > 1:
+        raise UsageError(
+            f"a wanted size says which types there are: only the source is named beside it, not {' '.join(arguments)}",
+            hint="for example: ggufkit quantize --like Q4_K_M model-F16.gguf",
+        )
+    source = Path(arguments[0]) if arguments else _quantize_arguments.only_source()
+    run(
+        Wish(
+            source=_model.resolve(source, quiet=quiet or as_json),
+            targets=targets,
+            output=output,
+            options=OptimizeOptions(
+                effort=effort_named(effort), quantize=options, running=Running(threads=options.threads)
+            ),
+            texts=texts,
+            between=outtype_named(between),
+            dry_run=dry_run,
+            as_json=as_json,
+            quiet=quiet,
+        )
+    )
 
 
 def run(wish: Wish) -> None:
@@ -164,7 +220,7 @@ def _texts(wish: Wish, model: Path, progress: "Progress") -> "Dealt":
     wants_matrix = wish.options.quantize.imatrix is None
     development = [Use.PROBING, Use.CHOOSING]
     own = wish.development
-    uses: list[Use] = [Use.CALIBRATION] if wants_matrix else []
+    uses: list[Use] = [Use.CALIBRATION] if wants_matrix or wish.options.refine else []
     uses += [] if own else development
     if not wish.texts and uses and not (own and not wants_matrix):
         _tell(

@@ -1,0 +1,126 @@
+"""Whether refined weights are shipped: refined candidates stand beside the others, on the same unseen text."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufkit.allocation.candidates import pick
+from ggufkit.allocation.choices import Types
+from ggufkit.allocation.chunks import chunks_of
+from ggufkit.allocation.model import Model
+from ggufkit.allocation.options import OptimizeOptions
+from ggufkit.allocation.prediction import Prediction
+from ggufkit.allocation.refinement.refine import (
+    MOST_CHUNKS,
+    RefinedModel,
+    RefinedTensor,
+    costs_when_refined,
+    refined_model,
+)
+from ggufkit.allocation.sensitivity import Costs
+from ggufkit.allocation.verification import Candidate, Verified, Verifier, best_of
+from ggufkit.errors import UsageError
+from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.progress import Progress
+from ggufkit.quantization.quantize import quantize
+from ggufkit.quantization.types import QuantizationType
+
+_VERSION = 1  # of the method: another one gives other weights
+_ONE_ONLY = 200_000_000  # weights; for larger models only the most promising types are refined
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedChoice:
+    """The best of all; `source` is what it is made of, the model itself or its refined copy."""
+
+    verified: Verified
+    others: tuple[Verified, ...]
+    source: Path
+    tensors: tuple[RefinedTensor, ...]
+
+
+@contextlib.contextmanager
+def chosen_with_refined(
+    model: Model,
+    budget: int,
+    label: QuantizationType,
+    verified: Sequence[Verified],
+    costs: Costs,
+    prediction: Prediction,
+    verifier: Verifier,
+    options: OptimizeOptions,
+    text: str,
+    folder: Path,
+    progress: Progress,
+) -> Iterator[RefinedChoice]:
+    """Refine the most promising types for a budget, measure them, and choose among all. `text` is for calibration.
+
+    Raises:
+        UsageError: there is no text.
+        OutputError: there is no room for copies of the model.
+        LlamaCppError: llama.cpp failed.
+    """
+    if not text:
+        raise UsageError(
+            "--refine needs text to learn from, and all that is given chooses the types", hint="give some with -f"
+        )
+    chunks = chunks_of(
+        text,
+        "refining",
+        model.headers[0],
+        folder.parent,
+        options.running,
+        length=options.chunk_tokens,
+        most=MOST_CHUNKS,
+    )
+    with contextlib.ExitStack() as stack:
+        copies: dict[str, RefinedModel] = {}
+        found = []
+        for number, (name, types) in enumerate(_promising(model, budget, best_of(verified), costs)):
+            place = folder / str(number)
+            copy = stack.enter_context(
+                refined_model(model, types, chunks, options.quantize, options.running, place, progress)
+            )
+            if not copy.accepted:
+                continue
+
+            def make(wanted: Types, path: Path, progress: Progress, source: Path = copy.path) -> None:
+                quantize(source, label, path, model.quantize_options(wanted), progress=progress)
+
+            candidate = Candidate(
+                f"{name}, refined",
+                types,
+                model.size_of(types),
+                _predicted(types, copy, prediction),
+                refined=_identity(chunks),
+            )
+            found += verifier.verify([candidate], progress, make)
+            copies[candidate.name] = copy
+        best = best_of([*verified, *found])
+        used = copies.get(best.candidate.name)
+        yield RefinedChoice(best, tuple(found), used.path if used else model.source, used.tensors if used else ())
+
+
+def _promising(model: Model, budget: int, best: Verified, costs: Costs) -> list[tuple[str, Types]]:
+    """Choose types for a refined file: what the knapsack picks knowing what refining saves, and the best so far."""
+    picked = pick(model, budget, costs_when_refined(costs))
+    found: list[tuple[str, Types]] = [] if picked is None else [("grids", model.types_of(picked.options))]
+    if not found or (model.weights < _ONE_ONLY and best.candidate.types != found[0][1]):
+        found.append((best.candidate.name, best.candidate.types))
+    return found
+
+
+def _predicted(types: Types, copy: RefinedModel, prediction: Prediction) -> float:
+    """Foretell the divergence: each tensor's cost, times what is left of its loss."""
+    left = {
+        tensor.tensor: tensor.after / tensor.before
+        for tensor in copy.tensors
+        if tensor.accepted and tensor.before and tensor.after is not None
+    }
+    return prediction.of_sum(sum(prediction.cost(name, types) * left.get(name, 1.0) for name in prediction.costs))
+
+
+def _identity(chunks: Chunks) -> str:
+    return hashlib.sha256(f"{_VERSION} {chunks.identity}".encode()).hexdigest()

@@ -1,0 +1,109 @@
+"""Error feedback on the grids of ggml's types: what rounding one column does wrong, the later ones make up for.
+
+The method is GPTQ (E. Frantar et al., 2022): columns are rounded in order, and each error is carried on to the columns
+behind it as the inverse of the inputs' moments says. Scales are ggml's own: each block is encoded, with what was
+carried into it, when its turn comes. Sweeps over single columns follow, each of which takes the best level of its grid
+while all others stay (cyclic coordinate descent); they cannot make it worse.
+
+The loss of a matrix W, float32 [n_out, n_in], and its rounded form Q is tr((W - Q) H (W - Q)^T) with H = X^T X.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ggufkit.allocation.refinement.grids import Grid, grid_of
+from ggufkit.allocation.weights import through
+from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.llamacpp.dequantize import dequantize
+from ggufkit.llamacpp.ggml import Ggml
+
+Floats = NDArray[np.float32]
+Moments = NDArray[np.float64]
+
+_DAMPING = 0.01  # of the mean of the diagonal
+_SWEEPS = 3
+_ROWS_AT_ONCE = 2048
+
+
+def loss(weights: Floats, rounded: Floats, moments: Moments) -> float:
+    """Return tr((W - Q) H (W - Q)^T)."""
+    difference = (weights - rounded).astype(np.float64)
+    return float(np.einsum("ij,ij->", difference @ moments, difference))
+
+
+def refined(library: Ggml, weights: Floats, kind: TensorType, moments: Moments, importance: Floats | None) -> Floats:
+    """Round a matrix with feedback; return values that lie on the grids of `kind`, float32 [n_out, n_in].
+
+    `moments` is H, float64 [n_in, n_in]; `importance` what llama-quantize weighs columns with, float32 [n_in].
+    """
+    damped = _damped(moments)
+    # H^-1 = U^T U with an upper triangular U, whose rows say how errors are carried on.
+    carry = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
+    return np.concatenate(
+        [
+            _refined_rows(library, weights[start : start + _ROWS_AT_ONCE], kind, damped, carry, importance)
+            for start in range(0, len(weights), _ROWS_AT_ONCE)
+        ]
+    )
+
+
+def _damped(moments: Moments) -> Moments:
+    """Make the moments invertible; a column that no input reaches keeps to itself."""
+    mean = max(float(np.diag(moments).mean()), 1e-30)
+    damped = moments / mean
+    damped[np.diag_indices_from(damped)] += _DAMPING
+    return damped
+
+
+def _refined_rows(
+    library: Ggml, weights: Floats, kind: TensorType, moments: Moments, carry: Floats, importance: Floats | None
+) -> Floats:
+    current = np.array(weights, np.float32)
+    found = np.empty_like(current)
+    columns, step = current.shape[1], kind.block_size
+    grids: list[Grid | None] = []
+    for start in range(0, columns, step):
+        end = start + step
+        block = np.ascontiguousarray(current[:, start:end])
+        weighing = None if importance is None else np.ascontiguousarray(importance[start:end])
+        encoded = np.empty(block.size // kind.block_size * kind.block_bytes, np.uint8)
+        library.quantize(block, int(kind), step, encoded, weighing)
+        grid = grid_of(encoded, kind, len(block))
+        grids.append(grid)
+        own = carry[start:end, start:end]
+        if grid is None:
+            found[:, start:end] = dequantize(encoded, int(kind), block.size).reshape(block.shape)
+            errors = np.linalg.solve(own.T, (block - found[:, start:end]).T).T.astype(np.float32)
+        else:
+            errors = np.empty_like(block)
+            for column in range(step):
+                rounded = grid.nearest(block[:, column], column)
+                found[:, start + column] = rounded
+                errors[:, column] = (block[:, column] - rounded) / own[column, column]
+                block[:, column + 1 :] -= errors[:, column, None] * own[column, column + 1 :]
+        current[:, end:] -= errors @ carry[start:end, end:]
+    if all(grid is not None for grid in grids):
+        narrow = moments.astype(np.float32)
+        for _ in range(_SWEEPS):
+            _sweep(weights, found, narrow, [grid for grid in grids if grid is not None], step)
+    return found
+
+
+def _sweep(weights: Floats, found: Floats, moments: Floats, grids: list[Grid], step: int) -> None:
+    """Let each column in turn take its best level while the others stay; changes `found`."""
+    for number, grid in enumerate(grids):
+        start, end = number * step, (number + 1) * step
+        own = moments[start:end, start:end]
+        pull = (weights - found) @ moments[:, start:end]
+        for column in range(step):
+            place = start + column
+            wanted = found[:, place] + pull[:, column] / own[column, column]
+            rounded = grid.nearest(wanted, column)
+            change = rounded - found[:, place]
+            found[:, place] = rounded
+            pull -= change[:, None] * own[column]
+
+
+def stored(library: Ggml, values: Floats, kind: TensorType, importance: Floats | None) -> Floats:
+    """Return what llama-quantize makes of values, float32 of the same shape."""
+    return through(library, values, kind, values.shape[1], importance).reshape(values.shape)

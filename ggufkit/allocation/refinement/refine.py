@@ -1,0 +1,131 @@
+"""From types to refined weights: a copy of the model whose weights lie on the grids of their types already.
+
+llama-quantize finds those grids again, so the file is made from the copy in the ordinary way, with the same size.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ggufkit.allocation.choices import Types
+from ggufkit.allocation.measuring import copy_file
+from ggufkit.allocation.model import Model
+from ggufkit.allocation.refinement.child import DONE, READ, RefiningRequest
+from ggufkit.allocation.refinement.grids import has_grid
+from ggufkit.allocation.sensitivity import Costs
+from ggufkit.evaluation.child_process import ask
+from ggufkit.evaluation.likelihood.passes import Running
+from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.progress import Progress
+from ggufkit.quantization.options import QuantizeOptions
+
+MOST_CHUNKS = 200
+_CHILD = "ggufkit.allocation.refinement.child"
+# What feedback leaves of a type's loss, about: measured on small models. Books of patterns have no grid to move on.
+_LEFT_ON_GRIDS, _LEFT_IN_BOOKS = 0.45, 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedTensor:
+    """What became of a tensor. Losses are per token of held-out text, of the file's weights from the model's.
+
+    Where it was left as it was, `reason` says why, or the loss did not drop.
+    """
+
+    tensor: str
+    accepted: bool
+    before: float | None = None
+    after: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedModel:
+    """A copy of the model with refined weights, which lives as long as the `with` block; `path` is its first file."""
+
+    path: Path
+    tensors: tuple[RefinedTensor, ...]
+
+    @property
+    def accepted(self) -> int:
+        """How many tensors were refined."""
+        return sum(tensor.accepted for tensor in self.tensors)
+
+
+@contextlib.contextmanager
+def refined_model(
+    model: Model,
+    types: Types,
+    chunks: Chunks,
+    options: QuantizeOptions,
+    running: Running,
+    folder: Path,
+    progress: Progress,
+) -> Iterator[RefinedModel]:
+    """Refine a model for the types that it will get, by the inputs that its matrices have on these chunks.
+
+    Raises:
+        OutputError: there is no room for the copy.
+        LlamaCppError: llama.cpp failed, or died.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [header.path for header in model.headers]
+    copies = [folder / path.name for path in sources]
+    results = folder / "refined.jsonl"
+    try:
+        for source, copy in zip(sources, copies, strict=True):
+            copy_file(source, copy)
+        results.unlink(missing_ok=True)
+        np.asarray(chunks.tokens, "<i4").tofile(folder / "calibration.i32")
+        request = RefiningRequest(
+            sources=tuple(str(path.absolute()) for path in sources),
+            copies=tuple(str(path.absolute()) for path in copies),
+            tokens=str((folder / "calibration.i32").absolute()),
+            chunk_tokens=chunks.length,
+            chunks=len(chunks.tokens),
+            types={name: kind.name for name, kind in types.items()},
+            results=str(results.absolute()),
+            importance=str(options.imatrix.absolute()) if options.imatrix else "",
+            include_weights=options.include_weights,
+            exclude_weights=options.exclude_weights,
+            threads=running.threads or 0,
+        )
+        path = folder / "refine.json"
+        request.write(path)
+        total, done, read = len(types), [0], [0]
+
+        def on_line(line: str) -> None:
+            if line.startswith(READ):
+                read[0] += 1
+                progress("Reading calibration text", read[0] % len(chunks.tokens), len(chunks.tokens), "steps")
+            elif line.startswith(DONE):
+                done[0] += 1
+                progress("Refining tensors", done[0], total, "steps")
+
+        ask(_CHILD, path, str(model.source), on_line)
+        lines = [json.loads(line) for line in results.read_text().splitlines()]
+        yield RefinedModel(
+            copies[0],
+            tuple(
+                RefinedTensor(
+                    line["tensor"], line["accepted"], line.get("before"), line.get("after"), line.get("reason")
+                )
+                for line in lines
+            ),
+        )
+    finally:
+        for copy in copies:
+            copy.unlink(missing_ok=True)
+
+
+def costs_when_refined(costs: Costs) -> Costs:
+    """Say what types will cost when their weights are refined: those with grids gain, those with books hardly."""
+    left: Mapping[bool, float] = {True: _LEFT_ON_GRIDS, False: _LEFT_IN_BOOKS}
+    return {
+        name: {kind: cost * (left[has_grid(kind)] if kind.is_quantized else 1.0) for kind, cost in own.items()}
+        for name, own in costs.items()
+    }
