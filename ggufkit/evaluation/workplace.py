@@ -20,6 +20,8 @@ from ggufkit.llamacpp.find import cache_folder
 KEPT_DAYS = 7
 _ABOUT = "evaluation.json"  # the files that it has read, so that a change is seen
 _NAME = re.compile(r"[0-9a-f]{16}")
+# What is made in a moment, and so is no reason to come back.
+_CHEAP = (_ABOUT, "tokenize.json", "*.request.json", "*.error.json", "*.prompts.jsonl", "text-tokens*", "chunks.i32")
 
 
 @contextmanager
@@ -78,7 +80,8 @@ def _stamp(path: Path) -> str:
 
 def _leave(folder: Path, note: Callable[[str], None]) -> None:
     """Say what stays behind; where nothing was done yet, nothing does."""
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.name != _ABOUT)
+    dear = [path for path in folder.iterdir() if not any(path.match(pattern) for pattern in _CHEAP)]
+    size = sum(path.stat().st_size for path in dear if path.is_file())
     if size:
         note(
             f"what is done so far is kept in {folder} ({size / 1e6:,.1f} MB) for {KEPT_DAYS} days:"

@@ -54,8 +54,15 @@ def test_the_same_evaluation_finds_what_was_done(tmp_path: Path, text: Path):
 
 def test_where_nothing_was_done_nothing_stays(tmp_path: Path, text: Path):
     notes: list[str] = []
-    with pytest.raises(StoppedError), workplace(tmp_path / "root", [text], "", notes.append):
-        raise StoppedError
+
+    def hardly_begun() -> None:
+        with workplace(tmp_path / "root", [text], "", notes.append) as folder:
+            for name in ("tokenize.json", "text-tokens.0", "0123.prompts.jsonl", "base.nll.request.json"):
+                (folder / name).write_text("made in a moment")
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        hardly_begun()
     assert notes == []
     assert list((tmp_path / "root").iterdir()) == []
 

@@ -13,12 +13,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit.errors import GgufkitError
+from ggufkit.errors import GgufkitError, UsageError
 from ggufkit.evaluation.child_process import refusal
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
 from ggufkit.evaluation.likelihood.scores import score_against, score_base
@@ -38,6 +38,15 @@ class Task(StrEnum):
     COMPARE = "compare"  # read the chunks; write the scores against the base file
 
 
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _one_of(choices: type[_Choice], word: str, what: str) -> _Choice:
+    if word not in [choice.value for choice in choices]:
+        raise UsageError(f"{word!r} is no {what}; there are {', '.join(choices)}")
+    return choices(word)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """How models are run; the same for all that are compared."""
@@ -49,14 +58,18 @@ class Running:
     flash_attention: str = "auto"
     rpc_servers: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what the engine would refuse later, in a process of its own. Raises UsageError."""
+        self.options()
+
     def options(self, *, vocabulary_only: bool = False) -> EngineOptions:
         """Make the engine's options."""
         return EngineOptions(
             threads=self.threads,
             gpu_layers=self.gpu_layers,  # type: ignore[arg-type]  # "auto" and "all" are checked there
-            cache_type_k=CacheType(self.cache_type_k),
-            cache_type_v=CacheType(self.cache_type_v),
-            flash_attention=FlashAttention(self.flash_attention),
+            cache_type_k=_one_of(CacheType, self.cache_type_k, "type of keys"),
+            cache_type_v=_one_of(CacheType, self.cache_type_v, "type of values"),
+            flash_attention=_one_of(FlashAttention, self.flash_attention, "flash attention"),
             rpc_servers=tuple(self.rpc_servers),
             vocabulary_only=vocabulary_only,
         )

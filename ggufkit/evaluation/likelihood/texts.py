@@ -74,9 +74,10 @@ def cut_into_chunks(
     available = [len(found) // length for found in tokens]
     for text, found, whole in zip(texts, tokens, available, strict=True):
         if not whole:
+            shorter = len(found) // 2 // 16 * 16
             raise InputError(
-                f"{text} has {len(found)} tokens, fewer than a chunk of {length}",
-                hint=f"give more text, or -c {max(16, len(found) // 2 // 16 * 16)}",
+                f"{text} has {len(found)} tokens, fewer than a chunk of {length}" if len(found) else f"{text} is empty",
+                hint=f"give more text, or -c {shorter}" if shorter else "give more text",
             )
     taken = _shares(available, chunks)
     names = _names(texts)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ggufkit.errors import InputError
+from ggufkit.errors import InputError, UsageError
+from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.evaluation.likelihood.texts import cut_into_chunks
 
 
@@ -45,3 +46,23 @@ def test_two_texts_of_one_name_stay_two_domains(tmp_path: Path):
         path.write_text("")
     found = cut_into_chunks(paths, numbered(10, 10), 4000, length=10)
     assert [domain.name for domain in found.domains] == ["a/text.txt", "b/text.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cache_type_k": "q9"}, "'q9' is no type of keys"),
+        ({"flash_attention": "yes"}, "no flash attention"),
+        ({"gpu_layers": "x"}, "x"),
+    ],
+)
+def test_how_models_run_is_checked_before_any_does(change: dict[str, str], said: str):
+    with pytest.raises(UsageError, match=said):
+        Running(**change)  # type: ignore[arg-type]  # what a test changes
+
+
+def test_an_empty_text_is_said_to_be_empty(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(InputError, match="is empty") as refused:
+        cut_into_chunks([tmp_path / "a.txt"], [np.zeros(0, np.int32)], 100)
+    assert refused.value.hint == "give more text"
