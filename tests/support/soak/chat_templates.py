@@ -34,7 +34,8 @@ def _run(arguments: list[str]) -> tuple[int, float, int, str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=environment,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         guard = threading.Timer(_HANG, process.send_signal, [signal.SIGKILL])
         guard.start()

@@ -6,7 +6,9 @@ from pathlib import Path
 import folder_mutants
 
 from ggufkit.conversion import convert, convert_vocabulary
+from ggufkit.conversion.check import check_checkpoint
 from ggufkit.errors import GgufkitError, LlamaCppError
+from ggufkit.inspection.checkpoint import inspect_checkpoint
 from ggufkit.llamacpp.load_check import refusal
 from soak import Row, Trial
 
@@ -18,6 +20,13 @@ def _measure(trial: Trial) -> None:
     folder, whole, vocabulary = (trial.folder / name for name in ("model", "whole.gguf", "vocabulary.gguf"))
     for case in trial.cases():
         what = folder_mutants.mutant(good, folder, trial.random(case))
+        for look in (inspect_checkpoint, check_checkpoint):
+            try:
+                look(folder)
+            except GgufkitError:
+                pass
+            except Exception as error:  # noqa: BLE001 - this is what must not come
+                trial.broken(case, f"{what}: {look.__name__}: {type(error).__name__}: {error}"[:400])
         for output, job in ((vocabulary, convert_vocabulary), (whole, convert)):
             output.unlink(missing_ok=True)
             started = time.monotonic()
