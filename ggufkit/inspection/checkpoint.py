@@ -11,7 +11,7 @@ from ggufkit.checkpoints.config import Config
 from ggufkit.checkpoints.fingerprint import origin
 from ggufkit.checkpoints.vocabulary.chat_templates import chat_template_metadata
 from ggufkit.checkpoints.vocabulary.files import TokenizerFiles
-from ggufkit.errors import CheckpointError, GgufkitError
+from ggufkit.errors import CheckpointError
 from ggufkit.inspection.facts import Inspection, SpecialToken, TemplateFacts, TensorFacts, VocabularyFacts, type_shares
 from ggufkit.inspection.gguf import TEMPLATE
 
