@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ggufkit.quantization.types import QuantizationType
 
 _ONE_TENSOR = "Types of single tensors"
+_SIZES = "The best file of a size (see ggufkit optimize)"
 _MATRIX = "Importance matrix"
 _ENGINE = "How it is done"
 _RARE = "Rarely needed"
@@ -42,6 +43,32 @@ def command(
     output: Annotated[
         str | None,  # a path would lose the slash at its end
         typer.Option("-o", "--output", metavar="FILE|FOLDER/", help="A file, or a folder (for several types)."),
+    ] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            show_default=False,
+            rich_help_panel=_SIZES,
+            help="In place of TYPE: as large as that, with types chosen by measuring the model. -f and --imatrix are as"
+            " in `ggufkit optimize`, whose defaults these three have.",
+        ),
+    ] = None,
+    target_size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SIZE", show_default=False, rich_help_panel=_SIZES, help="At most so large: 4.5GB."),
+    ] = None,
+    target_bpw: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="BITS", show_default=False, rich_help_panel=_SIZES, help="At most so many bits per weight: 4.6."
+        ),
+    ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fast|normal|thorough", show_default=False, rich_help_panel=_SIZES, help="How much is measured."
+        ),
     ] = None,
     imatrix: Annotated[
         str | None,
@@ -215,6 +242,48 @@ def command(
     if list_types:
         offers, asked = offered_types()
         _quantize_report.show_types(offers, asked=asked, as_json=as_json)
+        return
+    if like or target_size or target_bpw or effort:
+        from ggufkit.cli import _optimize_work
+
+        only_presets = {
+            "--keep": keep,
+            "--tensor-type": tensor_type,
+            "--tensor-type-file": tensor_type_file,
+            "--recipe": recipe,
+            "--output-tensor-type": output_tensor_type,
+            "--token-embedding-type": token_embedding_type,
+            "--leave-output-tensor": leave_output_tensor,
+            "--pure": pure,
+            "--pin": pin,
+            "--allow-requantize": allow_requantize,
+            "--prune-layers": prune_layers,
+            "--keep-split": keep_split,
+            "--override-kv": override_kv,
+            "--max-buffer-size": max_buffer_size,
+            "--keep-f16": keep_f16,
+            "--strict": strict,
+            "--again": again,
+            "--engine": engine != "auto",
+        }
+        _optimize_work.instead_of_types(
+            arguments or [],
+            targets=_optimize_work.targets_of(like or [], target_size or [], target_bpw or []),
+            refused=[flag for flag, given in only_presets.items() if given],
+            effort=effort or "normal",
+            options=QuantizeOptions(
+                threads=threads,
+                imatrix=Path(imatrix) if imatrix and imatrix != _auto_imatrix.AUTO else None,
+                include_weights=tuple(include_weights or ()),
+                exclude_weights=tuple(exclude_weights or ()),
+            ),
+            texts=tuple(text_files or ()),
+            output=output,
+            between=outtype or "f16",
+            dry_run=dry_run,
+            as_json=as_json,
+            quiet=quiet,
+        )
         return
     kinds, source = _quantize_arguments.sort_arguments(arguments or [], recipe=recipe)
     options = QuantizeOptions(

@@ -1,0 +1,219 @@
+"""Whole optimizations of small random models: sizes kept, presets never beaten, runs that go on, what is refused."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import random_models
+
+from ggufkit.allocation import optimize as optimizing
+from ggufkit.allocation import targets
+from ggufkit.allocation.optimize import Job, Optimization, optimize
+from ggufkit.allocation.options import Effort, OptimizeOptions
+from ggufkit.allocation.texts import Dealt, Document, Use, deal
+from ggufkit.errors import GgufkitError, UsageError
+from ggufkit.gguf_file.reader import read_header
+from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.llamacpp.find import find
+from ggufkit.quantization import recipe
+from ggufkit.quantization.options import QuantizeOptions
+
+pytestmark = pytest.mark.engine
+
+LENGTH = 64
+
+
+def dealt(characters: int = 6000) -> Dealt:
+    passages = tuple(random_models.text(characters).split("\n\n"))
+    return deal([Document("held out", passages)], [Use.PROBING, Use.CHOOSING])
+
+
+def options(folder: Path, *, pool: str = "k-quants", effort: Effort = Effort.NORMAL) -> OptimizeOptions:
+    return OptimizeOptions(
+        effort=effort,
+        pool=pool,
+        chunk_tokens=LENGTH,
+        quantize=QuantizeOptions(threads=1),
+        running=replace(OptimizeOptions().running, threads=1),
+        folder=folder,
+    )
+
+
+def made(source: Path, folder: Path, *wanted: targets.Target, **more: object) -> Optimization:
+    jobs = [Job(target, folder / f"{target.said}.gguf") for target in wanted]
+    found = optimize(source, jobs, dealt(), options(folder / "state", **more))  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def check(found: Optimization) -> None:
+    """What must hold for every file that is made."""
+    for each in found.files:
+        header = read_header(each.output)
+        assert header.file_size == each.bytes <= each.budget
+        types = {tensor.name: tensor.type for tensor in header.tensors}
+        assert all(types[name] is kind for name, kind in each.types.items())
+        assert each.preset is not None
+        assert each.chosen.measured.kld <= each.preset.measured.kld
+        if each.chosen is not each.preset:
+            assert each.bytes >= 0.995 * each.budget
+        assert recipe.read(each.recipe).tensors == each.types
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_models.write(tmp_path_factory.mktemp("tied") / "tied-F16.gguf")
+
+
+@pytest.fixture(scope="module")
+def optimized(tied: Path) -> Optimization:
+    return made(tied, tied.parent, targets.like("Q4_K_M"), targets.bits_per_weight(5.7))
+
+
+def test_keeps_the_size_and_is_no_worse_than_the_preset(optimized: Optimization) -> None:
+    check(optimized)
+    names = {each.candidate.name for each in optimized.files[0].verified}
+    assert "Q4_K_M" in names
+
+
+def test_tied_embeddings_are_chosen_too(optimized: Optimization) -> None:
+    assert "token_embd.weight" in optimized.files[0].types
+
+
+def test_the_same_again_measures_nothing_and_gives_the_same(
+    optimized: Optimization, tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("something was measured again")
+
+    monkeypatch.setattr("ggufkit.allocation.measuring.children_side_by_side", refused)
+    monkeypatch.setattr("ggufkit.allocation.verification.children_side_by_side", refused)
+    job = Job(targets.like("Q4_K_M"), tmp_path / "again.gguf")
+    again = optimize(tied, [job], dealt(), options(tied.parent / "state"))
+    assert again is not None
+    assert again.files[0].types == optimized.files[0].types
+    assert job.output.read_bytes() == optimized.files[0].output.read_bytes()
+
+
+@pytest.mark.oracle
+def test_a_probe_measures_what_llama_perplexity_measures(optimized: Optimization, tied: Path, tmp_path: Path) -> None:
+    """A file in which one tensor is overwritten by hand, through llama-perplexity, gives the ledger's figure."""
+    from ggufkit.allocation.weights import from_float32, through, to_float32
+    from ggufkit.llamacpp import ggml
+
+    library, name = ggml.load(), "blk.1.ffn_down.weight"
+    assert library is not None
+    header = read_header(tied)
+    tensor = next(each for each in header.tensors if each.name == name)
+    content = bytearray(tied.read_bytes())
+    import numpy as np
+
+    own = np.frombuffer(bytes(content[tensor.offset : tensor.offset + tensor.size]), np.uint8)
+    changed = through(library, to_float32(library, own, tensor.type), TensorType.Q3_K, tensor.shape[0], None)
+    content[tensor.offset : tensor.offset + tensor.size] = from_float32(library, changed, tensor.type).tobytes()
+    patched, text, base = tmp_path / "patched.gguf", tmp_path / "text.txt", tmp_path / "base.kld"
+    patched.write_bytes(content)
+    text.write_text(dealt().probing, encoding="utf-8")
+    tool = find().tool("llama-perplexity")
+    chunks = str(len(_probe(tied, name)["chunks"]))
+    common = [str(tool), "-c", str(LENGTH), "--chunks", chunks, "-t", "1", "--kl-divergence-base", str(base)]
+    subprocess.run([*common, "-m", str(tied), "-f", str(text)], check=True, capture_output=True)
+    said = ""
+    for _ in range(5):  # it sometimes loses the end of what it prints
+        run = subprocess.run(
+            [*common, "-m", str(patched), "--kl-divergence"], capture_output=True, text=True, check=True
+        )
+        said = run.stdout + run.stderr
+        if "Same top p" in said:
+            break
+    mean = next(line for line in said.splitlines() if line.startswith("Mean    KLD"))
+    assert float(mean.split(":")[1].split("±")[0]) == pytest.approx(_probe(tied, name)["kld"], rel=2e-3, abs=2e-6)
+
+
+def _probe(tied: Path, name: str) -> dict[str, object]:
+    from ggufkit.allocation.ledger import key_of
+    from ggufkit.allocation.model import open_model
+
+    state = options(tied.parent / "state")
+    model = open_model(tied, state.quantize, state.pool, [], ())
+    texts = dealt()
+    folder = tied.parent / "look"
+    folder.mkdir(exist_ok=True)
+    identity = optimizing._identity(model, state)
+    amounts = state.amounts(model.weights)
+    setting = optimizing._setting(model, state, identity, texts.probing, Use.PROBING, amounts.probing, folder)
+    key = key_of(setting.identity, {name: TensorType.Q3_K})
+    lines = (tied.parent / "state" / "measurements.jsonl").read_text().splitlines()
+    return next(found for line in lines if (found := json.loads(line))["name"] == key)
+
+
+@pytest.mark.fault
+def test_a_killed_run_goes_on_with_the_same_result(optimized: Optimization, tied: Path, tmp_path: Path) -> None:
+    """A run that dies in the middle of its probes leaves them in the ledger, and a torn line is not believed."""
+    lines = (tied.parent / "state" / "measurements.jsonl").read_text().splitlines(keepends=True)
+    state = tmp_path / "state"
+    state.mkdir()
+    kept = lines[: len(lines) // 2]
+    (state / "measurements.jsonl").write_text("".join(kept) + lines[len(lines) // 2][:40])
+    (state / "probing").mkdir()
+    (state / "probing" / "base.logits").write_bytes(b"half of something")
+    job = Job(targets.like("Q4_K_M"), tmp_path / "resumed.gguf")
+    found = optimize(tied, [job], dealt(), options(state))
+    assert found is not None
+    assert job.output.read_bytes() == optimized.files[0].output.read_bytes()
+    after = (state / "measurements.jsonl").read_text().splitlines()
+    assert after[: len(kept)] == [line.rstrip("\n") for line in kept]
+    names = [json.loads(line)["name"] for line in after]
+    assert len(names) == len(set(names)), "something was measured twice"
+    assert not list(state.glob("probing"))
+    assert not list(state.glob("choosing"))
+
+
+@pytest.mark.slow
+def test_experts_and_rows_that_fit_no_large_blocks(tmp_path: Path) -> None:
+    source = random_models.write(tmp_path / "experts-F16.gguf", seed=3, feed_forward=96, experts=4, tied=False)
+    found = made(source, tmp_path, targets.like("Q4_K_M"), effort=Effort.FAST)
+    check(found)
+    down = found.files[0].types["blk.0.ffn_down_exps.weight"]
+    assert 96 % down.block_size == 0
+
+
+def test_says_the_smallest_and_the_largest_possible(tied: Path, tmp_path: Path) -> None:
+    for target in (targets.size("10kB"), targets.bits_per_weight(30), targets.bits_per_weight(1.2)):
+        with pytest.raises(UsageError, match=r"smallest file has [\d,]+ bytes .*, the largest [\d,]+"):
+            made(tied, tmp_path, target)
+
+
+def test_refuses_a_source_that_is_quantized(optimized: Optimization, tmp_path: Path) -> None:
+    with pytest.raises(GgufkitError, match="quantized already"):
+        made(optimized.files[0].output, tmp_path, targets.like("Q4_K_M"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["optimize", "MODEL"],
+        ["optimize", "MODEL", "--like", "F16"],
+        ["optimize", "MODEL", "--target-size", "many"],
+        ["optimize", "MODEL", "--target-bpw", "0"],
+        ["optimize", "MODEL", "--like", "Q4_K_M", "--effort", "heroic"],
+        ["optimize", "MODEL", "--like", "Q4_K_M", "--outtype", "q8_0"],
+        ["quantize", "--like", "Q4_K_M", "MODEL", "--pure"],
+        ["quantize", "--like", "Q4_K_M", "Q5_K_M", "MODEL"],
+        ["quantize", "Q4_K_M", "MODEL", "--effort", "fast"],
+    ],
+)
+def test_refuses_nonsense_with_a_hint(arguments: list[str], tied: Path) -> None:
+    words = [str(tied) if word == "MODEL" else word for word in arguments]
+    run = subprocess.run(
+        [sys.executable, "-c", "from ggufkit.cli import main; main()", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    assert "hint" in run.stderr.lower() or "try" in run.stderr.lower()
