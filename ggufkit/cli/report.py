@@ -1,11 +1,14 @@
 """`ggufkit report`: results of `ggufkit eval` as one page, or two of them compared."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ggufkit.cli import _options, _output
+
+if TYPE_CHECKING:
+    from ggufkit.reports.compare import Change
 
 _LIMITS = "What a file must keep to be shipped (else: the limits of the run, else --max-kld 0.05 --max-ppl-increase 3%)"
 
@@ -72,6 +75,14 @@ def command(
         print(f"{path}: {_output.size(path.stat().st_size)}")
 
 
+_FIGURES: tuple[tuple[str, str, str], ...] = (  # of a model: attribute, heading, format
+    ("bytes", "size", ",d"),
+    ("mean_kld", "KL divergence", ".6f"),
+    ("perplexity", "perplexity", ".4f"),
+    ("same_top", "same top", ".2%"),
+)
+
+
 def _compare(runs: list[Path], *, as_json: bool) -> None:
     from ggufkit.reports import read_run
     from ggufkit.reports.compare import compare
@@ -85,8 +96,10 @@ def _compare(runs: list[Path], *, as_json: bool) -> None:
                 "new_mean_kld": change.new.mean_kld if change.new else None,
                 "change": change.kld_change,
                 "clear": change.is_clear,
-                "old_bytes": change.old.bytes if change.old else None,
-                "new_bytes": change.new.bytes if change.new else None,
+                **{f"old_{name}": getattr(change.old, name, None) for name, _, _ in _FIGURES},
+                **{f"new_{name}": getattr(change.new, name, None) for name, _, _ in _FIGURES},
+                "old_tasks": {task.task: task.share for task in change.old.tasks} if change.old else {},
+                "new_tasks": {task.task: task.share for task in change.new.tasks} if change.new else {},
             }
             for change in found.changes
         ]
@@ -94,12 +107,25 @@ def _compare(runs: list[Path], *, as_json: bool) -> None:
         return
     for doubt in found.doubts:
         _output.warn(f"{doubt}: the figures may not be comparable")
-    width = max(len(change.file) for change in found.changes) if found.changes else 5
-    print(f"{'model':<{width}} {'before':>10} {'after':>10} {'change':>10}")
     for change in found.changes:
-        before, after = (
-            f"{model.mean_kld:.6f}" if model and model.mean_kld is not None else "-"
-            for model in (change.old, change.new)
-        )
-        moved = "" if change.kld_change is None else f"{change.kld_change:+.6f}"
-        print(f"{change.file:<{width}} {before:>10} {after:>10} {moved:>10}{' (clear)' if change.is_clear else ''}")
+        _print_change(change)
+
+
+def _print_change(change: "Change") -> None:
+    """Print what became of one model; figures that are the same take one line."""
+    if change.old is None or change.new is None:
+        print(f"{change.file}: {'new' if change.old is None else 'gone'}")
+        return
+    rows = [(heading, getattr(change.old, name), getattr(change.new, name), form) for name, heading, form in _FIGURES]
+    tasks = {task.task: task.share for task in change.new.tasks}
+    rows += [(task.task, task.share, tasks[task.task], ".2%") for task in change.old.tasks if task.task in tasks]
+    moved = [row for row in rows if row[1] != row[2]]
+    if not moved:
+        print(f"{change.file}: the same")
+        return
+    print(f"{change.file}:")
+    for heading, before, after, form in moved:
+        was, now = ("-" if value is None else format(value, form) for value in (before, after))
+        by = "" if before is None or after is None else f"  {format(after - before, '+' + form)}"
+        sure = "  (clear)" if heading == "KL divergence" and change.is_clear else ""
+        print(f"  {heading:<16} {was:>12} -> {now:>12}{by}{sure}")

@@ -1,8 +1,11 @@
 """Two results of the same models: what changed from one run to the next."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ggufkit.reports.reading import Model, Run
+
+_INDIFFERENT = {"system", "memory", "chunks"}  # what no figure depends on; chunks are compared with the texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,28 @@ def compare(old: Run, new: Run) -> Comparison:
         doubts.append(f"the bases differ: {old.base.file} and {new.base.file}")
     if _texts(old) != _texts(new):
         doubts.append("the texts, or how much of them was read, differ")
-    if old.raw.get("settings") != new.raw.get("settings"):
-        doubts.append("the settings differ")
+    doubts += [f"{what}: {was} and {now}" for what, was, now in _differences(old, new)]
     by_type = all(len({model.type for model in run.models}) == len(run.models) for run in (old, new))
     before, after = ({model.type if by_type else model.file: model for model in run.models} for run in (old, new))
     names = [*before, *(name for name in after if name not in before)]
     return Comparison(tuple(Change(name, before.get(name), after.get(name)) for name in names), tuple(doubts))
+
+
+def _differences(old: Run, new: Run) -> list[tuple[str, object, object]]:
+    """Name the settings, the machine and the build that differ, with both values."""
+    found: list[tuple[str, object, object]] = []
+    for part in ("settings", "machine", "llama_cpp"):
+        was, now = _mapping(old.raw.get(part)), _mapping(new.raw.get(part))
+        found += [
+            (f"{part.replace('_', '.')}, {name}", was.get(name), now.get(name))
+            for name in dict.fromkeys((*was, *now))
+            if name not in _INDIFFERENT and was.get(name) != now.get(name)
+        ]
+    return found
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
 
 
 def _texts(run: Run) -> list[tuple[object, object]]:

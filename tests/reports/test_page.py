@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import browser
 import page_checks
 import pytest
 
+from ggufkit import cli
 from ggufkit.errors import InputError
 from ggufkit.evaluation.gates import Gates
 from ggufkit.reports import read_all, read_run, render
@@ -302,6 +304,35 @@ def test_two_runs_are_compared_and_doubted(document: dict[str, Any]):
     assert found.changes[2].kld_change == pytest.approx(0.04)
     assert found.changes[2].is_clear
     assert found.doubts == ("the texts, or how much of them was read, differ",)
+
+
+def test_the_command_says_what_changed(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    newer = copy.deepcopy(document)
+    newer["models"][2]["kl_divergence"]["mean"] = 0.05
+    newer["models"][2]["bytes"] = 700_000
+    del newer["models"][0]
+    newer["llama_cpp"] = {"commit": "def"}
+    document["llama_cpp"] = {"commit": "abc"}
+    for name, content in (("old.json", document), ("new.json", newer)):
+        (tmp_path / name).write_text(json.dumps(content))
+    monkeypatch.setattr(
+        sys, "argv", ["ggufkit", "report", "--compare", *(str(tmp_path / f"{n}.json") for n in ("old", "new"))]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr()
+    assert not ended.value.code
+    assert "llama.cpp, commit: abc and def" in printed.err
+    assert printed.out.splitlines() == [
+        "Q8_0: gone",
+        "Q5_0: the same",
+        "Q4_K_M:",
+        "  size                  600,000 ->      700,000  +100,000",
+        "  KL divergence        0.010000 ->     0.050000  +0.040000  (clear)",
+        "Q2_K: the same",
+    ]
 
 
 @pytest.mark.slow
