@@ -82,7 +82,7 @@ def _change(path: Path, chance: random.Random) -> str:
         return _change_bytes(path, chance)
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return _change_bytes(path, chance)
     places = _places(content)
     if not places:
