@@ -39,11 +39,19 @@ def check_output(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = T
         OutputError: the folder is missing or not writable, the name is taken, write-protected or no regular file's.
     """
     try:
-        name = os.fsencode(path.name)
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError:
         raise UsageError(f"output path is not valid UTF-8: {os.fspath(path)!r}") from None
-    folder = path.parent
+    try:
+        _check_output(path, inputs, overwrite=overwrite)
+    except OSError as error:  # links in a circle, a path that is too long, a folder that may not be looked into
+        raise OutputError(f"cannot write {os.fspath(path)[:200]}: {error.strerror}") from error
+
+
+def _check_output(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    name, folder = os.fsencode(path.name), path.parent
+    with contextlib.suppress(FileNotFoundError):
+        path.stat()  # raises what `exists` passes over in silence
     if not folder.is_dir():
         raise OutputError(f"the output folder does not exist: {folder}", hint=f"mkdir -p {folder}")
     if len(name) > 200:

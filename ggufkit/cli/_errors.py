@@ -5,9 +5,10 @@ import os
 import sys
 import traceback
 
-from ggufkit.errors import GgufkitError, OutputError
+from ggufkit.errors import GgufkitError, OutputError, UsageError
 
 INTERRUPTED = 130
+_BAD_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 
@@ -28,6 +29,9 @@ def report(error: BaseException) -> int:
             f"error: cannot write {_one_line(str(error.filename or 'the output'))}: {error.strerror}", file=sys.stderr
         )
         return OutputError.exit_code
+    if isinstance(error, OSError) and error.errno in _BAD_PATH:
+        print(f"error: {_one_line(str(error.filename)[:200])}: {error.strerror}", file=sys.stderr)
+        return UsageError.exit_code
     print(f"error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
     print("\nhint: this is a bug in ggufkit; GGUFKIT_DEBUG=1 shows where", file=sys.stderr)
     return 1

@@ -108,16 +108,20 @@ class FaultBench:
 
             return one
 
-        wrong = self._faulty(job, decide, [EXIT_OF_SIGNAL[signal.Signals(signal_number)], job.code], tidy=True)
+        wrong = self._faulty(job, decide, self._codes(job, signal_number), tidy=True)
         self.last_delay = self.ended - sent[0] if sent else 0.0
         return wrong
 
     def signalled_after(self, job: Job, seconds: float, signal_number: int) -> list[str]:
         """Another signal at some moment."""
-        codes = [EXIT_OF_SIGNAL[signal.Signals(signal_number)], job.code]
+        codes = self._codes(job, signal_number)
         wrong = self._faulty(job, None, codes, after=(seconds, signal_number), tidy=True)
         self.last_delay = max(0.0, self.last_outcome.seconds - seconds)
         return wrong
+
+    def _codes(self, job: Job, signal_number: int) -> list[int]:
+        """Say how a run may end; before and after its work a signal does what it does to every process."""
+        return [EXIT_OF_SIGNAL[signal.Signals(signal_number)], -signal_number, job.code]
 
     def failing_at(self, job: Job, number: int, error: int, *, lasting: bool = False) -> list[str]:
         """Let the n-th call fail with an error of disks: exit 5, the old file kept and nothing left."""
