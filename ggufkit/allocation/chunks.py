@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from ggufkit.allocation.texts import Dealt
 from ggufkit.errors import InputError
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.evaluation.likelihood.texts import Chunks, cut_into_chunks
+from ggufkit.evaluation.overlap import Overlap, overlaps
 from ggufkit.gguf_file.reader import GgufHeader
 
 _SHORTEST = 64  # tokens of a chunk; half of them are scored
@@ -35,3 +39,18 @@ def chunks_of(
             f"only {len(tokens[0]):,} tokens are left for {use}", hint="give more text with -f, some hundred kilobytes"
         )
     return cut_into_chunks([path], tokens, entry.count, length=length, chunks=most)
+
+
+def shared_passages(
+    texts: Dealt, probing: Chunks, choosing: Chunks, model: Path, folder: Path, running: Running
+) -> tuple[Overlap, ...]:
+    """Find passages that texts of different uses share, where they are too many. Raises as `passes.tokenize`."""
+    used = {"the text that tensors are probed with": np.asarray(probing.tokens).reshape(-1)}
+    kept = {"the text that candidates are compared on": np.asarray(choosing.tokens).reshape(-1)}
+    found = overlaps(used, kept)
+    if texts.calibration:
+        path = folder / "calibration.txt"
+        path.write_text(texts.calibration, encoding="utf-8")
+        tokens = passes.tokenize(model, [path], folder, running)[0]
+        found += overlaps({"the calibration text": tokens}, {**used, **kept})
+    return tuple(overlap for overlap in found if overlap.is_too_much)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ggufkit.allocation import known_errors
+from ggufkit.allocation import known_errors, mix
 from ggufkit.allocation.candidates import candidates_for
 from ggufkit.allocation.choices import Types
-from ggufkit.allocation.chunks import chunks_of
+from ggufkit.allocation.chunks import chunks_of, shared_passages
 from ggufkit.allocation.estimate import Estimate, Speeds, encoding_speed, estimate
 from ggufkit.allocation.knapsack import frontier
 from ggufkit.allocation.ledger import Ledger, Measured
@@ -76,6 +76,7 @@ def optimize(
     *,
     progress: Progress = silent,
     note: Note = lambda text: None,  # noqa: ARG005 - the signature
+    warn: Note = lambda text: None,  # noqa: ARG005 - the signature
     on_estimate: Callable[[Estimate], bool] = lambda found: True,  # noqa: ARG005 - the signature
 ) -> Optimization | None:
     """Choose types and make files. The importance matrix is in `options.quantize`.
@@ -100,6 +101,8 @@ def optimize(
         amounts = options.amounts(model.weights)
         probing = _setting(model, options, identity, texts.probing, Use.PROBING, amounts.probing, folder)
         choosing = _setting(model, options, identity, texts.choosing, Use.CHOOSING, amounts.choosing, folder)
+        for overlap in shared_passages(texts, probing.chunks, choosing.chunks, source, folder, options.running):
+            warn(f"{overlap}: what is measured will look better than it is")
         measurer = stack.enter_context(Measurer(probing, ledger, folder / "probing"))
         asked = questions_of(model, options.effort)
         speeds = _speeds(measurer, ledger, probing, progress)
@@ -132,7 +135,7 @@ def optimize(
             mixed = known
             for _ in range(_CORRECTION_ROUNDS if options.effort is Effort.THOROUGH else 0):
                 mixed = in_the_mix(model, mixed, budget, measurer, progress)
-            files.append(_file(model, job, budget, mixed, verifier, options, texts, folder, progress))
+            files.append(_file(model, job, budget, mixed, measurer, verifier, options, texts, folder, progress))
         prediction = known.prediction
         for each in files:
             if each.preset is not None:
@@ -146,6 +149,7 @@ def _file(
     job: Job,
     budget: int,
     known: Study,
+    measurer: Measurer,
     verifier: Verifier,
     options: OptimizeOptions,
     texts: Dealt,
@@ -163,6 +167,10 @@ def _file(
         replace(each, candidate=replace(each.candidate, predicted=prediction.of(each.candidate.types)))
         for each in verified
     ]
+    best = best_of(verified)
+    small = model.weights <= mix.SMALL
+    wanted = [each for each in verified if small or each is best or each.candidate.is_preset]
+    verified = mix.foretold(measurer, verified, wanted, known.floor, progress)
     best = best_of(verified)
     preset = next((each for each in verified if each.candidate.is_preset), None)
     label = model.label(budget, job.target)

@@ -144,6 +144,7 @@ def run(wish: Wish) -> None:
             replace(options, folder=folder),
             progress=progress,
             note=lambda text: _tell(wish, text),
+            warn=_output.warn,
             on_estimate=lambda estimate: _on_estimate(wish, estimate),
         )
     if found is not None:

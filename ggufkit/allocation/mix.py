@@ -1,0 +1,44 @@
+"""Foretelling a mix of types by measuring it as a whole: on the probing text, in the weights of a scratch copy.
+
+That is what a sum over tensors cannot know: how their errors act together. What a file does besides (its activations
+are rounded too, and it reads other text) is learned from the preset, of which both are known.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ggufkit.allocation.choices import Types
+from ggufkit.allocation.measuring import Measurer
+from ggufkit.allocation.verification import Verified
+from ggufkit.progress import Progress
+
+SMALL = 300_000_000  # weights: up to here every candidate is measured so, of larger models the best one only
+_MOST_SCALE = 4.0
+
+
+def foretold(
+    measurer: Measurer, verified: Sequence[Verified], wanted: Sequence[Verified], floor: float, progress: Progress
+) -> list[Verified]:
+    """Give the candidates of `wanted` what was measured of their mix as `predicted`; the others keep theirs.
+
+    Raises:
+        As `Measurer.measure`.
+    """
+    answers = measurer.measure([_quantized(each.candidate.types) for each in wanted], progress, "Measuring mixes")
+    klds = {each.candidate.name: answer.kld - floor for each, answer in zip(wanted, answers, strict=True)}
+    scales = [
+        each.measured.kld / klds[each.candidate.name]
+        for each in wanted
+        if each.candidate.is_preset and klds[each.candidate.name] > 0
+    ]
+    scale = min(_MOST_SCALE, max(1 / _MOST_SCALE, scales[0])) if scales else 1.0
+    return [
+        replace(each, candidate=replace(each.candidate, predicted=scale * klds[each.candidate.name]))
+        if klds.get(each.candidate.name, 0.0) > 0
+        else each
+        for each in verified
+    ]
+
+
+def _quantized(types: Types) -> Types:
+    return {name: kind for name, kind in types.items() if kind.is_quantized}
