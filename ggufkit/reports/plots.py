@@ -166,7 +166,7 @@ def _legend(names: Sequence[str]) -> str:
     for number, name in enumerate(names):
         parts.append(f'<rect class="part-{number}" x="{x:.0f}" y="3" width="14" height="14"/>')
         parts.append(text(x + 19, 16, name, "tick"))
-        x += 30 + 10 * len(name)
+        x += 33 + 10.5 * len(name)
     return "".join(parts)
 
 

@@ -14,7 +14,7 @@ _Column = tuple[str, Callable[[Model], float | None], Callable[[Model], str]]
 _COLUMNS: tuple[_Column, ...] = (
     ("size", lambda m: m.bytes, lambda m: size(m.bytes)),
     ("bits/weight", lambda m: m.bits_per_weight, lambda m: f"{m.bits_per_weight:.2f}"),
-    ("KL divergence", lambda m: m.mean_kld, lambda m: _with_error(nats(m.mean_kld), nats(m.mean_kld_error))),
+    ("KL divergence", lambda m: m.mean_kld, lambda m: _with_error(_six(m.mean_kld), _six(m.mean_kld_error))),
     ("99.9 %", lambda m: m.worst_kld, lambda m: "" if m.worst_kld is None else f"{m.worst_kld:.4f}"),
     ("perplexity", lambda m: m.perplexity, lambda m: _perplexity(m.perplexity, m.perplexity_error)),
     ("change", lambda m: m.perplexity_ratio, lambda m: change(m.perplexity_ratio)),
@@ -200,6 +200,10 @@ def _with_error(value: str, error: str) -> str:
 
 def _perplexity(value: float | None, error: float) -> str:
     return "" if value is None else _with_error(f"{value:.4f}", f"{error:.4f}")
+
+
+def _six(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
 
 
 def _size(value: int | None) -> str:

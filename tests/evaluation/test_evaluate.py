@@ -1,5 +1,6 @@
 """Whole evaluations: against transformers, resumed, refused, and a damaged model found."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.reports import render
 from ggufkit.reports.reading import run_of
+from ggufkit.reports.verdict import verdict
 
 pytestmark = pytest.mark.engine
 
@@ -117,6 +119,10 @@ def test_a_model_is_itself_and_a_damaged_one_is_flagged(
     assert failures(figures_of(same), Gates(max_kld=1e-6, max_ppl_increase=0.001, min_same_top=1.0)) == []
     assert len(failures(figures_of(other), Gates(max_kld=0.01, max_ppl_increase=0.01, min_same_top=0.99))) == 3
     assert found.pairs[0].difference.is_clear
+    judged = verdict(run_of(document(found, version="", build={}, gates=Gates(max_kld=0.01)), "run"))
+    assert list(judged.failed) == ["damaged.gguf"]
+    assert "mean KL divergence" in judged.failed["damaged.gguf"][0]
+    assert "damaged.gguf" in judged.dominated
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path):
@@ -191,6 +197,27 @@ def test_replies_and_tasks_need_no_text(demo_models: Mapping[str, Path], tmp_pat
     page = render([run_of(json.loads(json.dumps(document(found, version="", build={}))), "run")])
     assert "the same to the end" in page
     assert "Right answers" in page
+
+
+def test_all_parts_of_a_split_model_are_hashed(demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path):
+    from ggufkit.llamacpp.find import find
+
+    split = find().tool("llama-gguf-split")
+    command = [split, "--split-max-size", "1M", demo_models["Q2_K"], tmp_path / "split"]
+    subprocess.run(command, capture_output=True, check=True)
+    parts = sorted(tmp_path.glob("split-*.gguf"))
+    assert len(parts) > 1
+    one_chunk = EvaluationOptions(chunk_tokens=64, chunks=1, folder=tmp_path / "work", running=Running(threads=1))
+    found = evaluate(demo_models["Q2_K"], [parts[0]], [held_out], one_chunk)
+    assert found.models[0].divergence
+    assert abs(found.models[0].divergence.mean_kld.value) < 1e-6
+    hashes = {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
+    written = document(found, version="", build={})
+    assert written["models"][0]["files"] == hashes
+    assert written["models"][0]["sha256"] not in {*hashes.values(), written["base"]["sha256"]}
+    assert written["models"][0]["bytes"] == sum(part.stat().st_size for part in parts)
+    page = render([run_of(written, "run")])
+    assert all(digest in page for digest in hashes.values())
 
 
 def test_another_vocabulary_is_refused(demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path):

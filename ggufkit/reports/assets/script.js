@@ -15,9 +15,3 @@ for (const table of document.querySelectorAll("table.sortable")) {
     body.append(...[...body.rows].sort(order));
   }));
 }
-const closed = [];
-addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((each) => {
-  closed.push(each);
-  each.open = true;
-}));
-addEventListener("afterprint", () => closed.splice(0).forEach((each) => { each.open = false; }));
