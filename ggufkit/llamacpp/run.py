@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ _QUOTED_LINES = 4
 _LONGEST_LINE = 1 << 20
 _SECONDS_TO_DIE = 2.0
 _PR_SET_PDEATHSIG = 1
+_TELLING = re.compile(r"GGML_ASSERT|GGML_ABORT|\.(?:c|cpp|cu|h|m):\d+: |what\(\):|Fatal Python error|CUDA error")
 
 
 class DiedError(LlamaCppError):
@@ -142,11 +143,21 @@ class _Output:
 def _failure(command: tuple[str, ...], status: int, output: _Output) -> LlamaCppError:
     quoted = list(output.last_errors) or list(output.last)[-_QUOTED_LINES:]
     said = " | ".join(line.strip() for line in quoted) or "it printed nothing"
-    message = f"{Path(command[0]).name} ended with {describe(status)}: {said} (command: {shlex.join(command)})"
+    ended = f"{Path(command[0]).name} ended with {describe(status)}"
     if status < 0:
         with contextlib.suppress(ValueError):
-            return DiedError(message, signal.Signals(-status))
-    return LlamaCppError(message)
+            number = signal.Signals(-status)
+            return DiedError(f"{ended}: {last_words(output.last) or said} (command: {shlex.join(command)})", number)
+    return LlamaCppError(f"{ended}: {said} (command: {shlex.join(command)})")
+
+
+def last_words(lines: Iterable[str]) -> str:
+    """Find the first line about a failed assertion or an exception; the path of the source file is left out."""
+    for line in lines:
+        if _TELLING.search(line):
+            text = re.sub(r"^\S*/(?=[^/\s:]+:\d+: )", "", line.strip())
+            return re.sub(r"^what\(\):\s*", "", text)
+    return ""
 
 
 def describe(status: int) -> str:

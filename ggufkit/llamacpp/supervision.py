@@ -7,7 +7,6 @@ did, or says in one line what ended it. Terminal, streams and working folder are
 
 import contextlib
 import os
-import re
 import signal
 import sys
 import threading
@@ -15,13 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ggufkit.errors import LlamaCppError
-from ggufkit.llamacpp.run import EXPENDABLE, die_with_parent
+from ggufkit.llamacpp.run import EXPENDABLE, die_with_parent, last_words
 
 _CRASHES = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 _PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SENT_BY_KERNEL = 0x80  # si_code SI_KERNEL: a key in the terminal, which sent it to the child as well
 _MOST_READ = 1 << 16
-_TELLING = re.compile(r"GGML_ASSERT|GGML_ABORT|\.(?:c|cpp|cu|h|m):\d+: |what\(\):|Fatal Python error|CUDA error")
 
 
 def survive(model: Path) -> None:
@@ -67,22 +65,13 @@ def is_expendable() -> bool:
 
 def stopped(number: signal.Signals, lines: Iterable[str], model: Path) -> LlamaCppError:
     """Make the error that says of which signal llama.cpp died on a model, and what it said just before."""
-    why = reason(lines)
+    why = last_words(lines)
     if not why and number == signal.SIGKILL:
         why = "it was killed, perhaps for want of memory"
     return LlamaCppError(
         f"llama.cpp stopped ({number.name}{': ' + why if why else ''}) on {model}",
         hint="ggufkit check tells what is wrong with a model" if number in _CRASHES else None,
     )
-
-
-def reason(lines: Iterable[str]) -> str:
-    """Find the first line about a failed assertion or an exception; the path of the source file is left out."""
-    for line in lines:
-        if _TELLING.search(line):
-            text = re.sub(r"^\S*/(?=[^/\s:]+:\d+: )", "", line.strip())
-            return re.sub(r"^what\(\):\s*", "", text)
-    return ""
 
 
 def _wait(child: int, waited: set[signal.Signals]) -> int:

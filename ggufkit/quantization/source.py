@@ -18,7 +18,17 @@ _PER_LAYER_EXCEPT = ("tokenizer.", "general.")
 
 
 def read_model(source: Path) -> list[GgufHeader]:
-    """Read the header of a model, or those of all parts of a split one. Raises GgufFileError."""
+    """Read the header of a model, or those of all parts of a split one.
+
+    Raises:
+        GgufFileError: one is missing or malformed, or the model is one that llama.cpp would die of.
+    """
+    headers = _read_model(source)
+    refuse_unfit(headers)
+    return headers
+
+
+def _read_model(source: Path) -> list[GgufHeader]:
     first = read_header(source)
     count = first.metadata.get("split.count", 0)
     if not isinstance(count, int) or count < 2:
@@ -60,8 +70,6 @@ def check_loads(source: Path, *, called: Path | None = None) -> None:
     first = read_header(source)
     if first.metadata.get("general.architecture") in _NOT_LOADED_ALONE:
         return
-    if called is None:
-        refuse_unfit([first])
     if reason := load_check.why_not(source):
         what = source if called is None else f"what {called} converts to"
         raise GgufFileError(f"llama.cpp cannot load {what}: {reason}", hint="get the model from its source again")

@@ -1,0 +1,110 @@
+"""A command that forks before it loads a model: it ends as its child does, and tells in one line what ended that."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ggufkit.llamacpp.run import last_words
+from ggufkit.llamacpp.supervision import stopped
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux forks here")
+
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from ggufkit.cli import _errors
+from ggufkit.errors import GgufkitError
+from ggufkit.llamacpp.supervision import is_expendable, survive
+def c_says(text):
+    os.write(2, text.encode())
+try:
+    assert not is_expendable()
+    survive(Path("some model.gguf"))
+    assert is_expendable()
+    print("in the child", flush=True)
+    print("python says", file=sys.stderr)
+{body}
+except GgufkitError as error:
+    sys.exit(_errors.report(error))
+"""
+
+
+def run(body: str) -> subprocess.CompletedProcess[str]:
+    program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.splitlines()))
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(("body", "status"), [("pass", 0), ("sys.exit(3)", 3), ("os._exit(141)", 141)])
+def test_it_ends_with_the_status_of_its_child(body: str, status: int):
+    done = run(body)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "in the child\n", "python says\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGBUS, signal.SIGILL])
+def test_a_crash_is_one_line_with_the_first_failed_assertion(number: signal.Signals):
+    done = run(
+        "c_says('noise\\n/a/b/llama-vocab.cpp:12: GGML_ASSERT(n > 0) failed\\nlater.cpp:1: GGML_ASSERT(x)\\n')\n"
+        f"os.kill(os.getpid(), {int(number)})"
+    )
+    assert done.returncode == 6
+    said = f"llama.cpp stopped ({number.name}: llama-vocab.cpp:12: GGML_ASSERT(n > 0) failed) on some model.gguf"
+    assert done.stderr.splitlines()[:2] == ["python says", f"error: {said}"]
+    assert "Traceback" not in done.stderr
+    assert "noise" not in done.stderr
+
+
+def test_a_child_that_is_killed_is_told_of():
+    done = run("os.kill(os.getpid(), signal.SIGKILL)")
+    assert done.returncode == 6
+    assert "SIGKILL: it was killed, perhaps for want of memory" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_sent_to_it_reaches_its_child(number: signal.Signals, tmp_path: Path):
+    mark = tmp_path / "mark"
+    body = (
+        "def heard(number, frame):\n"
+        f"    Path({str(mark)!r}).write_text('heard')\n"
+        "    sys.exit(7)\n"
+        f"signal.signal({int(number)}, heard)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.splitlines()))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert [process.stdout.readline() for _ in range(2)] == ["in the child\n", "ready\n"]
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert (process.returncode, mark.read_text()) == (7, "heard")
+
+
+def test_it_dies_of_the_signal_that_its_child_died_of():
+    assert run("os.kill(os.getpid(), signal.SIGTERM)").returncode == -signal.SIGTERM
+
+
+def test_the_child_dies_with_it(tmp_path: Path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(body="    print(os.getpid(), flush=True)\n    time.sleep(60)")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    process.stdout.readline()
+    child = int(process.stdout.readline())
+    assert child != process.pid
+    process.kill()
+    process.wait(60)
+    assert process.stdout.read() == ""  # the end of the pipe: whoever held it is gone
+
+
+def test_what_an_exception_in_c_says_is_found():
+    lines = ["terminate called after throwing an instance of 'std::out_of_range'", "  what():  unordered_map::at"]
+    assert last_words(lines) == "unordered_map::at"
+    assert last_words(["nothing of note"]) == ""
+    assert str(stopped(signal.SIGSEGV, [], Path("m.gguf"))) == "llama.cpp stopped (SIGSEGV) on m.gguf"
