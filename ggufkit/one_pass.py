@@ -11,7 +11,7 @@ import contextlib
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -165,7 +165,9 @@ def quantize_checkpoint(
 def one_pass(skeleton: Skeleton, content: Sequence[Path]) -> Work:
     """Make the work of a skeleton's plans: convert and quantize in one go. `content` are the checkpoint's files."""
 
-    def write(jobs: Sequence[tuple[QuantizationPlan, PartialFile]], progress: Progress, stage: str) -> None:
+    def write(
+        jobs: Sequence[tuple[QuantizationPlan, PartialFile]], progress: Progress, stage: str
+    ) -> Sequence[Collection[str]]:
         threads = jobs[0][0].options.threads or usable_cores()
 
         def give(sink: Sink) -> None:
@@ -177,7 +179,7 @@ def one_pass(skeleton: Skeleton, content: Sequence[Path]) -> Work:
 
             stream(skeleton.conversion, take, threads=threads, progress=progress, stage=stage, wants=wants)
 
-        quantize_stream(read_header(skeleton.path), identity_of(content), jobs, give)
+        return quantize_stream(read_header(skeleton.path), identity_of(content), jobs, give)
 
     return direct_engine(write)
 

@@ -134,6 +134,8 @@ def _remarks(it: "QuantizationPlan | QuantizationResult") -> Iterator[str]:
     if it.without_importance:
         yield f"without importance data: {_few(it.without_importance)}"
     yield from it.notes
+    if kept := getattr(it, "on_lattice", ()):
+        yield f"on a 4-bit lattice already, stored exactly as they were: {_few(kept)}"
 
 
 def _fallback_lines(fallbacks: Sequence["Fallback"]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from ggufkit.llamacpp import quantize as tool
 from ggufkit.progress import Progress
 from ggufkit.quantization.follower import Follower
 from ggufkit.quantization.job import Job, Work
+from ggufkit.quantization.lattice_repack import repack
 from ggufkit.quantization.plan import QuantizationPlan
 from ggufkit.quantization.split_output import atomic_parts
 
@@ -31,8 +32,8 @@ class Engine(StrEnum):
     DIRECT = "direct"
 
 
-WritesAll = Callable[[Sequence[tuple[QuantizationPlan, PartialFile]], Progress, str], None]
-"""Writes all of these files in one pass; the text says what is being done."""
+WritesAll = Callable[[Sequence[tuple[QuantizationPlan, PartialFile]], Progress, str], Sequence[Collection[str]]]
+"""Writes all of these files in one pass, and names for each the tensors on lattices; the text says what is done."""
 
 
 def binary_engine(open_source: Callable[[], AbstractContextManager[Path]], doubt: Future[None] | None = None) -> Work:
@@ -63,8 +64,9 @@ def direct_engine(write: WritesAll) -> Work:
                 for stack, job in zip(stacks, jobs, strict=True)
             ]
             stage = f"Quantizing to {', '.join(job.plan.type.name for job in jobs)}"
-            write([(job.plan, file) for job, file in zip(jobs, files, strict=True)], progress, stage)
-            for job, file in zip(jobs, files, strict=True):
+            kept = write([(job.plan, file) for job, file in zip(jobs, files, strict=True)], progress, stage)
+            for job, file, found in zip(jobs, files, kept, strict=True):
+                job.on_lattice.update(found)
                 _check(job, job.plan, [file.path])
             seconds = time.monotonic() - started
             for stack, job in zip(stacks, jobs, strict=True):
@@ -90,10 +92,12 @@ def from_gguf(engine: Engine, plans: Sequence[QuantizationPlan], doubt: Future[N
     for plan in plans:
         direct.refuse_what_only_the_binary_does(plan)
 
-    def write(jobs: Sequence[tuple[QuantizationPlan, PartialFile]], progress: Progress, stage: str) -> None:
+    def write(
+        jobs: Sequence[tuple[QuantizationPlan, PartialFile]], progress: Progress, stage: str
+    ) -> Sequence[Collection[str]]:
         threads = plans[0].options.threads or cpu.usable_cores()
         stream = direct.stream_of(files, direct.library(), threads=threads, progress=progress, stage=stage)
-        direct.quantize_stream(read_header(source), direct.identity_of(files), jobs, stream)
+        return direct.quantize_stream(read_header(source), direct.identity_of(files), jobs, stream)
 
     return direct_engine(write)
 
@@ -119,7 +123,8 @@ def _run_tool(job: Job, source: Path, progress: Progress, doubt: Future[None] | 
                     doubt.result()  # where it fails too, it says better why
         if report.failure:
             _fail(report.failure, job.output)
-        _check(job, planned, written, follower.sound)
+        job.on_lattice.update(repack(planned, written))
+        _check(job, planned, written, {tensor for tensor in follower.sound if tensor.name not in job.on_lattice})
 
     progress(stage, 0, done[-1])
     if planned.options.keep_split:

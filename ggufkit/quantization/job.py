@@ -12,11 +12,15 @@ from ggufkit.quantization.plan import QuantizationPlan
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One type, planned, and the file or files that it goes to."""
+    """One type, planned, and the file or files that it goes to.
+
+    `on_lattice` is filled by who does it: tensors whose weights were on a 4-bit lattice and are stored as they were.
+    """
 
     plan: QuantizationPlan
     output: Path
     outputs: tuple[Path, ...] = field(default=())
+    on_lattice: set[str] = field(default_factory=set)
 
     @property
     def files(self) -> list[PlannedFile]:

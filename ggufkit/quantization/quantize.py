@@ -46,6 +46,7 @@ class QuantizationResult:
     outputs: tuple[Path, ...] = ()
     shifted: tuple[Shift, ...] = ()
     notes: tuple[str, ...] = ()
+    on_lattice: tuple[str, ...] = ()
     was_there: bool = False
 
 
@@ -195,6 +196,7 @@ def _result(job: Job, seconds: float, *, was_there: bool = False) -> Quantizatio
         without_importance=planned.without_importance,
         shifted=planned.shifted,
         notes=planned.notes,
+        on_lattice=tuple(tensor.name for tensor in planned.tensors if tensor.name in job.on_lattice),
         seconds=seconds,
         was_there=was_there,
     )

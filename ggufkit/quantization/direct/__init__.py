@@ -73,11 +73,12 @@ def quantize_stream(
     identity: str,
     jobs: Sequence[tuple[QuantizationPlan, PartialFile]],
     stream: Callable[[Sink], None],
-) -> None:
+) -> list[set[str]]:
     """Write the output of each plan from the pieces that `stream` gives to its sink, which is thread-safe.
 
     `source` needs a header only: a sparse file will do. `identity` says which weights will come; where it is that of
-    an interrupted run, and so is the plan, what that run wrote is checked and kept.
+    an interrupted run, and so is the plan, what that run wrote is checked and kept. Returns for each plan the tensors
+    whose weights were on a 4-bit lattice, and are stored as they were.
 
     Raises:
         GgufFileError: what was quantized is not finite.
@@ -95,3 +96,4 @@ def quantize_stream(
             stack.callback(output.close)
             outputs.append(output)
         stream(Sink(library(), {tensor.name: tensor for tensor in jobs[0][0].tensors}, outputs))
+        return [output.on_lattice for output in outputs]

@@ -17,6 +17,7 @@ from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.quantization.direct.journal import Journal
 from ggufkit.quantization.importance import ImportanceMatrix, Values
+from ggufkit.quantization.lattice import pack_rows
 from ggufkit.quantization.plan import QuantizationPlan
 
 Array: TypeAlias = NDArray[Any]
@@ -41,6 +42,7 @@ class Output:
     ) -> None:
         """Open the file, which must exist; take it up where it was left, if it was the same `source` and recipe."""
         self._targets = _targets(plan, layout, matrix)
+        self.on_lattice: set[str] = set()  # tensors with rows that were on a lattice, and are stored as they were
         self._lock = threading.Lock()
         recipe = hashlib.sha256(layout.header)
         recipe.update(f"{_PIECES_VERSION} {source}".encode())
@@ -82,6 +84,11 @@ class Output:
             importance = importance[expert * columns : (expert + 1) * columns]
         encoded = np.empty(bytes_of(target.type, values.size), np.uint8)
         library.quantize(values, int(target.type), columns, encoded, importance)
+        if target.type is TensorType.Q4_0:
+            found, packed = pack_rows(values.reshape(-1, columns))
+            if len(packed):
+                encoded.reshape(len(found), -1)[found] = packed
+                self.on_lattice.add(tensor)
         if not library.is_valid(encoded, int(target.type)):
             raise GgufFileError(f"tensor {tensor!r} cannot be {target.type.name}: the result is not finite")
         return self._write(encoded, target.offset + row * bytes_of(target.type, columns))
