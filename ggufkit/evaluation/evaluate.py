@@ -101,8 +101,6 @@ def evaluate(
     if not (texts or prompts or tasks):
         raise UsageError("there is nothing to measure", hint="give a text with -f, --prompts or --task")
     _check_texts(texts)
-    if against:
-        check_against(against, base)
     parts = {model: read_parts(model) for model in models}
     settings = repr((options.chunk_tokens, options.chunks, options.running))
     read = [base] if base.is_dir() else [part.path for part in read_parts(base)]
@@ -111,6 +109,8 @@ def evaluate(
         base_parts = read_parts(base_model)
         for model in models:
             check_same_vocabulary(base_parts[0], parts[model][0])
+        if against:
+            check_against(against, base, _vocabulary_size(base_parts[0]))
         parts[base_model] = base_parts
         keyed = [(model, _key(parts[model])) for model in (base_model, *models)]
         hashes = {model: beside.submit(hashes_of, parts[model]) for model in (base_model, *models)}

@@ -31,8 +31,10 @@ def read_results(path: Path, chunks: Chunks | None = None) -> list[BaselineResul
         if path.stat().st_size > _LARGEST_FILE:
             raise InputError(f"{path} is too large for results ({path.stat().st_size:,} bytes)")
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}", hint=_DOCUMENTATION) from None
     top = _Reader(path, "", document)
     top.only({"schema_version", "kind", "results"})
     if top.text("kind") != KIND:

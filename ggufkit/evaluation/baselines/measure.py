@@ -60,18 +60,22 @@ class Questions:
     threads: int | None
 
 
-def check_against(against: Against, base: Path) -> None:
-    """Refuse, before anything takes long, what makes no sense.
+def check_against(against: Against, base: Path, vocabulary_size: int) -> None:
+    """Refuse, before anything takes long, what makes no sense; the base has so many entries in its vocabulary.
 
     Raises:
         UsageError: a baseline is not known, or there is no checkpoint for it to run.
-        InputError: a file of results is none.
+        CheckpointError: the checkpoint cannot be read.
+        InputError: it is that of another model; a file of results is none.
     """
     if named(against.names) and against.checkpoint is None and not base.is_dir():
         raise UsageError(
             f"baselines run a checkpoint, and {base} is a GGUF file",
             hint="--checkpoint FOLDER names the one that it was converted from",
         )
+    if against.names:
+        with open_checkpoint(against.checkpoint or base) as checkpoint:
+            _check_same_model(checkpoint, base, vocabulary_size)
     for path in against.files:
         read_results(path)
 
@@ -80,9 +84,7 @@ def compare(against: Against, checkpoint: Path, questions: Questions, progress: 
     """Run each baseline, and add what was measured elsewhere; what cannot run gives a row that says why.
 
     Raises:
-        As `check_against`.
         CheckpointError: the folder is none that can be read.
-        InputError: it is the checkpoint of another model than the base.
         LlamaCppError: the base's vocabulary cannot be read.
     """
     elsewhere = [row for path in against.files for row in read_results(path, questions.chunks)]
@@ -92,17 +94,15 @@ def compare(against: Against, checkpoint: Path, questions: Questions, progress: 
     folder = questions.folder / "baselines"
     folder.mkdir(exist_ok=True)
     with open_checkpoint(checkpoint) as opened:
-        _check_same_model(opened, questions)
         run = _Run(opened, questions, against, folder, _cut(questions, against, folder), progress)
         return [*(run.result_of(baseline) for baseline in baselines), *elsewhere]
 
 
-def _check_same_model(checkpoint: Checkpoint, questions: Questions) -> None:
+def _check_same_model(checkpoint: Checkpoint, base: Path, vocabulary_size: int) -> None:
     size = checkpoint.config.get("vocab_size")
-    if isinstance(size, int) and size < questions.vocabulary_size:
+    if isinstance(size, int) and size < vocabulary_size:
         raise InputError(
-            f"{checkpoint.folder} has a vocabulary of {size:,} tokens, and {questions.base} one of"
-            f" {questions.vocabulary_size:,}",
+            f"{checkpoint.folder} has a vocabulary of {size:,} tokens, and {base} one of {vocabulary_size:,}",
             hint="give the checkpoint that the base was converted from",
         )
 
