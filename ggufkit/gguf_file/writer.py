@@ -107,6 +107,9 @@ class _Writer(GGUFWriter):  # type: ignore[misc]  # the gguf package is not type
     def _pack_val(
         self, val: Any, vtype: GGUFValueType, add_vtype: bool, sub_type: GGUFValueType | None = None
     ) -> bytes:
+        if vtype == GGUFValueType.ARRAY and sub_type is None and isinstance(val, bytes) and val:
+            kind = struct.pack("<I", vtype) if add_vtype else b""
+            return kind + struct.pack("<IQ", GGUFValueType.UINT8, len(val)) + val
         kinds = (
             set(map(type, val)) if vtype == GGUFValueType.ARRAY and sub_type is None and type(val) is list else set()
         )

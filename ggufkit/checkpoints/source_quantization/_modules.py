@@ -1,10 +1,10 @@
 """Modules of a checkpoint that hold a weight in several parts, and what a config says of each of them."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ggufkit.checkpoints.name_patterns import matches
 from ggufkit.checkpoints.tensors import StoredTensor
 from ggufkit.errors import CheckpointError
 
@@ -84,10 +84,7 @@ def _pairs(config: Mapping[str, Any], key: str) -> list[tuple[str, Mapping[str, 
 
 
 def _matches(pattern: str, name: str) -> bool:
-    try:
-        return re.match(pattern, name) is not None
-    except re.error as error:
-        raise CheckpointError(f"quantization_config: {pattern!r} is no pattern for names: {error}") from None
+    return matches(pattern, name, where="quantization_config:")
 
 
 def summary(found: Iterable[tuple[int, int]]) -> str:

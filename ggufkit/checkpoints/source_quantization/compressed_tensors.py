@@ -6,12 +6,12 @@
 compressors/*/base.py and quantization/lifecycle/forward.py).
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ggufkit.checkpoints.name_patterns import matches
 from ggufkit.checkpoints.source_quantization import _micro_floats as micro
 from ggufkit.checkpoints.source_quantization import angelslim, fp8
 from ggufkit.checkpoints.source_quantization._compressed_integers import integer_weight
@@ -169,10 +169,7 @@ def _rank(target: str, module: str) -> int | None:
     Other classes come last: no name tells which modules are theirs, and most quantized ones are Linear.
     """
     if target.startswith("re:"):
-        try:
-            return 1 if re.match(target.removeprefix("re:"), module) else None
-        except re.error as error:
-            raise CheckpointError(f"quantization_config: target {target!r} is no pattern: {error}") from None
+        return 1 if matches(target.removeprefix("re:"), module, where="quantization_config: target") else None
     if target == module or module.endswith(f".{target}"):
         return 0
     if "." in target:

@@ -6,7 +6,6 @@ Source of names and scales: huggingface/peft, src/peft/tuners/lora (config.py, l
 import contextlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from ggufkit.checkpoints import StoredTensor
 from ggufkit.checkpoints.config import read_json_object
 from ggufkit.checkpoints.folder import check_folder
+from ggufkit.checkpoints.name_patterns import matches
 from ggufkit.checkpoints.safetensors import SafetensorsFile
 from ggufkit.conversion.elements import STORED, to_float32
 from ggufkit.errors import CheckpointError
@@ -195,11 +195,7 @@ def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     """PEFT: alpha / r, or alpha / sqrt(r) (rank-stabilized, arXiv 2312.03732); r is what the factors have."""
     alpha = float(config["lora_alpha"])
     for pattern, value in (config.get("alpha_pattern") or {}).items():
-        try:
-            matches = re.match(rf"(.*\.)?({pattern})$", module)
-        except re.error as error:
-            raise CheckpointError(f"adapter_config.json: alpha_pattern {pattern!r} is no expression: {error}") from None
-        if matches:
+        if matches(rf"(?:.*\.)?(?:{pattern})$", module, where="adapter_config.json: alpha_pattern"):
             alpha = float(value)
             break
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

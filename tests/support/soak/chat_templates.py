@@ -18,7 +18,7 @@ _COMMANDS = (
     ("generate", "{model}", "hi", "-n", "1"),
     ("chat", "{model}", "hi", "--single-turn"),
     ("serve", "{model}", "--port", "0"),
-    ("export", "ollama", "{model}", "bomb", "--template", "go", "--modelfile-only", "-o", "{folder}/Modelfile"),
+    ("export", "ollama", "{model}", "bomb", "--template", "go", "--modelfile", "{folder}/Modelfile"),
 )
 _CASES = [(name, command) for name in template_bombs.BOMBS for command in _COMMANDS]
 _HANG = 120.0  # seconds on a machine that is busy with other things

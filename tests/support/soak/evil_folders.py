@@ -42,7 +42,7 @@ _COMMANDS: tuple[tuple[tuple[str, ...], set[int]], ...] = (
     (("serve", ".", "--port", "0"), {_INPUT}),
     (("diff", "{model}", "{model}"), {0}),
     (("bench", "{model}", "-p", "8", "-n", "4", "-r", "1"), {0}),
-    (("export", "ollama", "{model}", "evil", "--modelfile-only", "-o", "{out}/Modelfile"), {0}),
+    (("export", "ollama", "{model}", "evil", "--template", "go", "--modelfile", "{out}/Modelfile"), {0}),
     (("doctor",), {0, 1}),
 )
 
