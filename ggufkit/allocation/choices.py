@@ -24,6 +24,8 @@ _SMALLER = ((3.5, (_T.IQ2_XXS, _T.IQ2_S)), (2.4, (_T.IQ1_S, _T.IQ1_M)))
 _OF_SMALL_BLOCKS = (_T.IQ4_NL, _T.Q4_1, _T.Q5_0, _T.Q5_1, _T.Q8_0)
 POOLS: Mapping[str, tuple[TensorType, ...]] = {"usual": USUAL, "k-quants": K_QUANTS}
 _SHORTEST_POOL = 2
+# ggml.c, ggml_quantize_requires_imatrix: libggml ends the process that stores these without importance.
+_NEVER_WITHOUT = {_T.IQ2_XXS, _T.IQ2_XS, _T.IQ1_S}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,12 @@ def _types(tensor: TensorInfo, pool: Sequence[TensorType], importance: Mapping[s
         kind
         for kind in fitting
         if kind.bits_per_weight < tensor.type.bits_per_weight
-        and (tensor.name in importance or not needs_imatrix(tensor.name, tensor.type, kind, ""))
+        and (tensor.name in importance or not _needs_importance(tensor, kind))
     }
+    if tensor.type is TensorType.F32:
+        allowed.add(TensorType.F16)  # half the bytes for next to nothing
     return (*sorted(allowed, key=lambda kind: (kind.bits_per_weight, int(kind))), tensor.type)
+
+
+def _needs_importance(tensor: TensorInfo, kind: TensorType) -> bool:
+    return kind in _NEVER_WITHOUT or needs_imatrix(tensor.name, tensor.type, kind, "")

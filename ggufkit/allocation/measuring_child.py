@@ -150,6 +150,10 @@ class _Judge:
         self._sees_changes: bool | None = None
         stack.callback(self._close)
 
+    def load(self) -> None:
+        """Load the copy as it is now."""
+        self._open(fresh=False)
+
     def divergences(self) -> list[float]:
         """Return the mean divergence of each chunk, in nats, as the scratch copy is now."""
         reader = self._open(fresh=self._sees_changes is False)
@@ -203,6 +207,7 @@ def measure(request: MeasuringRequest) -> None:
     with ExitStack() as stack:
         scratch = _Scratch(request, library, threads, stack)
         judge = _Judge(request, threads, stack)
+        judge.load()  # before anything is overwritten, so that the first measurement shows whether changes are seen
         results = stack.enter_context(Path(request.results).open("a"))
         for number, (name, types) in enumerate(request.todo):
             started = time.monotonic()

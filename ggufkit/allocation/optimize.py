@@ -29,7 +29,7 @@ from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.allocation.verification import Verified, Verifier, best_of
 from ggufkit.errors import VerificationError
 from ggufkit.evaluation.likelihood.statistics import PairedDifference, paired_difference
-from ggufkit.files import check_output, locked, write_atomically
+from ggufkit.files import PlannedFile, check_output, check_space, locked, write_atomically
 from ggufkit.llamacpp.find import cache_folder, find
 from ggufkit.progress import Progress, silent
 from ggufkit.quantization.direct import library as ggml_library
@@ -122,9 +122,10 @@ def optimize(
         )
         if not on_estimate(found):
             return None
+        check_space([PlannedFile(folder / "scratch", found.disk_bytes)])
 
         def told(seconds: Sequence[float]) -> None:
-            note(_told_better(found, seconds, len(asked.groups), probing.processes))
+            note(_told_better(found, seconds, found.probes, probing.processes))
 
         errors = known_errors.row_errors_of(model, options, amounts.rows, identity, folder, progress)
         known = study(model, asked, errors, measurer, progress, told)

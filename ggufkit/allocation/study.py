@@ -101,8 +101,10 @@ def study(
     curve = curve_of(measured, floor, errors, usual)
     level = tuple((types, one.kld - floor) for (_, types), one in zip(asked.curve, found, strict=True))
     if asked.groups:
-        first = measurer.measure([group.types for group in asked.groups[:_FIRST]], progress, "Probing, first")
-        told([one.seconds for one in first])
+        new = [group.types for group in asked.groups if measurer.known(group.types) is None][:_FIRST]
+        first = measurer.measure(new, progress, "Probing, first")
+        if first:
+            told([one.seconds for one in first])
         probes = measurer.measure([group.types for group in asked.groups], progress, "Probing")
         groups, klds = list(asked.groups), [one.kld for one in probes]
         faint = [number for number, kld in enumerate(klds) if kld < _ABOVE_FLOOR * floor]
