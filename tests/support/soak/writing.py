@@ -186,7 +186,7 @@ ROWS = [
         "identical sha256",
         same_bytes,
         count=len(surroundings.ALL),
-        quick=3,
+        quick=2,
         engine=True,
     ),
 ]
