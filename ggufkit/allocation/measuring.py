@@ -13,14 +13,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
 from ggufkit import errors
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.ledger import Ledger, Measured, key_of, spelled
-from ggufkit.allocation.measuring_child import DONE, MeasuringRequest
+from ggufkit.allocation.measuring_child import DONE, SEEN, MeasuringRequest
 from ggufkit.errors import GgufkitError, LlamaCppError, VerificationError
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.passes import Running
@@ -66,13 +66,23 @@ class Setting:
         return self.running if self.processes == 1 else replace(self.running, threads=1)
 
 
+class Elsewhere(Protocol):
+    """Other machines that answer requests, and append what they find to the ledger."""
+
+    def answer(self, request: MeasuringRequest, on_done: Callable[[int], None], progress: Progress) -> None:
+        """Answer a request; `on_done` is told how many of its questions are."""
+
+
 class Measurer:
     """Asks the ledger first, and measures what it does not know. Use it as a context manager."""
 
-    def __init__(self, setting: Setting, ledger: Ledger, folder: Path) -> None:
+    def __init__(self, setting: Setting, ledger: Ledger, folder: Path, cluster: Elsewhere | None = None) -> None:
+        """Measure in processes of this machine, or by a `cluster`, which has scratch copies of its own."""
         self.setting, self.ledger, self.folder = setting, ledger, folder
+        self._cluster = cluster
         self._scratches: list[tuple[Path, ...]] = []
         self._prepared = False
+        self._sees_changes: bool | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +113,12 @@ class Measurer:
         progress(stage, total - len(todo), total, "steps")
         if todo:
             self._copy(progress)
-            self._ask(list(todo.items()), total, progress, stage)
+            if self._cluster is None:
+                self._ask(list(todo.items()), total, progress, stage)
+            else:
+                known = total - len(todo)
+                request = self._request(list(todo.items()), ())
+                self._cluster.answer(request, lambda done: progress(stage, known + done, total, "steps"), progress)
             self.ledger.reload()
         progress(stage, total, total, "steps")
         found = [self.ledger.get(name) for name in names]
@@ -123,7 +138,7 @@ class Measurer:
         setting = self.setting
         self.prepare(progress)
         np.asarray(setting.chunks.tokens, "<i4").tofile(self.folder / "chunks.i32")
-        for number in range(setting.processes):
+        for number in range(0 if self._cluster else setting.processes):
             parts = tuple(self.folder / f"scratch-{number}" / path.name for path in setting.sources)
             for source, scratch in zip(setting.sources, parts, strict=True):
                 scratch.parent.mkdir(exist_ok=True)
@@ -134,22 +149,24 @@ class Measurer:
     def _ask(self, todo: Sequence[tuple[str, Types]], total: int, progress: Progress, stage: str) -> None:
         count = min(len(self._scratches), len(todo))
         parts = [todo[number::count] for number in range(count)]
-        requests = [self._request(parts[number], number) for number in range(count)]
+        requests = [self._request(parts[number], self._scratches[number]) for number in range(count)]
         lock, done = threading.Lock(), [total - len(todo)]
 
         def on_line(line: str) -> None:
-            if line.startswith(DONE):
+            if line == SEEN:
+                self._sees_changes = True
+            elif line.startswith(DONE):
                 with lock:
                     done[0] += 1
                 progress(stage, done[0], total, "steps")
 
         children_side_by_side(_CHILD, [self._written(number, each) for number, each in enumerate(requests)], on_line)
 
-    def _request(self, todo: Sequence[tuple[str, Types]], number: int) -> MeasuringRequest:
+    def _request(self, todo: Sequence[tuple[str, Types]], scratches: Sequence[Path]) -> MeasuringRequest:
         setting = self.setting
         return MeasuringRequest(
             sources=tuple(str(path.absolute()) for path in setting.sources),
-            scratches=tuple(str(path.absolute()) for path in self._scratches[number]),
+            scratches=tuple(str(path.absolute()) for path in scratches),
             tokens=str((self.folder / "chunks.i32").absolute()),
             chunk_tokens=setting.chunks.length,
             chunks=len(setting.chunks.tokens),
@@ -160,6 +177,7 @@ class Measurer:
             exclude_weights=setting.exclude_weights,
             running=setting.running_of_one,
             todo=tuple((name, spelled(types)) for name, types in todo),
+            sees_changes=self._sees_changes,
         )
 
     def _written(self, number: int, request: MeasuringRequest) -> Path:

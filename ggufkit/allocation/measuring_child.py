@@ -45,6 +45,7 @@ from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.quantization.importance import load_importance
 
 DONE = "measured:"
+SEEN = "changes are seen"
 _ELEMENTS_AT_ONCE = 1 << 18
 _KLD = COLUMNS.index("kld")
 
@@ -65,6 +66,7 @@ class MeasuringRequest:
     exclude_weights: tuple[str, ...] = ()
     running: Running = field(default_factory=Running)
     todo: tuple[tuple[str, Mapping[str, str]], ...] = ()
+    sees_changes: bool | None = None  # None: not known yet
 
     def write(self, path: Path) -> None:
         """Write the request for the child."""
@@ -147,7 +149,7 @@ class _Judge:
         self._chunks = np.fromfile(request.tokens, "<i4").reshape(request.chunks, request.chunk_tokens)
         self._rows = stack.enter_context(Path(request.base).open("rb"))  # noqa: SIM115 - the stack closes it
         self._reader: ChunkReader | None = None
-        self._sees_changes: bool | None = None
+        self._sees_changes = request.sees_changes
         stack.callback(self._close)
 
     def load(self) -> None:
@@ -161,7 +163,9 @@ class _Judge:
         if self._sees_changes is None:
             again = self._read(self._open(fresh=True), self._chunks[: reader.side_by_side])
             self._sees_changes = again == found[: len(again)]
-            if not self._sees_changes:
+            if self._sees_changes:
+                sys.stdout.write(f"{SEEN}\n")
+            else:
                 found = self._read(self._open(fresh=False), self._chunks)
         return found
 
