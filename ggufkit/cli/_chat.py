@@ -135,7 +135,7 @@ def template_values(text: str | None) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--chat-template-kwargs is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise UsageError('--chat-template-kwargs must be a JSON object, as {"enable_thinking": false}')

@@ -185,7 +185,7 @@ def _from_text(key: str, text: str, kind: str | None) -> Value:
         return _from_json(key, text, kind)
     try:
         return _from_json(key, json.loads(text.strip().lower()), kind)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{key} must be of type {kind}, not {text!r}") from None
 
 
@@ -196,7 +196,7 @@ def _list(key: str, text: str, kind: str) -> Any:
         return parts if kind == "str[]" else [_scalar(part) for part in parts]
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{key}: {text!r} is no JSON list: {error}") from None
 
 
@@ -204,7 +204,7 @@ def _scalar(text: str) -> Any:
     """Read a number, true or false; whatever else it is stays a text, which no such type takes."""
     try:
         return json.loads(text.lower())
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

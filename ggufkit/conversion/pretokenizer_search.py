@@ -201,7 +201,7 @@ def _read_cache(path: Path) -> Found | None:
     try:
         content = json.loads(path.read_bytes())
         name, remarks = content["name"], tuple(map(str, content["remarks"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
     return Found(name, remarks) if isinstance(name, str) and pretokenizer(name) else None
 

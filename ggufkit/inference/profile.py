@@ -112,7 +112,7 @@ def load(path: Path) -> Profile:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the profile {path}: {error.strerror}", hint="ggufkit tune MODEL") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the profile {path} is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("kind") != _KIND:
         raise InputError(f"{path} is JSON, but not a profile of ggufkit", hint="ggufkit tune MODEL writes them")

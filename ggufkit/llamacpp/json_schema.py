@@ -42,7 +42,7 @@ def grammar(schema: str) -> str:
     """
     try:
         document = json.loads(schema)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the JSON schema is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise InputError("a JSON schema must be an object")

@@ -132,7 +132,7 @@ def _fetch_shapes(listing: Listing, file: RemoteFile, path: Path, header: bytes)
             for name, entry in json.loads(header).items()
             if ".quant_state." in name and 0 <= entry["data_offsets"][1] - entry["data_offsets"][0] <= _LARGEST_STATE
         ]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
         return  # whoever reads the header says what is wrong with it
     start = 8 + len(header)
     with ThreadPoolExecutor(_AT_ONCE) as pool, path.open("r+b") as target:

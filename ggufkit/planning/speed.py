@@ -79,7 +79,7 @@ def _cached(path: Path) -> dict[str, Speeds]:
             key: Speeds(float(entry["memory"]), {int(kind): float(rate) for kind, rate in entry["kernels"].items()})
             for key, entry in document["machines"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return {}
 
 

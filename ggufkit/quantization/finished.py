@@ -37,7 +37,7 @@ def recall(plan: QuantizationPlan, outputs: Sequence[Path], content: Sequence[Pa
             for path in outputs:
                 read_header(path)
             return float(note["seconds"])
-    except (OSError, ValueError, KeyError, TypeError, GgufkitError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, GgufkitError):
         pass
     return None
 

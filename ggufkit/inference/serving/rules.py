@@ -146,7 +146,7 @@ def blame(status: int, body: bytes) -> Refusal | None:
         return None
     try:
         message = json.loads(body)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return None
     if not isinstance(message, str) or (status == 500 and _OWN_FAILURE.search(message)):
         return None

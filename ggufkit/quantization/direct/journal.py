@@ -64,7 +64,7 @@ def _reliable(path: Path, partial: Path, recipe: str) -> Iterator[tuple[str, int
             for line in lines[1:]:
                 if line and (piece := _piece(line)) and all(_is_there(file.fileno(), *part) for part in piece[2]):
                     yield piece[0], piece[1]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
 
 
@@ -73,7 +73,7 @@ def _piece(line: bytes) -> tuple[str, int, list[tuple[int, int, int]]] | None:
     try:
         tensor, place, sums = json.loads(line)
         return str(tensor), int(place), [(int(offset), int(size), int(crc)) for offset, size, crc in sums]
-    except (ValueError, TypeError):
+    except (ValueError, RecursionError, TypeError):
         return None
 
 

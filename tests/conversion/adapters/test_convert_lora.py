@@ -133,7 +133,7 @@ def test_some_experts_only(base: Any, tmp_path: Path) -> None:
         (("q_proj",), {"peft_type": "LOHA"}, "only LORA"),
         (("q_proj",), {"bias": "all"}, "trained biases"),
         (("q_proj",), {"lora_alpha": 0}, "lora_alpha is 0"),
-        (("q_proj",), {"alpha_pattern": {"(": 1}}, "no expression"),
+        (("q_proj",), {"alpha_pattern": {"(": 1}}, "no pattern"),
         (("nothing",), {}, "no LoRA factors"),
     ],
 )
