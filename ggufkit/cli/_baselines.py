@@ -10,7 +10,7 @@ from ggufkit.cli import _model, _output
 if TYPE_CHECKING:
     from ggufkit.evaluation.baselines.results import Against
 
-_HEADING = ("size", "memory", "prompt/s", "reply/s", "perplexity", "KL divergence")
+_HEADING = ("size", "memory", "load", "prompt/s", "reply/s", "perplexity", "KL divergence")
 
 
 def against_of(asked: Sequence[str], checkpoint: Path | None, *, quiet: bool) -> "Against | None":
@@ -86,12 +86,12 @@ def show(document: Mapping[str, Any]) -> None:
     baselines = document["baselines"]
     if not baselines:
         return
-    rows = [*_rows_of_models(document), *(_row(it) for it in baselines if it["origin"] != "not run")]
     tasks = [task["task"] for task in document["base"]["tasks"]]
-    heading = ["", *_HEADING, *tasks]
-    widths = [max(len(row[place]) for row in (heading, *rows)) for place in range(len(heading))]
+    files = [_row_of_file(it, document["bench"], tasks) for it in (document["base"], *document["models"])]
+    rows = [["", *_HEADING, *tasks], *files, *(_row(it, tasks) for it in baselines if it["origin"] != "not run")]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     print("\nbeside other systems:")
-    for row in (heading, *rows):
+    for row in rows:
         cells = (f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         print(f"{row[0]:<{widths[0]}}", *cells, sep="  ")
     for it in baselines:
@@ -110,36 +110,39 @@ def _notes(baselines: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _rows_of_models(document: Mapping[str, Any]) -> list[list[str]]:
-    """Take the speeds of GGUF files from llama-bench's rows, which were measured with the same lengths."""
-    found = []
-    tasks = len(document["base"]["tasks"])
-    for model in (document["base"], *document["models"]):
-        tests = [row for row in document["bench"] if Path(row["model_filename"]).name == model["file"]]
-        prompt = next((row["median_ts"] for row in tests if row["n_prompt"] and not row["n_gen"]), None)
-        reply = next((row["median_ts"] for row in tests if row["n_gen"] and not row["n_prompt"]), None)
-        peak = next((row["peak_bytes"] for row in tests if row["peak_bytes"]), None)
-        found.append([model["file"], *_figures(model, model["bytes"], peak, prompt, reply, tasks)])
-    return found
+def _row_of_file(model: Mapping[str, Any], bench: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
+    """Take the speeds of a GGUF file from llama-bench's rows, which were measured with the same lengths."""
+    tests = [row for row in bench if Path(row["model_filename"]).name == model["file"]]
+    prompt = next((row["median_ts"] for row in tests if row["n_prompt"] and not row["n_gen"]), None)
+    reply = next((row["median_ts"] for row in tests if row["n_gen"] and not row["n_prompt"]), None)
+    peak, load = (next((row[key] for row in tests if row[key]), None) for key in ("peak_bytes", "load_seconds"))
+    return [model["file"], *_sizes(model["bytes"], peak, load, prompt, reply), *_figures(model, tasks)]
 
 
-def _row(it: Mapping[str, Any]) -> list[str]:
+def _row(it: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
     prompt, reply = ((it[name] or {}).get("median") for name in ("prompt", "generation"))
-    size = it["weight_bytes"] or it["disk_bytes"]
-    return [it["name"], *_figures(it, size, it["peak_bytes"], prompt, reply, len(it["tasks"]))]
+    sizes = _sizes(it["weight_bytes"] or it["disk_bytes"], it["peak_bytes"], it["load_seconds"], prompt, reply)
+    return [it["name"], *sizes, *_figures(it, tasks)]
 
 
-def _figures(
-    it: Mapping[str, Any], size: int | None, peak: int | None, prompt: float | None, reply: float | None, tasks: int
+def _sizes(
+    size: int | None, peak: int | None, load: float | None, prompt: float | None, reply: float | None
 ) -> list[str]:
-    perplexity, kld = it.get("perplexity"), it.get("kl_divergence")
-    mark = "" if it.get("same_text", True) else "*"
     return [
         "" if size is None else _output.size(size),
         "" if peak is None else _output.size(peak),
+        "" if load is None else f"{load:.2f} s",
         "" if prompt is None else f"{prompt:,.1f}",
         "" if reply is None else f"{reply:,.1f}",
+    ]
+
+
+def _figures(it: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
+    perplexity, kld = it.get("perplexity"), it.get("kl_divergence")
+    mark = "" if it.get("same_text", True) else "*"
+    shares = {task["task"]: f"{task['accuracy']:.2%}" for task in it["tasks"]}
+    return [
         "" if perplexity is None else f"{perplexity['value']:.4f} ± {perplexity['standard_error']:.4f}{mark}",
         "" if kld is None else f"{kld['mean']:.6f} ± {kld['standard_error']:.6f}{mark}",
-        *(f"{task['accuracy']:.2%}" for task in it["tasks"][:tasks]),
+        *(shares.get(task, "") for task in tasks),
     ]

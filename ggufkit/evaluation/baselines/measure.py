@@ -156,6 +156,7 @@ class _Run:
             module=baseline.module,
             variant=baseline.variant,
             imports=baseline.recipe.imports,
+            distributions=baseline.recipe.distributions,
             threads=self.questions.threads or usable_cores(),
             work=str(work.absolute()),
             output=str(output.with_suffix(".answers").absolute()),

@@ -50,6 +50,8 @@ def test_figures_of_the_torch_family_are_those_of_torch(
         ),
     )
     float32, int8 = found.baselines
+    assert float32.versions["torch"] == torch.__version__
+    assert set(float32.versions) == {"python", "torch", "transformers", "numpy"}
     chunks = torch.tensor(open_logits_file(kept).tokens())
 
     torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """What an adapter has to give: recipes of environments, baselines, and a model that is asked by token ids."""
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +34,12 @@ class Recipe:
     torch: str = TORCH
     remove: tuple[str, ...] = ()
     accepts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """The names of what it installs, torch first."""
+        names = (re.split(r"[\[=<>~!; ]", requirement)[0] for requirement in self.requirements)
+        return (*(("torch",) if self.torch else ()), *names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ class Job:
         module: the adapter.
         variant: which of its baselines.
         imports: modules to import first, so that loading the model is timed alone.
+        distributions: packages whose versions are to be told.
         threads: how many the computation may use.
         work: a folder that `prepare` fills and `load` reads; empty at first.
         calibration: token ids to calibrate with, texts other than those that are scored; may be empty.
@@ -86,6 +94,7 @@ class Job:
     module: str
     variant: str
     imports: Sequence[str] = ()
+    distributions: Sequence[str] = ()
     threads: int
     work: str
     output: str

@@ -5,11 +5,13 @@ a file that the parent scores and removes; the next chunk waits for that, so tha
 parent's arithmetic does not disturb. At the end comes the file of answers, or beside it one that says why not.
 """
 
+import contextlib
 import json
 import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ def _measure(job: Job, adapter: Any) -> dict[str, Any]:
     for number, (prompt, choices) in enumerate(job.choices):
         answers["weights"].append([_log_likelihood(model, prompt, choice, job) for choice in choices])
         _say("choosing", number + 1, len(job.choices))
-    answers["versions"] = _versions()
+    answers["versions"] = _versions(job.distributions)
     return answers
 
 
@@ -140,25 +142,12 @@ def _memory(key: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _versions() -> dict[str, str]:
-    """Name the versions of what was imported, as far as they are distributions that matter."""
-    known = (
-        "torch",
-        "transformers.modeling_utils",
-        "torchao",
-        "bitsandbytes",
-        "onnxruntime",
-        "optimum",
-        "openvino",
-        "nncf",
-    )
+def _versions(distributions: Sequence[str]) -> dict[str, str]:
+    """Name the versions of Python and of the packages that count, as far as they are there."""
     found = {"python": platform.python_version()}
-    for name in (*known, "neural-compressor"):
-        if name.replace("-", "_") in sys.modules:
-            try:
-                found[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
+    for name in distributions:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found
 
 

@@ -1,0 +1,113 @@
+"""`ggufkit eval --against` and `--setup-baseline`: what is refused, and the table that all systems share."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ggufkit import cli
+from ggufkit.cli import _baselines
+from ggufkit.evaluation.baselines import environments
+from ggufkit.evaluation.baselines.documents import document_of
+from ggufkit.evaluation.baselines.elsewhere import read_results
+from ggufkit.evaluation.baselines.results import BaselineResult, Origin
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "baseline-results.md"
+
+
+@dataclass
+class Ran:
+    """What a run of the command left: exit code and texts."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ggufkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run `ggufkit …` in this process."""
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["ggufkit", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            code = cli.main()
+        except SystemExit as ended:
+            code = ended.code
+        captured = capsys.readouterr()
+        return Ran(code or 0, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    found = re.search(r"```json\n(.*?)```", EXAMPLE.read_text(), re.DOTALL)
+    assert found
+    path = tmp_path / "results.json"
+    path.write_text(found[1])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--setup-baseline", "torch-int9"], 2, "no baseline is named 'torch-int9'"),
+        ([], 2, "there is nothing to compare"),
+        (["model.gguf"], 2, "there is nothing to compare"),
+        (["{model}", "--against", "torch-int9", "-f", "{model}"], 2, "no baseline is named 'torch-int9'"),
+        (["{model}", "{model}", "--checkpoint", ".", "-f", "{model}"], 2, "--checkpoint is what baselines run"),
+        (["{model}", "--against", "torch-int8", "--checkpoint", "./no-such", "-f", "{model}"], 3, "no such folder"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    arguments: list[str], code: int, said: str, tmp_path: Path, ggufkit: Callable[..., Ran]
+):
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF")
+    ran = ggufkit("eval", *(argument.format(model=model) for argument in arguments))
+    assert ran.code == code
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_our_own_python_is_told_where_it_does(ggufkit: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(environments, "_ours_will_do", lambda _: True)
+    ran = ggufkit("eval", "--setup-baseline", "transformers", "--json")
+    assert ran.code == 0
+    (row,) = json.loads(ran.out)["environments"]
+    assert row == {"name": "transformers", "python": sys.executable, "folder": None, "bytes": 0, "was_there": True}
+
+
+def test_the_table_has_files_baselines_and_reasons(results: Path, capsys: pytest.CaptureFixture[str]):
+    """The names of tasks decide the column; what is of another text is marked; empty rows say why."""
+    base: dict[str, Any] = {
+        "file": "demo-F16.gguf",
+        "bytes": 7_130_000,
+        "tasks": [{"task": "sums", "accuracy": 0.5}, {"task": "questions", "accuracy": 0.9923}],
+        "perplexity": {"value": 2.7546, "standard_error": 0.0669},
+    }
+    test = {"model_filename": "/models/demo-F16.gguf", "peak_bytes": 82_000_000, "load_seconds": 0.25}
+    bench = [
+        {**test, "n_prompt": 512, "n_gen": 0, "median_ts": 1778.9},
+        {**test, "n_prompt": 0, "n_gen": 128, "median_ts": 273.1},
+    ]
+    absent = BaselineResult(name="torch-int8", title="PyTorch", origin=Origin.NOT_RUN, why="no such processor")
+    rows = [document_of(it) for it in (*read_results(results), absent)]
+    _baselines.show({"base": base, "models": [], "bench": bench, "baselines": rows})
+    heading, first, second, *rest = capsys.readouterr().out.strip().splitlines()[1:]
+    words = [" ".join(line.split()) for line in (heading, first, second)]
+    assert words == [
+        "size memory load prompt/s reply/s perplexity KL divergence sums questions",
+        "demo-F16.gguf 7.13 MB 82.00 MB 0.25 s 1,778.9 273.1 2.7546 ± 0.0669 50.00% 99.23%",
+        "vllm-fp8 8.03 GB 11.50 GB 21.50 s 14,302.9 131.2 7.3512 ± 0.1172* 0.004120 ± 0.000110* 86.20%",
+    ]
+    assert second.endswith("86.20%")
+    assert rest[0] == "torch-int8: not run: no such processor"
+    assert "measured elsewhere, on one GPU of 80 GB (results.json); of another text" in rest[1]
