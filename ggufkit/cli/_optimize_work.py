@@ -70,7 +70,7 @@ def outtype_named(name: str) -> str:
     from ggufkit.errors import UsageError
 
     if name.lower() not in {"f16", "bf16", "f32"}:
-        raise UsageError(f"--outtype {name!r} is none of f16, bf16 and f32")
+        raise UsageError(f"--outtype {name!r} is none of f16, bf16 and f32", hint="leave it out for f16")
     return name.lower()
 
 
