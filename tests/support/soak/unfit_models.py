@@ -1,0 +1,94 @@
+"""Models that are wrong in one way, given to the commands: no command may die of one, hang or write half a file."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import one_fault
+
+import ggufkit
+from ggufkit.conversion import convert
+from soak import Row, Trial
+
+DEMO = Path(ggufkit.__file__).parent / "demo_model"
+COMMANDS = ("check", "generate", "chat", "quantize", "inspect", "imatrix", "eval", "bench", "export", "verify")
+_STATUSES = {0, 2, 3, 4, 6, 7}
+_PATIENCE = 120  # seconds; far more than any of these takes
+_GGUFKIT = [sys.executable, "-c", "from ggufkit.cli import main; main()"]
+
+
+def arguments(command: str, good: Path, path: Path, output: Path) -> Sequence[str | Path]:
+    return {
+        "check": ["check", path],
+        "generate": ["generate", path, "Hello there", "-n", "4", "-t", "1", "--raw"],
+        "chat": ["chat", path, "Hello there", "-n", "4", "-t", "1"],
+        "quantize": ["quantize", "Q4_0", path, "-o", output, "-t", "1"],
+        "inspect": ["inspect", path, "--tensors", "--metadata", "--template"],
+        "imatrix": ["imatrix", path, "-f", DEMO / "heldout.txt", "-o", output, "--chunks", "1", "-t", "1"],
+        "eval": ["eval", good, path, "-f", DEMO / "heldout.txt", "--chunks", "1", "-t", "1"],
+        "bench": ["bench", path, "-p", "16", "-n", "2", "-r", "1", "-t", "1"],
+        "export": ["export", "ollama", path, "unfit", "--dry-run"],
+        "verify": ["verify", path, DEMO, "-t", "1"],
+    }[command]
+
+
+def problem(done: subprocess.CompletedProcess[str], output: Path) -> str | None:
+    """Tell what is wrong with how a command ended; None for nothing."""
+    if done.returncode not in _STATUSES:
+        return f"status {done.returncode}"
+    if "Traceback" in done.stderr or "this is a bug" in done.stderr:
+        return "a traceback"
+    if "\x1b" in done.stdout + done.stderr:
+        return "a control sequence of the file on the terminal"
+    if len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) > 1:
+        return "several errors"
+    if done.returncode and output.exists():
+        return "an output, although it failed"
+    return None
+
+
+def _measure(trial: Trial) -> None:
+    good, path, output = (trial.folder / name for name in ("good.gguf", "model.gguf", "output"))
+    convert(DEMO, good)
+    model = one_fault.Model.read(good)
+    faults = one_fault.faults_of(model)
+    for case in trial.cases():
+        name = list(faults)[case // len(COMMANDS) % len(faults)]
+        command = COMMANDS[case % len(COMMANDS)]
+        broken = model.copy()
+        try:
+            faults[name](broken)
+        except KeyError:  # there is no such key in this model
+            continue
+        broken.write(path)
+        output.unlink(missing_ok=True)
+        try:
+            done = subprocess.run(
+                [*_GGUFKIT, *arguments(command, good, path, output)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+                timeout=_PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            trial.broken(case, f"{command}, {name}: it hangs")
+            continue
+        trial.add({0: "fine", 6: "deaths of llama.cpp told of"}.get(done.returncode, "refused"))
+        if found := problem(done, output):
+            trial.broken(case, f"{command}, {name}: {found}: {done.stderr[-200:]!r}")
+
+
+ROWS = [
+    Row(
+        "unfit-models",
+        "models wrong in one way, through ten commands",
+        "0 tool deaths, 0 hangs, 0 tracebacks",
+        _measure,
+        count=4610,
+        quick=0,  # tests/cli/test_unfit_models.py
+        engine=True,
+    )
+]
