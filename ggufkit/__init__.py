@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from ggufkit.checkpoints.hub_pull import PullOptions, pull_model
     from ggufkit.conversion import ConversionResult, Converter, OutputType, convert
     from ggufkit.conversion.adapters import AdapterResult, MergeResult, convert_lora, merge_lora
-    from ggufkit.evaluation import Verification, verify
     from ggufkit.evaluation.difference import Difference, compare
     from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
     from ggufkit.evaluation.evaluation_results import Evaluation
+    from ggufkit.evaluation.results import Verification
+    from ggufkit.evaluation.verify import verify
     from ggufkit.exports.ollama import ExportOptions, export_ollama
     from ggufkit.inference.engine import Engine
     from ggufkit.inference.options import EngineOptions, SamplingOptions
@@ -125,7 +126,7 @@ _HOMES = {
     "Server": "ggufkit.inference.serving",
     "TuneOptions": "ggufkit.inference.tuning",
     "TuneResult": "ggufkit.inference.tuning",
-    "Verification": "ggufkit.evaluation",
+    "Verification": "ggufkit.evaluation.results",
     "check": "ggufkit.inspection.check",
     "compare": "ggufkit.evaluation.difference",
     "convert": "ggufkit.conversion",
@@ -139,7 +140,7 @@ _HOMES = {
     "pull_model": "ggufkit.checkpoints.hub_pull",
     "quantize": "ggufkit.one_pass",
     "tune": "ggufkit.inference.tuning",
-    "verify": "ggufkit.evaluation",
+    "verify": "ggufkit.evaluation.verify",
 }
 
 

@@ -12,7 +12,7 @@ from ggufkit.cli import verify as _verify
 if TYPE_CHECKING:
     from ggufkit.checkpoints import SourceQuantization
     from ggufkit.conversion import ConversionPlan, ConversionResult
-    from ggufkit.evaluation import Verification
+    from ggufkit.evaluation.results import Verification
 
 OUTTYPES = ("f16", "bf16", "f32", "q8_0", "auto", "source")
 CONVERTERS = ("auto", "native", "llama.cpp")
@@ -181,7 +181,7 @@ def command(
         )
         found = None
         if verify:
-            from ggufkit.evaluation import verify as compare
+            from ggufkit.evaluation.verify import verify as compare
 
             found = compare(target, source, tokenizer=tokenizer, edits=edits, threads=threads, progress=progress)
     _show(result, as_json, quiet, found)

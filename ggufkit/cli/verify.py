@@ -11,7 +11,7 @@ from ggufkit.cli import _model, _options, _output
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ggufkit.evaluation import Verification
+    from ggufkit.evaluation.results import Verification
 
 _COLOURS = {"exact": "green", "close": "green", "skipped": "yellow", "failed": "bold red"}
 
@@ -52,7 +52,7 @@ def command(
     Exit code 7 if one of the checks fails. Works on quantized and split files as well; what cannot be checked here
     (logits without torch and transformers, say) is skipped, and said.
     """
-    from ggufkit.evaluation import verify
+    from ggufkit.evaluation.verify import verify
 
     model = _model.resolve(model, kind="gguf", quiet=quiet or as_json)
     checkpoint = _model.resolve(checkpoint, kind="checkpoint", quiet=quiet or as_json)

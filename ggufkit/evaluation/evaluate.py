@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ggufkit.conversion import OutputType, convert
 from ggufkit.errors import InputError, UsageError
 from ggufkit.evaluation.answers.asking import Reply, replies_of
 from ggufkit.evaluation.answers.generations import side_by_side
@@ -242,6 +241,8 @@ def check_same_vocabulary(base: GgufHeader, model: GgufHeader) -> None:
 
 def _as_gguf(checkpoint: Path, folder: Path, options: EvaluationOptions, progress: Progress) -> Path:
     """Convert the base, in its own 16-bit type, unless an interrupted run has done so."""
+    from ggufkit.conversion import OutputType, convert
+
     path = folder / "base.gguf"
     if not path.exists():
         convert(checkpoint, path, outtype=OutputType.AUTO, threads=options.running.threads, progress=progress)

@@ -14,7 +14,9 @@ from damaged_gguf import with_metadata, with_tensor
 
 from ggufkit.conversion import OutputType, convert
 from ggufkit.errors import CheckpointError, GgufFileError, UsageError, VerificationError
-from ggufkit.evaluation import CHECKS, Grade, Verdict, Verification, reference, verify
+from ggufkit.evaluation import reference
+from ggufkit.evaluation.results import Grade, Verdict, Verification
+from ggufkit.evaluation.verify import CHECKS, verify
 from ggufkit.llamacpp.find import find
 
 Converted = Callable[..., tuple[Path, Path]]

@@ -10,7 +10,8 @@ import pytest
 import recipes
 from damaged_gguf import with_byte, with_metadata, with_tensor
 
-from ggufkit.evaluation import CHECKS, Grade, verify
+from ggufkit.evaluation.results import Grade
+from ggufkit.evaluation.verify import CHECKS, verify
 
 pytestmark = [pytest.mark.oracle, pytest.mark.engine]
 

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 from ggufkit.conversion import OutputType, convert
 from ggufkit.conversion.adapters import convert_lora
 from ggufkit.errors import CheckpointError
-from ggufkit.evaluation import Verdict, verify
+from ggufkit.evaluation.results import Verdict
+from ggufkit.evaluation.verify import verify
 from ggufkit.llamacpp.find import find_source
 
 
