@@ -20,7 +20,7 @@ from ggufkit.allocation.ledger import Ledger, Measured
 from ggufkit.allocation.measuring import Measurer, Setting
 from ggufkit.allocation.model import Model, open_model
 from ggufkit.allocation.options import Effort, OptimizeOptions
-from ggufkit.allocation.refinement.choosing import chosen_with_refined
+from ggufkit.allocation.refinement.choosing import check_text, chosen_with_refined
 from ggufkit.allocation.refinement.refine import RefinedTensor
 from ggufkit.allocation.results import FrontierPoint, Optimized, frontier_of
 from ggufkit.allocation.study import Study, in_the_mix, questions_of, study
@@ -90,6 +90,8 @@ def optimize(
         LlamaCppError: llama.cpp failed.
     """
     started = time.monotonic()
+    if options.refine:
+        check_text(texts.calibration)
     for job in jobs:
         check_output(job.output, inputs=[source])
         check_output(job.recipe, inputs=[source])

@@ -41,6 +41,14 @@ class RefinedChoice:
     tensors: tuple[RefinedTensor, ...]
 
 
+def check_text(text: str) -> None:
+    """Refuse to refine where all text chooses the types. Raises UsageError."""
+    if not text:
+        raise UsageError(
+            "--refine needs text to learn from, and all that is given chooses the types", hint="give some with -f"
+        )
+
+
 @contextlib.contextmanager
 def chosen_with_refined(
     model: Model,
@@ -62,10 +70,7 @@ def chosen_with_refined(
         OutputError: there is no room for copies of the model.
         LlamaCppError: llama.cpp failed.
     """
-    if not text:
-        raise UsageError(
-            "--refine needs text to learn from, and all that is given chooses the types", hint="give some with -f"
-        )
+    check_text(text)
     chunks = chunks_of(
         text,
         "refining",
