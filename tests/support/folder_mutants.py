@@ -73,11 +73,12 @@ def mutant(good: list[Path], folder: Path, chance: random.Random) -> str:
             path for path in folder.iterdir() if path.suffix in (".json", ".model", ".txt") and path.stat().st_size
         )
         path = chance.choice([*files, *(file for file in files if file.name == "config.json")])
-        done.append(f"{path.name}: {_change(path, chance)}")
+        done.append(f"{path.name}: {change(path, chance)}")
     return "; ".join(done)
 
 
-def _change(path: Path, chance: random.Random) -> str:
+def change(path: Path, chance: random.Random) -> str:
+    """Change a file in one way, of its JSON where it holds some, and say how."""
     if path.suffix != ".json" or chance.random() < 0.12:
         return _change_bytes(path, chance)
     try:

@@ -128,7 +128,7 @@ ROWS = [
         "0 markers written",
         _carried_code,
         count=len(_COMMANDS),
-        quick=8,
+        quick=7,
         engine=True,
     ),
     Row(
@@ -137,6 +137,6 @@ ROWS = [
         "0 files read outside, exit 3 or 4",
         _paths_that_lead_out,
         count=40,
-        quick=6,
+        quick=4,
     ),
 ]

@@ -61,7 +61,7 @@ ROWS = [
         "0 tracebacks, hangs, outputs that llama.cpp refuses or dies on",
         _measure,
         count=5_000,
-        quick=60,
+        quick=30,
         engine=True,
     )
 ]
