@@ -155,7 +155,7 @@ def run_of(document: Mapping[str, Any], source: str) -> Run:
         limits = {str(name): _number(value) for name, value in (document.get("gates") or {}).items()}
         gates = Gates(**{each.name: limits.get(each.name) for each in fields(Gates)})
         others = [_other(it) for it in document.get("baselines") or ()]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{source} is malformed: {type(error).__name__} {error}") from None
     found = speeds.read(document.get("bench") or [], source)
     return Run(source, base, models, document, gates, found, others)
