@@ -17,8 +17,7 @@ from ggufkit.errors import InputError, UsageError
 from ggufkit.evaluation.answers.asking import Reply, replies_of
 from ggufkit.evaluation.answers.generations import side_by_side
 from ggufkit.evaluation.answers.tasks import Task, TaskResult, answer_task, task_result
-from ggufkit.evaluation.baselines.measure import Questions, check_against, compare
-from ggufkit.evaluation.baselines.results import Against
+from ggufkit.evaluation.baselines.results import Against, BaselineResult
 from ggufkit.evaluation.evaluation_results import (
     DomainResult,
     Evaluation,
@@ -109,6 +108,8 @@ def evaluate(
         for model in models:
             check_same_vocabulary(base_parts[0], parts[model][0])
         if against:
+            from ggufkit.evaluation.baselines.measure import check_against  # here, for it takes time to import
+
             check_against(against, base, _vocabulary_size(base_parts[0]))
         parts[base_model] = base_parts
         keyed = [(model, _key(parts[model])) for model in (base_model, *models)]
@@ -116,19 +117,11 @@ def evaluate(
         chunks = _cut(base_model, base_parts[0], texts, folder, options, note) if texts else None
         readings = _read(keyed, chunks, folder, options, progress) if chunks else None
         answers = _answers(keyed, prompts, tasks, folder, options, progress)
-        questions = Questions(
-            base=base_model,
-            vocabulary_size=_vocabulary_size(base_parts[0]),
-            chunks=chunks,
-            prompts=prompts,
-            replies=answers.replies[0] if prompts else (),
-            tasks=tasks,
-            right=[right[0] for right in answers.right],
-            max_tokens=options.max_tokens,
-            folder=folder,
-            threads=options.running.threads,
+        rows = (
+            _others(against, base, base_model, chunks, prompts, tasks, answers, folder, options, progress)
+            if against
+            else []
         )
-        rows = compare(against, against.checkpoint or base, questions, progress) if against else []
         if chunks and options.keep_logits is not None:
             shutil.move(passes.base_file(folder, chunks).path, options.keep_logits)
         results = [
@@ -213,6 +206,36 @@ def _answers(
         for task in tasks
     ]
     return _Answers(replies, right)
+
+
+def _others(
+    against: Against,
+    base: Path,
+    base_model: Path,
+    chunks: Chunks | None,
+    prompts: Sequence[Mapping[str, Any]],
+    tasks: Sequence[Task],
+    answers: _Answers,
+    folder: Path,
+    options: EvaluationOptions,
+    progress: Progress,
+) -> Sequence[BaselineResult]:
+    """Let the baselines read the same chunks, answer the same prompts and do the same tasks."""
+    from ggufkit.evaluation.baselines.measure import Questions, compare
+
+    questions = Questions(
+        base=base_model,
+        vocabulary_size=_vocabulary_size(read_parts(base_model)[0]),
+        chunks=chunks,
+        prompts=prompts,
+        replies=answers.replies[0] if prompts else (),
+        tasks=tasks,
+        right=[right[0] for right in answers.right],
+        max_tokens=options.max_tokens,
+        folder=folder,
+        threads=options.running.threads,
+    )
+    return compare(against, against.checkpoint or base, questions, progress)
 
 
 def check_same_vocabulary(base: GgufHeader, model: GgufHeader) -> None:

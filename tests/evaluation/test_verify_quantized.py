@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ggufkit.conversion import OutputType, convert
-from ggufkit.evaluation.results import Grade
+from ggufkit.evaluation.results import Check, Grade
 from ggufkit.evaluation.verify import verify
-from ggufkit.evaluation.results import Check
 from ggufkit.quantization.quantize import quantize
 
 INTEGERS = library_fixtures.DATA / "compressed-tensors-w4a16-g32-asymmetric"

@@ -8,15 +8,14 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ggufkit.errors import GgufkitError
 from ggufkit.evaluation.child_process import refusal
 from ggufkit.evaluation.likelihood.child import REFUSED, Running
-from ggufkit.inference import batch_file
-from ggufkit.inference.batch_job import BatchOptions, run_file
-from ggufkit.inference.engine import Engine
-from ggufkit.inference.prompts import PromptMaker, PromptOptions
+
+if TYPE_CHECKING:
+    from ggufkit.inference.engine import Engine
 
 DONE = "answers done:"
 
@@ -50,6 +49,8 @@ def _say(stage: str, done: int, total: int, unit: Literal["bytes", "steps"] = "s
 
 
 def _answer(request: Request) -> None:
+    from ggufkit.inference.batch_job import BatchOptions, run_file  # here, for who only asks has no use for it
+
     options = BatchOptions(sampling={"temperature": 0.0, "seed": 1}, max_tokens=request.max_tokens, top_scores=0)
     run_file(
         Path(request.model),
@@ -63,6 +64,10 @@ def _answer(request: Request) -> None:
 
 def _weigh(request: Request) -> None:
     """Sum the log-probabilities of each choice's tokens behind its prompt."""
+    from ggufkit.inference import batch_file
+    from ggufkit.inference.engine import Engine
+    from ggufkit.inference.prompts import PromptMaker, PromptOptions
+
     found: list[list[float]] = []
     with Engine.open(Path(request.model), request.running.options(vocabulary_only=True)) as vocabulary:
         maker = PromptMaker(vocabulary, PromptOptions())
@@ -80,7 +85,7 @@ def _weigh(request: Request) -> None:
     Path(request.output).write_text(json.dumps(found))
 
 
-def _log_likelihood(engine: Engine, prompt: list[int], choice: list[int]) -> float:
+def _log_likelihood(engine: "Engine", prompt: list[int], choice: list[int]) -> float:
     import numpy as np
 
     logits = engine.logits([*prompt, *choice])[len(prompt) - 1 : -1].astype(np.float64)

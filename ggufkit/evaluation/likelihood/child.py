@@ -22,7 +22,6 @@ from ggufkit.errors import GgufkitError, UsageError
 from ggufkit.evaluation.child_process import refusal
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
 from ggufkit.evaluation.likelihood.scores import score_against, score_base
-from ggufkit.inference.chunk_reader import ChunkReader
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
 from ggufkit.llamacpp import cpu
 
@@ -104,6 +103,8 @@ class Request:
 
 
 def _tokenize(request: Request) -> None:
+    from ggufkit.inference.chunk_reader import ChunkReader  # here, for who only asks has no use for an engine
+
     with ChunkReader.open(Path(request.model), request.running.options(vocabulary_only=True)) as reader:
         for number, path in enumerate(request.texts):
             text = Path(path).read_text(encoding="utf-8", errors="replace")
@@ -112,6 +113,8 @@ def _tokenize(request: Request) -> None:
 
 
 def _read(request: Request) -> None:
+    from ggufkit.inference.chunk_reader import ChunkReader
+
     threads = request.running.threads or cpu.usable_cores()
     chunks = np.fromfile(request.tokens, "<i4").reshape(request.chunks, request.chunk_tokens)
     path, options = Path(request.model), request.running.options()
