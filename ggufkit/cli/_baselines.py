@@ -43,6 +43,7 @@ def set_up(asked: Sequence[str], *, as_json: bool, quiet: bool) -> None:
         MissingDependencyError: packages cannot be had, or do not work here.
         OutputError: the disk is too small.
     """
+    from ggufkit.errors import MissingDependencyError
     from ggufkit.evaluation.baselines import environments
     from ggufkit.evaluation.baselines.catalogue import named
 
@@ -50,10 +51,15 @@ def set_up(asked: Sequence[str], *, as_json: bool, quiet: bool) -> None:
     recipes = {it.recipe.name: it.recipe for it in named(parts)}
     silent = quiet or as_json
     made = []
+    failed: dict[str, MissingDependencyError] = {}
     with _output.progress_bar(quiet=silent) as progress:
         for recipe in recipes.values():
             note = (lambda text: None) if silent else _output.note  # noqa: ARG005 - the signature
-            made.append(environments.set_up(recipe, progress=progress, note=note))
+            try:
+                made.append(environments.set_up(recipe, progress=progress, note=note))
+            except MissingDependencyError as error:  # the others may be had all the same
+                failed[recipe.name] = error
+                continue
             if not silent:
                 _output.note(_told(made[-1]))
     if as_json:
@@ -71,6 +77,9 @@ def set_up(asked: Sequence[str], *, as_json: bool, quiet: bool) -> None:
     elif quiet:
         for it in made:
             print(it.environment.python)
+    if failed:
+        why = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise MissingDependencyError(why, hint=next(iter(failed.values())).hint)
 
 
 def _told(made: Any) -> str:

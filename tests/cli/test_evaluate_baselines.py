@@ -12,10 +12,12 @@ import pytest
 
 from ggufkit import cli
 from ggufkit.cli import _baselines
+from ggufkit.errors import MissingDependencyError
 from ggufkit.evaluation.baselines import environments
 from ggufkit.evaluation.baselines.documents import document_of
 from ggufkit.evaluation.baselines.elsewhere import read_results
 from ggufkit.evaluation.baselines.results import BaselineResult, Origin
+from ggufkit.evaluation.baselines.runners.adapter import Recipe
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "baseline-results.md"
 
@@ -111,3 +113,18 @@ def test_the_table_has_files_baselines_and_reasons(results: Path, capsys: pytest
     assert second.endswith("86.20%")
     assert rest[0] == "torch-int8: not run: no such processor"
     assert "measured elsewhere, on one GPU of 80 GB (results.json); of another text" in rest[1]
+
+
+def test_what_can_be_set_up_is_where_another_one_fails(ggufkit: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch):
+    def set_up(recipe: Recipe, **_: object) -> environments.Made:
+        if recipe.name == "torchao":
+            raise MissingDependencyError("cannot install torchao==0", hint="look at the network")
+        found = environments.Environment(recipe.name, Path("/made") / recipe.name, is_ours=False)
+        return environments.Made(found, Path("/made"), 5, was_there=False)
+
+    monkeypatch.setattr(environments, "set_up", set_up)
+    ran = ggufkit("eval", "--setup-baseline", "torchao,bitsandbytes", "--quiet")
+    assert ran.code == 3
+    assert ran.out == "/made/bitsandbytes\n"
+    assert "torchao: cannot install torchao==0" in ran.err
+    assert "look at the network" in ran.err

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .adapter import Baseline, Job, Model, Recipe
+from .adapter import Baseline, CannotRunError, Job, Model, Recipe
 from .causal import CausalModel
 
 ACCEPTS = {"torch": ("2.6", "3"), "transformers": ("5", "6")}
@@ -28,11 +28,15 @@ def open_checkpoint(job: Job, dtype: str, **more: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
+    model, told = AutoModelForCausalLM.from_pretrained(
         job.checkpoint,
         dtype=getattr(torch, dtype),
         trust_remote_code=False,
         local_files_only=True,
+        output_loading_info=True,
         **more,
     )
+    missing = sorted(told.get("missing_keys", ()))
+    if missing:  # transformers would go on with weights that it makes up at random
+        raise CannotRunError(f"transformers finds no weights for {missing[0]} and {len(missing) - 1} others")
     return model.eval()
