@@ -20,10 +20,12 @@ from ggufkit.allocation.sensitivity import Costs
 from ggufkit.evaluation.child_process import ask
 from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.llamacpp import cpu
 from ggufkit.progress import Progress
 from ggufkit.quantization.options import QuantizeOptions
 
 MOST_CHUNKS = 200
+_LEAST_MEMORY = 1 << 28  # bytes of moments: the text is read once for all matrices whose moments fit
 _CHILD = "ggufkit.allocation.refinement.child"
 # What feedback leaves of a type's loss, about: measured on small models. Books of patterns have no grid to move on.
 _LEFT_ON_GRIDS, _LEFT_IN_BOOKS = 0.45, 0.95
@@ -93,6 +95,7 @@ def refined_model(
             include_weights=options.include_weights,
             exclude_weights=options.exclude_weights,
             threads=running.threads or 0,
+            memory=max(_LEAST_MEMORY, cpu.available_memory() // 2),
         )
         path = folder / "refine.json"
         request.write(path)
