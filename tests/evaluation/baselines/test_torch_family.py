@@ -1,5 +1,6 @@
 """transformers and PyTorch's int8 in their children, against the same computed here with torch alone, in float64."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from ggufkit.evaluation.baselines.results import Against, BaselineResult
+from ggufkit.evaluation.baselines.runners import transformers_models
+from ggufkit.evaluation.baselines.runners.adapter import CannotRunError, Job
 from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
 from ggufkit.evaluation.likelihood.logits_file import open_logits_file
 from ggufkit.evaluation.likelihood.passes import Running
@@ -105,3 +108,23 @@ def perplexity(row: BaselineResult) -> float:
     assert row.why is None
     assert row.likelihood is not None
     return row.likelihood.perplexity.value
+
+
+def test_weights_that_transformers_would_make_up_are_refused(tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(DEMO, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    job = Job(
+        checkpoint=str(folder),
+        module="transformers_models",
+        variant="float32",
+        threads=1,
+        work="",
+        output="",
+        vocabulary_size=1536,
+    )
+    with pytest.raises(CannotRunError, match=r"no weights for model\.layers\.1\.mlp\.up_proj\.weight"):
+        transformers_models.load(job)
