@@ -30,6 +30,7 @@ SETTINGS = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard":
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster as Machines
 
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [Path(__file__).parents[2], *sys.path[1:]])))
     machines = Machines(initialize_head=True, head_node_args={**SETTINGS, "num_cpus": 0})
     try:
