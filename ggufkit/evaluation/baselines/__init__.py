@@ -25,7 +25,7 @@ this machine is raised as `CannotRunError("why")`; that, and any other exception
 `runners.causal.CausalModel` does both methods for whatever has the call of a transformers model.
 
 Who does what: `catalogue.py` knows the names; `environments.py` makes environments; `processes.py` runs the child;
-`vocabulary.py` makes ids of prompts, and texts of ids; `measure.py` goes through the baselines and computes figures
-from their logits with the very code that scores GGUF files; `results.py` holds what is found; `elsewhere.py` reads
-results that were measured on other machines.
+`vocabulary.py` makes ids of prompts, and texts of ids; `measure.py` goes through the baselines; `scoring.py` computes
+figures from their logits with the very code that scores GGUF files; `results.py` holds what is found, `documents.py`
+writes it; `elsewhere.py` reads results that were measured on other machines (docs/baseline-results.md).
 """
