@@ -8,6 +8,7 @@ The Python API; what is heavy is imported when it is first used:
     ggufkit.convert(source, output, outtype=...)   checkpoint folder -> GGUF file
     ggufkit.plan(source)                           what every type of a model would cost, from its headers alone
     ggufkit.quantize(source, "Q4_K_M", output)     GGUF file or checkpoint folder -> smaller GGUF file
+    ggufkit.optimize(source, jobs, texts, options) the best file of a size: each tensor has the type that it needs
     ggufkit.make_imatrix(output, model=..., ...)   which weights matter, measured on a text
     ggufkit.verify(model, source)                  is it what that checkpoint should become?
     ggufkit.evaluate(base, models, texts)          what quantizing has cost, measured against the original
@@ -26,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ggufkit.allocation.optimize import Optimization, optimize
+    from ggufkit.allocation.options import OptimizeOptions
     from ggufkit.checkpoints.hub_pull import PullOptions, pull_model
     from ggufkit.conversion import ConversionResult, Converter, OutputType, convert
     from ggufkit.conversion.adapters import AdapterResult, MergeResult, convert_lora, merge_lora
@@ -69,6 +72,8 @@ __all__ = [
     "Inspection",
     "MergeResult",
     "ModelPlan",
+    "Optimization",
+    "OptimizeOptions",
     "OutputType",
     "PlanOptions",
     "PullOptions",
@@ -90,6 +95,7 @@ __all__ = [
     "inspect_gguf",
     "make_imatrix",
     "merge_lora",
+    "optimize",
     "plan",
     "pull_model",
     "quantize",
@@ -116,6 +122,8 @@ _HOMES = {
     "Inspection": "ggufkit.inspection.facts",
     "MergeResult": "ggufkit.conversion.adapters",
     "ModelPlan": "ggufkit.planning.plan",
+    "Optimization": "ggufkit.allocation.optimize",
+    "OptimizeOptions": "ggufkit.allocation.options",
     "OutputType": "ggufkit.conversion",
     "PlanOptions": "ggufkit.planning.plan",
     "PullOptions": "ggufkit.checkpoints.hub_pull",
@@ -136,6 +144,7 @@ _HOMES = {
     "inspect_gguf": "ggufkit.inspection.gguf",
     "make_imatrix": "ggufkit.quantization.make_imatrix",
     "merge_lora": "ggufkit.conversion.adapters",
+    "optimize": "ggufkit.allocation.optimize",
     "plan": "ggufkit.planning.plan",
     "pull_model": "ggufkit.checkpoints.hub_pull",
     "quantize": "ggufkit.one_pass",

@@ -277,7 +277,8 @@ def _with_matrix(
     if options.quantize.imatrix is not None:
         return options
     plain = output_path(wish.source, quantization_type("F16"))
-    beside = jobs[0].output if jobs else plain
+    named = Path(wish.output) / plain.name if wish.output and not jobs else plain
+    beside = jobs[0].output if jobs else named
     matrix = beside.with_name(f"{plain.stem.removesuffix('F16')}optimized-imatrix.gguf")
     name = f"calibration-{dealt.sha256(Use.CALIBRATION)[:12]}.txt"
     if not (matrix.exists() and _is_of(matrix, model, name, load_importance(matrix).datasets)):
