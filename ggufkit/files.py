@@ -269,6 +269,13 @@ def _remove_leftovers(target: Path, *, partial: bool = True) -> None:
             _remove(file)
 
 
+def tidy(path: Path) -> None:
+    """Remove what a killed run left beside an output that need not be written, because it is there."""
+    target = path.parent.resolve() / path.name
+    with contextlib.suppress(OutputError, OSError), locked(target):
+        _remove_leftovers(target)
+
+
 def _remove(temporary: Path) -> None:
     if temporary.is_dir() and not temporary.is_symlink():
         shutil.rmtree(temporary, ignore_errors=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from ggufkit.errors import GgufFileError, OutputError, UsageError
 from ggufkit.exports import placing
 from ggufkit.exports.ollama.description import Kind, kind_of
-from ggufkit.files import PlannedFile, atomic_name, check_space
+from ggufkit.files import PlannedFile, atomic_name, check_space, tidy
 from ggufkit.fitness import read_fit_parts
 from ggufkit.gguf_file.reader import GgufHeader, read_header
 from ggufkit.progress import Progress, silent
@@ -114,6 +114,7 @@ def export(
             check_space([PlannedFile(target, source.stat().st_size) for source, target in missing])
         for source, target in plan.files:
             if target in there:
+                tidy(target)
                 done.append(ExportedFile(target, "already there", source.stat().st_size))
                 continue
             with atomic_name(target, follow=False) as temporary:

@@ -36,6 +36,7 @@ class Job:
         parts: whether the visible files are one model, whole or absent.
         store: the folder in `out` that is a store of Ollama's.
         code: the exit code of a run without faults.
+        once: whether it refuses to replace what it made.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Job:
     parts: bool = False
     store: str = ""
     code: int = 0
+    once: bool = False
 
     def argv(self, inputs: Path) -> list[str]:
         return [word.replace("{inputs}", str(inputs)) for word in self.arguments]
@@ -164,7 +166,12 @@ FAST = [
         ["merge-lora", "{inputs}/model-F32.gguf", "{inputs}/adapter.gguf", "-o", "m.gguf"],
         {"m.gguf": "old.gguf"},
     ),
-    Job("merge-lora of a folder", ["merge-lora", "{inputs}/checkpoint", "{inputs}/adapter", "-o", "merged"], {}),
+    Job(
+        "merge-lora of a folder",
+        ["merge-lora", "{inputs}/checkpoint", "{inputs}/adapter", "-o", "merged"],
+        {},
+        once=True,
+    ),
     Job("vocabulary", ["convert", "{inputs}/checkpoint", "--vocab-only", "-o", "v.gguf"], {"v.gguf": "old.gguf"}),
     Job(
         "export lmstudio",

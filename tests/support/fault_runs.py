@@ -158,8 +158,9 @@ class FaultBench:
     def next_run(self, job: Job) -> list[str]:
         """Do a job over what a fault left: it must end well, with everything new and nothing else."""
         reference = self.reference(job)
+        refuses = job.once and job.state(self.out) == reference.new
         again = self.run(job)
-        wrong = [f"next run: {text}" for text in again.problems(codes=[job.code])]
+        wrong = [f"next run: {text}" for text in again.problems(codes=[5 if refuses else job.code])]
         if job.state(self.out) != reference.new:
             wrong.append("next run: not the same files")
         return wrong + [f"left after the next run: {name}" for name in job.leftovers(self.out, reference.clean)]

@@ -20,7 +20,7 @@ from ggufkit.conversion.adapters.peft import LowRank, open_adapter, read
 from ggufkit.conversion.description import own_version
 from ggufkit.conversion.elements import STORED, encode, to_float32
 from ggufkit.errors import CheckpointError, OutputError, UsageError
-from ggufkit.files import atomic_folder
+from ggufkit.files import atomic_folder, tidy
 from ggufkit.progress import Progress, silent
 
 RECORD = "ggufkit_merge.json"
@@ -157,6 +157,7 @@ def _encoded(weights: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]", dtype
 
 def _check_output(output: Path, base: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        tidy(output)
         raise OutputError(f"the output exists: {output}", hint="remove it, or name another with -o")
     if base.resolve() in output.resolve().parents:
         raise UsageError(f"the output {output} lies in the base {base}")

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ggufkit.errors import OutputError, UsageError
-from ggufkit.exports.ollama.store import DIGEST, Store
+from ggufkit.exports.ollama.manifests import DIGEST
+from ggufkit.exports.ollama.store import Store
 from ggufkit.files import PlannedFile, check_space
 
 _TEMPORARY = "ggufkit-part-"
