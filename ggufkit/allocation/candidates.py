@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ggufkit.allocation.choices import K_QUANTS, Choices
-from ggufkit.allocation.knapsack import Picked, solve
+from ggufkit.allocation.choices import K_QUANTS, Choices, Types
+from ggufkit.allocation.knapsack import Picked, filled, solve
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.prediction import Prediction
 from ggufkit.allocation.sensitivity import Costs
@@ -30,6 +30,8 @@ def candidates_for(
     asked: list[tuple[str, Costs, Model]] = [(name, costs, model) for name, costs in opinions.items()]
     if restricted:
         asked.append(("K types", trusted, _restricted(model, K_QUANTS)))
+    if preset is not None and (more := _filled_up(model, preset, budget, trusted)) is not None:
+        found.append(Candidate(f"{preset}, filled up", more, model.size_of(more), prediction.of(more)))
     for name, costs, space in asked:
         picked = pick(space, budget, costs)
         if picked is None:
@@ -38,6 +40,20 @@ def candidates_for(
         if all(each.types != types for each in found):
             found.append(Candidate(name, types, model.size_of(types), prediction.of(types)))
     return tuple(found)
+
+
+def _filled_up(model: Model, preset: str, budget: int, costs: Costs) -> Types | None:
+    """Spend what a preset leaves of the budget; None where that is too little, or it has types beyond the pool."""
+    types = model.preset_types(preset)
+    if any(types[choice.name] not in choice.types for choice in model.choices):
+        return None
+    options = tuple(choice.types.index(types[choice.name]) for choice in model.choices)
+    room = budget - model.fixed_bytes
+    start = Picked(options, model.size_of(types) - model.fixed_bytes, 0.0)
+    if start.size > room:
+        return None
+    picked = filled(model.items(costs), start, room)
+    return None if picked.options == options else model.types_of(picked.options)
 
 
 def pick(model: Model, budget: int, costs: Costs) -> Picked | None:

@@ -65,9 +65,9 @@ def solve(items: Sequence[Item], budget: int, least: int = 0) -> Picked | None:
     """Choose an option of each item: at most `budget` bytes, and `least` if that can be; None where nothing fits."""
     if smallest(items) > budget:
         return None
-    greedy = _filled(items, [one for one in frontier(items) if one.size <= budget][-1], budget)
+    greedy = filled(items, [one for one in frontier(items) if one.size <= budget][-1], budget)
     exact = _by_sizes(items, budget, least)
-    candidates = [greedy, *([_filled(items, exact, budget)] if exact else [])]
+    candidates = [greedy, *([filled(items, exact, budget)] if exact else [])]
     wide = [one for one in candidates if one.size >= least]
     return min(wide or candidates, key=lambda one: (one.cost, -one.size, one.options))
 
@@ -106,8 +106,8 @@ def _picked(items: Sequence[Item], options: Sequence[int]) -> Picked:
     )
 
 
-def _filled(items: Sequence[Item], start: Picked, budget: int) -> Picked:
-    """Spend what is left: again and again the change that gains most per byte and still fits."""
+def filled(items: Sequence[Item], start: Picked, budget: int) -> Picked:
+    """Spend what a choice leaves of `budget`: again and again the change that gains most per byte and still fits."""
     options = list(start.options)
     left = budget - start.size
     while True:

@@ -1,10 +1,8 @@
 """From a model and texts to files of wanted sizes, each with the types that lose the least: the whole work in order."""
 
 import contextlib
-import hashlib
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +11,14 @@ import numpy as np
 from ggufkit.allocation import known_errors, mix
 from ggufkit.allocation.candidates import candidates_for
 from ggufkit.allocation.choices import Types
-from ggufkit.allocation.chunks import chunks_of, shared_passages
-from ggufkit.allocation.estimate import Estimate, Speeds, encoding_speed, estimate
+from ggufkit.allocation.chunks import shared_passages
+from ggufkit.allocation.estimate import Estimate, estimate
 from ggufkit.allocation.knapsack import frontier
-from ggufkit.allocation.ledger import Ledger, Measured
-from ggufkit.allocation.measuring import Measurer, Setting
+from ggufkit.allocation.ledger import Ledger
+from ggufkit.allocation.measuring import Measurer
 from ggufkit.allocation.model import Model, open_model
 from ggufkit.allocation.options import Effort, OptimizeOptions
+from ggufkit.allocation.recording import write_recipe
 from ggufkit.allocation.refinement.choosing import check_text, chosen_with_refined
 from ggufkit.allocation.refinement.refine import RefinedTensor
 from ggufkit.allocation.results import FrontierPoint, Optimized, frontier_of
@@ -27,20 +26,16 @@ from ggufkit.allocation.study import Study, in_the_mix, questions_of, study
 from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.allocation.verification import Verified, Verifier, best_of
+from ggufkit.allocation.workplace import LEDGER, identity_of, setting_of, speeds_of, workplace
 from ggufkit.errors import VerificationError
 from ggufkit.evaluation.likelihood.statistics import PairedDifference, paired_difference
-from ggufkit.files import PlannedFile, check_output, check_space, locked, write_atomically
-from ggufkit.llamacpp.find import cache_folder, find
+from ggufkit.files import PlannedFile, check_output, check_space
 from ggufkit.progress import Progress, silent
-from ggufkit.quantization.direct import library as ggml_library
 from ggufkit.quantization.quantize import quantize
-from ggufkit.quantization.recipe import Recipe, RecipeText, Role, hash_file, layout_hash
-from ggufkit.quantization.recipe import text as recipe_text
 
 _CORRECTION_ROUNDS = 2
 _CANDIDATES = 6
 _KEYS = ("ggufkit.recipe.effort", "ggufkit.recipe.budget")
-_LEDGER = "measurements.jsonl"
 
 Note = Callable[[str], None]
 
@@ -97,17 +92,17 @@ def optimize(
         check_output(job.recipe, inputs=[source])
     model = open_model(source, options.quantize, options.pool, [job.target for job in jobs], _overrides(options, 0))
     budgets = [model.budget(job.target) for job in jobs]
-    with _workplace(model, options) as folder, contextlib.ExitStack() as stack:
-        ledger = Ledger(folder / _LEDGER)
-        identity = _identity(model, options)
+    with workplace(model, options) as folder, contextlib.ExitStack() as stack:
+        ledger = Ledger(folder / LEDGER)
+        identity = identity_of(model, options)
         amounts = options.amounts(model.weights)
-        probing = _setting(model, options, identity, texts.probing, Use.PROBING, amounts.probing, folder)
-        choosing = _setting(model, options, identity, texts.choosing, Use.CHOOSING, amounts.choosing, folder)
+        probing = setting_of(model, options, identity, texts.probing, Use.PROBING, amounts.probing, folder)
+        choosing = setting_of(model, options, identity, texts.choosing, Use.CHOOSING, amounts.choosing, folder)
         for overlap in shared_passages(texts, probing.chunks, choosing.chunks, source, folder, options.running):
             warn(f"{overlap}: what is measured will look better than it is")
         measurer = stack.enter_context(Measurer(probing, ledger, folder / "probing"))
         asked = questions_of(model, options.effort)
-        speeds = _speeds(measurer, ledger, probing, progress)
+        speeds = speeds_of(measurer, ledger, probing, progress)
         found = estimate(
             speeds,
             model.choices,
@@ -205,7 +200,7 @@ def _file(
         result = quantize(source, label, job.output, chosen, progress=progress)
     if result.bytes_after > budget:
         raise VerificationError(f"{job.output} has {result.bytes_after:,} bytes, more than the {budget:,} allowed")
-    _write_recipe(model, job, budget, best, result.bytes_after, label.name, options, texts)
+    write_recipe(job.recipe, model, budget, best, result.bytes_after, label.name, options, texts)
     return Optimized(
         target=job.target.said,
         budget=budget,
@@ -245,70 +240,6 @@ def _maker(model: Model, options: OptimizeOptions) -> Callable[[Types, Path, Pro
     return make
 
 
-def _setting(
-    model: Model, options: OptimizeOptions, identity: str, text: str, use: Use, most: int, folder: Path
-) -> Setting:
-    chunks = chunks_of(
-        text, use.value, model.headers[0], folder, options.running, length=options.chunk_tokens, most=most
-    )
-    quantize_options = options.quantize
-    return Setting(
-        sources=tuple(header.path for header in model.headers),
-        chunks=chunks,
-        importance=quantize_options.imatrix,
-        include_weights=quantize_options.include_weights,
-        exclude_weights=quantize_options.exclude_weights,
-        running=options.running,
-        identity=f"{identity} {chunks.identity}",
-    )
-
-
-def _identity(model: Model, options: OptimizeOptions) -> str:
-    """Name the model, the matrix and llama.cpp, by their bytes."""
-    quantize_options = options.quantize
-    matrix = hash_file([quantize_options.imatrix]) if quantize_options.imatrix else ""
-    build = find().library("llama").resolve()
-    says = [
-        hash_file(header.path for header in model.headers),
-        matrix,
-        repr((quantize_options.include_weights, quantize_options.exclude_weights)),
-        f"{build.name} {build.stat().st_size}",
-        repr((options.running.cache_type_k, options.running.cache_type_v, options.running.flash_attention)),
-    ]
-    return hashlib.sha256(" ".join(says).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
-    """The folder of the state, which later runs find again; large files do not stay in it."""
-    digest = hashlib.sha256()
-    for header in model.headers:
-        digest.update(f"{header.path.absolute()} {header.file_size}\n".encode())
-    folder = options.folder or cache_folder() / "allocations" / digest.hexdigest()[:16]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        folder.mkdir(exist_ok=True)
-        if options.restart:
-            (folder / _LEDGER).unlink(missing_ok=True)
-        for name in ("probing", "choosing", "refining"):  # of a run that was killed
-            shutil.rmtree(folder / name, ignore_errors=True)
-        yield folder
-        for name in ("probing", "choosing", "refining"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def _speeds(measurer: Measurer, ledger: Ledger, setting: Setting, progress: Progress) -> Speeds:
-    """Learn how fast this machine is by a part of the work, unless an earlier run has: the base reads its text."""
-    name = f"speed {setting.identity}"
-    known = ledger.get(name)
-    if known is None:
-        reading = measurer.prepare(progress)
-        speed = reading.tokens_per_second or 1.0
-        ledger.add(name, Measured(0.0, (speed,), reading.load_seconds or 0.0))
-        return Speeds(encoding_speed(ggml_library()), speed, reading.load_seconds or 0.0)
-    return Speeds(encoding_speed(ggml_library()), known.chunks[0], known.seconds)
-
-
 def _told_better(found: Estimate, seconds: Sequence[float], groups: int, processes: int) -> str:
     mean = sum(seconds) / len(seconds) / processes
     left = mean * max(0, groups - len(seconds))
@@ -316,42 +247,3 @@ def _told_better(found: Estimate, seconds: Sequence[float], groups: int, process
         f"the first {len(seconds)} probes took {mean:.2f} s each ({found.seconds_per_probe:.2f} s were expected);"
         f" about {left:.0f} s for the other {max(0, groups - len(seconds))}"
     )
-
-
-def _write_recipe(
-    model: Model,
-    job: Job,
-    budget: int,
-    best: Verified,
-    size: int,
-    label: str,
-    options: OptimizeOptions,
-    texts: Dealt,
-) -> None:
-    from ggufkit import __version__
-
-    metadata = model.headers[0].metadata
-    name = metadata.get("general.name")
-    matrix = options.quantize.imatrix
-    uses = {Use.CALIBRATION: Role.CALIBRATION, Use.PROBING: Role.DEVELOPMENT, Use.CHOOSING: Role.DEVELOPMENT}
-    recipe = Recipe(
-        tensors=best.candidate.types,
-        architecture=str(metadata["general.architecture"]),
-        file_type=label,
-        model_name=name if isinstance(name, str) else None,
-        model_sha256=hash_file(header.path for header in model.headers),
-        layout_sha256=layout_hash(model.headers),
-        imatrix_sha256=hash_file([matrix]) if matrix else None,
-        budget_bytes=budget,
-        file_bytes=size,
-        predicted_kld=best.candidate.predicted,
-        measured_kld=best.measured.kld,
-        measured_kld_999=best.measured.tail,
-        measured_on=Role.DEVELOPMENT,
-        refined=bool(best.candidate.refined),
-        made_by=f"ggufkit {__version__}, effort {options.effort.value}",
-        texts=tuple(
-            RecipeText(role, use.value, texts.sha256(use)) for use, role in uses.items() if getattr(texts, use.value)
-        ),
-    )
-    write_atomically(job.recipe, recipe_text(recipe).encode())

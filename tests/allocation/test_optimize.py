@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import random_models
 
-from ggufkit.allocation import optimize as optimizing
-from ggufkit.allocation import targets
+from ggufkit.allocation import targets, workplace
 from ggufkit.allocation.optimize import Job, Optimization, optimize
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
@@ -143,9 +142,9 @@ def _probe(tied: Path, name: str) -> dict[str, object]:
     texts = dealt()
     folder = tied.parent / "look"
     folder.mkdir(exist_ok=True)
-    identity = optimizing._identity(model, state)
+    identity = workplace.identity_of(model, state)
     amounts = state.amounts(model.weights)
-    setting = optimizing._setting(model, state, identity, texts.probing, Use.PROBING, amounts.probing, folder)
+    setting = workplace.setting_of(model, state, identity, texts.probing, Use.PROBING, amounts.probing, folder)
     key = key_of(setting.identity, {name: TensorType.Q3_K})
     lines = (tied.parent / "state" / "measurements.jsonl").read_text().splitlines()
     return next(found for line in lines if (found := json.loads(line))["name"] == key)

@@ -1,0 +1,87 @@
+"""Where an optimization works: the folder that keeps what was measured, and with what measurements are made."""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ggufkit.allocation.chunks import chunks_of
+from ggufkit.allocation.estimate import Speeds, encoding_speed
+from ggufkit.allocation.ledger import Ledger, Measured
+from ggufkit.allocation.measuring import Measurer, Setting
+from ggufkit.allocation.model import Model
+from ggufkit.allocation.options import OptimizeOptions
+from ggufkit.allocation.texts import Use
+from ggufkit.files import locked
+from ggufkit.llamacpp.find import cache_folder, find
+from ggufkit.progress import Progress
+from ggufkit.quantization.direct import library as ggml_library
+from ggufkit.quantization.recipe import hash_file
+
+LEDGER = "measurements.jsonl"
+
+
+@contextlib.contextmanager
+def workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
+    """The folder of the state, which later runs find again; large files do not stay in it."""
+    digest = hashlib.sha256()
+    for header in model.headers:
+        digest.update(f"{header.path.absolute()} {header.file_size}\n".encode())
+    folder = options.folder or cache_folder() / "allocations" / digest.hexdigest()[:16]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        folder.mkdir(exist_ok=True)
+        if options.restart:
+            (folder / LEDGER).unlink(missing_ok=True)
+        for name in ("probing", "choosing", "refining"):  # of a run that was killed
+            shutil.rmtree(folder / name, ignore_errors=True)
+        yield folder
+        for name in ("probing", "choosing", "refining"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def setting_of(
+    model: Model, options: OptimizeOptions, identity: str, text: str, use: Use, most: int, folder: Path
+) -> Setting:
+    """Cut the text of one use, and say what will be run on it. Raises as `chunks_of`."""
+    chunks = chunks_of(
+        text, use.value, model.headers[0], folder, options.running, length=options.chunk_tokens, most=most
+    )
+    quantize_options = options.quantize
+    return Setting(
+        sources=tuple(header.path for header in model.headers),
+        chunks=chunks,
+        importance=quantize_options.imatrix,
+        include_weights=quantize_options.include_weights,
+        exclude_weights=quantize_options.exclude_weights,
+        running=options.running,
+        identity=f"{identity} {chunks.identity}",
+    )
+
+
+def identity_of(model: Model, options: OptimizeOptions) -> str:
+    """Name the model, the matrix and llama.cpp, by their bytes."""
+    quantize_options = options.quantize
+    matrix = hash_file([quantize_options.imatrix]) if quantize_options.imatrix else ""
+    build = find().library("llama").resolve()
+    says = [
+        hash_file(header.path for header in model.headers),
+        matrix,
+        repr((quantize_options.include_weights, quantize_options.exclude_weights)),
+        f"{build.name} {build.stat().st_size}",
+        repr((options.running.cache_type_k, options.running.cache_type_v, options.running.flash_attention)),
+    ]
+    return hashlib.sha256(" ".join(says).encode()).hexdigest()
+
+
+def speeds_of(measurer: Measurer, ledger: Ledger, setting: Setting, progress: Progress) -> Speeds:
+    """Learn how fast this machine is by a part of the work, unless an earlier run has: the base reads its text."""
+    name = f"speed {setting.identity}"
+    known = ledger.get(name)
+    if known is None:
+        reading = measurer.prepare(progress)
+        speed = reading.tokens_per_second or 1.0
+        ledger.add(name, Measured(0.0, (speed,), reading.load_seconds or 0.0))
+        return Speeds(encoding_speed(ggml_library()), speed, reading.load_seconds or 0.0)
+    return Speeds(encoding_speed(ggml_library()), known.chunks[0], known.seconds)
