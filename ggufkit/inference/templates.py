@@ -140,7 +140,7 @@ class ChatTemplate:
         }
         parts: list[str] = []
         size = 0
-        started = time.monotonic()
+        started = time.thread_time()
         self._environment.deadline = started + max(self._seconds_left, UNNOTICED)
         try:
             with limited_memory():
@@ -158,7 +158,7 @@ class ChatTemplate:
         except Exception as error:
             raise InputError(f"the chat template fails: {_reason(error)}", hint=_OTHER_TEMPLATE) from error
         finally:
-            self._seconds_left -= max(0.0, time.monotonic() - started - UNNOTICED)
+            self._seconds_left -= max(0.0, time.thread_time() - started - UNNOTICED)
 
     def tokenize(
         self,
