@@ -128,7 +128,7 @@ ROWS = [
         "0 markers written",
         _carried_code,
         count=len(_COMMANDS),
-        quick=7,
+        quick=5,
         engine=True,
     ),
     Row(
