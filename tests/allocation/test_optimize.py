@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import random_models
 
@@ -15,6 +16,7 @@ from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.cli import main
 from ggufkit.errors import GgufkitError, UsageError
+from ggufkit.evaluation.likelihood.logits_file import decode, open_logits_file
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.find import find
@@ -109,28 +111,25 @@ def test_a_probe_measures_what_llama_perplexity_measures(optimized: Optimization
     header = read_header(tied)
     tensor = next(each for each in header.tensors if each.name == name)
     content = bytearray(tied.read_bytes())
-    import numpy as np
-
     own = np.frombuffer(bytes(content[tensor.offset : tensor.offset + tensor.size]), np.uint8)
     changed = through(library, to_float32(library, own, tensor.type), TensorType.Q3_K, tensor.shape[0], None)
     content[tensor.offset : tensor.offset + tensor.size] = from_float32(library, changed, tensor.type).tobytes()
-    patched, text, base = tmp_path / "patched.gguf", tmp_path / "text.txt", tmp_path / "base.kld"
+    patched, text = tmp_path / "patched.gguf", tmp_path / "text.txt"
     patched.write_bytes(content)
     text.write_text(dealt().probing, encoding="utf-8")
-    tool = find().tool("llama-perplexity")
-    chunks = str(len(_probe(tied, name)["chunks"]))
-    common = [str(tool), "-c", str(LENGTH), "--chunks", chunks, "-t", "1", "--kl-divergence-base", str(base)]
-    subprocess.run([*common, "-m", str(tied), "-f", str(text)], check=True, capture_output=True)
-    said = ""
-    for _ in range(5):  # it sometimes loses the end of what it prints
-        run = subprocess.run(
-            [*common, "-m", str(patched), "--kl-divergence"], capture_output=True, text=True, check=True
-        )
-        said = run.stdout + run.stderr
-        if "Same top p" in said:
-            break
-    mean = next(line for line in said.splitlines() if line.startswith("Mean    KLD"))
-    assert float(mean.split(":")[1].split("±")[0]) == pytest.approx(_probe(tied, name)["kld"], rel=2e-3, abs=2e-6)
+    probe = _probe(tied, name)
+    said = []
+    for number, model in enumerate((tied, patched)):  # the file is read, for what is printed gets lost at times
+        kept = tmp_path / f"{number}.kld"
+        chunks = ["-c", str(LENGTH), "--chunks", str(len(probe["chunks"])), "-t", "1"]  # type: ignore[arg-type]
+        command = [find().tool("llama-perplexity"), "-m", model, "-f", text, *chunks, "--kl-divergence-base", kept]
+        subprocess.run(command, check=True, capture_output=True)
+        found = open_logits_file(kept)
+        with kept.open("rb") as file:
+            said += [np.stack([decode(found.rows(file, each), found.vocabulary_size) for each in range(found.chunks)])]
+    base, other = (each.astype(np.float64) for each in said)
+    mean = (np.exp(base) * (base - other)).sum(axis=-1).mean()
+    assert probe["kld"] == pytest.approx(mean, rel=0.01, abs=2e-6)
 
 
 def _probe(tied: Path, name: str) -> dict[str, object]:
