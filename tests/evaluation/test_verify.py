@@ -13,7 +13,7 @@ import pytest
 from damaged_gguf import with_metadata, with_tensor
 
 from ggufkit.conversion import OutputType, convert
-from ggufkit.errors import CheckpointError, GgufFileError, UsageError, VerificationError
+from ggufkit.errors import CheckpointError, GgufFileError, UsageError
 from ggufkit.evaluation import reference
 from ggufkit.evaluation.results import Grade, Verdict, Verification
 from ggufkit.evaluation.verify import CHECKS, verify
