@@ -87,6 +87,7 @@ def command(
     like that which the model will work on; a few hundred kilobytes are enough.
     """
     from ggufkit.errors import InputError, UsageError
+    from ggufkit.files import check_output
     from ggufkit.quantization.make_imatrix import ImatrixOptions, make_imatrix
 
     merge = list(in_files or [])
@@ -101,6 +102,9 @@ def command(
         raise UsageError("no text is given to read", hint=f"{_EXAMPLE}; or --self, and the model writes its own")
     if output is None:
         output = _model.beside(model, f"{model.stem}-imatrix.gguf") if model else Path("imatrix.gguf")
+    check_output(output, inputs=[*(files or []), *merge, *([model] if model else [])])
+    if save_text:
+        check_output(save_text, inputs=[*(files or []), *merge, *([model] if model else []), output])
     options = ImatrixOptions(
         ctx_size=ctx_size,
         chunks=chunks,
@@ -169,9 +173,8 @@ def text_for(
 
 
 def _save(path: Path, text: "Calibration") -> None:
-    from ggufkit.files import check_output, write_atomically
+    from ggufkit.files import write_atomically
 
-    check_output(path)
     write_atomically(path, text.text.encode())
 
 

@@ -112,11 +112,12 @@ def power_cuts(trial: Trial) -> None:
             disk.settle()
             bench.out = out
             outcome = bench.run(job)
+            wanted = job.state(out)
             disk.cut()
             bench.out = bench.folder / "out"
             if outcome.status:
                 trial.broken(case, outcome.err)
-            elif not reference.new.items() <= job.state(out).items():  # blobs that were removed may be back
+            elif not wanted.items() <= job.state(out).items():  # blobs that were removed may be back
                 trial.broken(case, f"{job.name}, {'over an old file' if old else 'new'}: what was done is not there")
             elif job.store:
                 _note(trial, case, job, "after the cut", job.problems(out, reference.old, reference.new))
