@@ -10,7 +10,8 @@ A tensor of the GGUF file belongs to the module that has the same rows, in whate
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.allocation.choices import Choices
+from ggufkit.allocation.measuring import Setting
+from ggufkit.allocation.model import Model
+from ggufkit.allocation.options import How, OptimizeOptions
 from ggufkit.allocation.probes import reference_of
 from ggufkit.allocation.sensitivity import Sensitivity
 from ggufkit.allocation.weights import Floats, from_float32, importance_of, rows_of, through
 from ggufkit.checkpoints import open_checkpoint
+from ggufkit.errors import UsageError
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.evaluation.reference import loaded_original
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.progress import Progress, silent
+from ggufkit.quantization.direct import library
+from ggufkit.quantization.importance import load_importance
 
 _SEED = 1  # of the tokens that are drawn
 _ROWS_AT_ONCE = 4096
+
+
+def seen_by_fisher(model: Model, options: OptimizeOptions) -> Collection[str]:
+    """Name the tensors that will need no probe, as far as that is known before: matrices, where it was asked for."""
+    if options.sensitivity is not How.FISHER:
+        return ()
+    tensors = (tensor for header in model.headers for tensor in header.tensors)
+    return {tensor.name for tensor in tensors if len(tensor.shape) == 2}
+
+
+def fisher(
+    model: Model, options: OptimizeOptions, setting: Setting, folder: Path, progress: Progress
+) -> Mapping[str, Sensitivity]:
+    """Let the original tell what the tensors of a model cost, where it was asked for; else nothing.
+
+    Raises:
+        UsageError: there is no original.
+        As `fisher_sensitivities`.
+    """
+    if options.sensitivity is not How.FISHER:
+        return {}
+    if options.original is None:
+        raise UsageError(
+            "a backward pass needs the checkpoint that the model was converted from", hint="give the folder as SRC"
+        )
+    matrix = load_importance(setting.importance) if setting.importance else None
+    with tempfile.TemporaryDirectory(dir=folder, prefix="fisher-") as scratch:
+        return fisher_sensitivities(
+            options.original,
+            model.headers,
+            model.choices,
+            matrix.only(setting.include_weights, setting.exclude_weights).values if matrix else {},
+            setting.chunks,
+            library(),
+            Path(scratch),
+            progress=progress,
+        )
 
 
 def fisher_sensitivities(
@@ -39,7 +83,7 @@ def fisher_sensitivities(
     choices: Sequence[Choices],
     importance: Mapping[str, Floats],
     chunks: Chunks,
-    library: Ggml,
+    ggml: Ggml,
     scratch: Path,
     *,
     progress: Progress = silent,
@@ -55,7 +99,7 @@ def fisher_sensitivities(
     """
     movable = {choice.name: reference_of(choice) for choice in choices if len(choice.types) > 1}
     with open_checkpoint(folder) as checkpoint, loaded_original(checkpoint) as model:
-        found = _modules_by_tensor(model, headers, movable.keys(), library)
+        found = _modules_by_tensor(model, headers, movable.keys(), ggml)
         changes: dict[int, tuple[str, NDArray[np.float16]]] = {}
         by_name = {tensor.name: tensor for header in headers for tensor in header.tensors}
         for number, (name, modules) in enumerate(found.items()):
@@ -67,7 +111,7 @@ def fisher_sensitivities(
             scale = importance_of(importance, by_name[name], 0)
             for start in range(0, len(weight), _ROWS_AT_ONCE):
                 rows = weight[start : start + _ROWS_AT_ONCE]
-                stored = through(library, rows.reshape(-1), movable[name], weight.shape[1], scale)
+                stored = through(ggml, rows.reshape(-1), movable[name], weight.shape[1], scale)
                 change[start : start + _ROWS_AT_ONCE] = stored.reshape(rows.shape) - rows
             changes |= {id(module): (name, change) for module in modules}
         squares = _effects(model, [m for each in found.values() for m in each], changes, chunks, progress)
@@ -79,7 +123,7 @@ def fisher_sensitivities(
 
 
 def _modules_by_tensor(
-    model: Any, headers: Sequence[GgufHeader], names: Any, library: Ggml
+    model: Any, headers: Sequence[GgufHeader], names: Any, ggml: Ggml
 ) -> Mapping[str, Sequence[Any]]:
     """Find the linear layers and embeddings that hold the rows of each tensor; a tied tensor has both."""
     import torch
@@ -103,7 +147,7 @@ def _modules_by_tensor(
     for module in modules:
         weight = _weight_of(module)
         for kind in kinds:
-            cast = from_float32(library, weight.reshape(-1), kind).reshape(len(weight), -1)
+            cast = from_float32(ggml, weight.reshape(-1), kind).reshape(len(weight), -1)
             for name in keys.get(_key(cast, kind), ()):
                 found.setdefault(name, []).append(module)
     return {name: found[name] for name in sorted(found)}

@@ -12,7 +12,9 @@ from ggufkit.allocation import known_errors, mix
 from ggufkit.allocation.candidates import candidates_for
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import shared_passages
+from ggufkit.allocation.cluster import Cluster
 from ggufkit.allocation.estimate import Estimate, estimate
+from ggufkit.allocation.fisher import fisher, seen_by_fisher
 from ggufkit.allocation.knapsack import frontier
 from ggufkit.allocation.ledger import Ledger
 from ggufkit.allocation.measuring import Measurer
@@ -100,8 +102,9 @@ def optimize(
         choosing = setting_of(model, options, identity, texts.choosing, Use.CHOOSING, amounts.choosing, folder)
         for overlap in shared_passages(texts, probing.chunks, choosing.chunks, source, folder, options.running):
             warn(f"{overlap}: what is measured will look better than it is")
-        measurer = stack.enter_context(Measurer(probing, ledger, folder / "probing"))
-        asked = questions_of(model, options.effort)
+        cluster = stack.enter_context(Cluster(options.workers)) if options.workers else None
+        measurer = stack.enter_context(Measurer(probing, ledger, folder / "probing", cluster))
+        asked = questions_of(model, options.effort, seen_by_fisher(model, options))
         speeds = speeds_of(measurer, ledger, probing, progress)
         found = estimate(
             speeds,
@@ -124,8 +127,10 @@ def optimize(
         def told(seconds: Sequence[float]) -> None:
             note(_told_better(found, seconds, found.probes, probing.processes))
 
+        foretold = fisher(model, options, probing, folder, progress)
+        asked = questions_of(model, options.effort, foretold)
         errors = known_errors.row_errors_of(model, options, amounts.rows, identity, folder, progress)
-        known = study(model, asked, errors, measurer, progress, told)
+        known = study(model, asked, errors, measurer, progress, told, foretold)
         make = _maker(model, options)
         verifier = stack.enter_context(Verifier(choosing, ledger, folder / "choosing", make))
         files = []

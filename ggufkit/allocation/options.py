@@ -18,6 +18,13 @@ class Effort(StrEnum):
     THOROUGH = "thorough"  # a probe for each tensor, more text, and corrections in the mix that was chosen
 
 
+class How(StrEnum):
+    """How it is found out which tensors matter."""
+
+    PROBES = "probes"  # each one, or some layers of a kind, changed and measured
+    FISHER = "fisher"  # one backward pass of the original; what it does not see is probed
+
+
 @dataclass(frozen=True, slots=True)
 class Amounts:
     """How much text is read, in chunks, and how much of a tensor is looked at, in rows."""
@@ -34,6 +41,8 @@ class OptimizeOptions:
     `quantize` holds the importance matrix and what else llama-quantize is told. `pool` is a key of
     `ggufkit.allocation.choices.POOLS`, or a list of types. `folder` is where the state is kept (None: ggufkit's cache);
     `restart` forgets what an earlier run measured. `refine` lets errors make up for each other afterwards (GPTQ).
+    `sensitivity` by a backward pass needs the checkpoint, `original`. `workers` is the address of a Ray cluster that
+    measures the probes; None: this machine.
     """
 
     effort: Effort = Effort.NORMAL
@@ -44,6 +53,9 @@ class OptimizeOptions:
     folder: Path | None = None
     refine: bool = False
     restart: bool = False
+    sensitivity: How = How.PROBES
+    original: Path | None = None
+    workers: str | None = None
 
     def amounts(self, weights: int) -> Amounts:
         """Choose by the model's size only, so that the same model always gets the same: small ones are read quickly."""

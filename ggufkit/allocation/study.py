@@ -1,6 +1,6 @@
 """What is known of a model when it was measured: enough to solve any budget, without measuring again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ggufkit.allocation.candidates import pick
@@ -74,10 +74,11 @@ class Questions:
     groups: tuple[Group, ...]
 
 
-def questions_of(model: Model, effort: Effort) -> Questions:
-    """List what will be measured of a model."""
+def questions_of(model: Model, effort: Effort, told: Collection[str] = ()) -> Questions:
+    """List what will be measured of a model; the tensors in `told` need no probe."""
     kinds = curve_types(model.choices)
-    groups = () if effort is Effort.FAST else groups_of(model.choices, one_by_one=effort is Effort.THOROUGH)
+    asked = [choice for choice in model.choices if choice.name not in told]
+    groups = () if effort is Effort.FAST else groups_of(asked, one_by_one=effort is Effort.THOROUGH)
     return Questions(tuple((kind, uniform(model.choices, kind)) for kind in kinds), groups)
 
 
@@ -88,8 +89,11 @@ def study(
     measurer: Measurer,
     progress: Progress,
     told: Callable[[Sequence[float]], None],
+    foretold: Mapping[str, Sensitivity] | None = None,
 ) -> Study:
     """Measure the floor, the curve and the probes. `told` gets the seconds of the first probes once they are known.
+
+    What is `foretold` of tensors, without a probe, counts for them.
 
     Raises:
         As `Measurer.measure`.
@@ -115,7 +119,12 @@ def study(
         again = measurer.measure([groups[number].types for number in faint], progress, "Probing again, coarser")
         for number, one in zip(faint, again, strict=True):
             klds[number] = one.kld
-        sensitivities = from_probes(groups, klds, model.choices, floor)
+        sensitivities: Mapping[str, Sensitivity] = {
+            **from_probes(groups, klds, model.choices, floor),
+            **(foretold or {}),
+        }
+    elif foretold:
+        sensitivities = foretold
     else:
         sensitivities = from_priors(model.choices, errors, curve, tied=model.is_tied)
     return Study(model.choices, errors, curve, sensitivities, floor, level)

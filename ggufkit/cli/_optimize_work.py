@@ -12,7 +12,7 @@ from ggufkit.cli import _calibration_text, _optimize_view, _output
 if TYPE_CHECKING:
     from ggufkit.allocation.estimate import Estimate
     from ggufkit.allocation.optimize import Job
-    from ggufkit.allocation.options import Effort, OptimizeOptions
+    from ggufkit.allocation.options import Effort, How, OptimizeOptions
     from ggufkit.allocation.targets import Target
     from ggufkit.allocation.texts import Dealt, Document
     from ggufkit.progress import Progress
@@ -63,6 +63,17 @@ def effort_named(name: str) -> "Effort":
         return Effort(name.lower())
     except ValueError:
         raise UsageError(f"unknown effort {name!r}", hint=f"one of {', '.join(Effort)}") from None
+
+
+def sensitivity_named(name: str) -> "How":
+    """Read how it is found out which tensors matter. Raises UsageError."""
+    from ggufkit.allocation.options import How
+    from ggufkit.errors import UsageError
+
+    try:
+        return How(name.lower())
+    except ValueError:
+        raise UsageError(f"unknown sensitivity {name!r}", hint=f"one of {', '.join(How)}") from None
 
 
 def outtype_named(name: str) -> str:
@@ -132,7 +143,14 @@ def instead_of_types(
 def run(wish: Wish) -> None:
     """Do it, and show what came of it. Raises as `ggufkit.allocation.optimize.optimize`."""
     from ggufkit.allocation.optimize import optimize
+    from ggufkit.allocation.options import How
+    from ggufkit.errors import UsageError
 
+    if wish.options.sensitivity is How.FISHER and not wish.source.is_dir():
+        raise UsageError(
+            f"--sensitivity fisher needs the checkpoint that {wish.source.name} was converted from",
+            hint="give its folder as SRC",
+        )
     jobs = _jobs(wish)
     with _output.progress_bar(quiet=wish.silent) as progress, _as_gguf(wish, progress) as (model, folder):
         dealt = _texts(wish, model, progress)
@@ -141,7 +159,7 @@ def run(wish: Wish) -> None:
             model,
             jobs,
             dealt,
-            replace(options, folder=folder),
+            replace(options, folder=folder, original=wish.source if wish.source.is_dir() else None),
             progress=progress,
             note=lambda text: _tell(wish, text),
             warn=_output.warn,

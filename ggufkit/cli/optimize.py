@@ -112,6 +112,24 @@ def command(
             " matrix says; kept only where the file gets better on unseen text. Takes about as long again.",
         ),
     ] = False,
+    sensitivity: Annotated[
+        str,
+        typer.Option(
+            metavar="probes|fisher",
+            rich_help_panel=_WORK,
+            help="fisher: one backward pass of the checkpoint (SRC is its folder, torch is installed) in place of"
+            " probes; what it does not see, such as stacked experts, is probed.",
+        ),
+    ] = "probes",
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ray://HOST:PORT|ray://auto",
+            show_default=False,
+            rich_help_panel=_WORK,
+            help="Measure the probes on the machines of a Ray cluster, each with the same ggufkit and llama.cpp.",
+        ),
+    ] = None,
     state: Annotated[
         Path | None,
         typer.Option(
@@ -173,6 +191,8 @@ def command(
         folder=state,
         refine=refine,
         restart=restart,
+        sensitivity=_optimize_work.sensitivity_named(sensitivity),
+        workers=workers,
     )
     _optimize_work.run(
         _optimize_work.Wish(

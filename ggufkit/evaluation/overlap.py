@@ -34,7 +34,7 @@ class Overlap:
 
 
 def shared_windows(tokens: NDArray[np.integer], other: NDArray[np.integer]) -> float:
-    """Return the share of the windows of `tokens`, int [n], that occur in `other`, int [m]; 0 where one is too short."""
+    """Return the share of the windows of `tokens`, int [n], that `other`, int [m], has too; 0 if one is too short."""
     own, others = _fingerprints(tokens), _fingerprints(other)
     if not len(own) or not len(others):
         return 0.0

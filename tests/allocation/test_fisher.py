@@ -5,17 +5,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import random_models
 
 import ggufkit
 from ggufkit.allocation.choices import Choices, choices_of, pool_named
-from ggufkit.allocation.fisher import fisher_sensitivities
+from ggufkit.allocation.fisher import fisher, fisher_sensitivities, seen_by_fisher
+from ggufkit.allocation.model import open_model
+from ggufkit.allocation.options import Effort, How, OptimizeOptions
 from ggufkit.allocation.probes import reference_of
+from ggufkit.allocation.study import questions_of
 from ggufkit.allocation.weights import Floats, through
 from ggufkit.checkpoints import open_checkpoint
+from ggufkit.errors import UsageError
 from ggufkit.evaluation.likelihood.texts import Chunks, cut_into_chunks
 from ggufkit.evaluation.reference import loaded_original
 from ggufkit.gguf_file.reader import GgufHeader, read_header
+from ggufkit.progress import silent
 from ggufkit.quantization.direct import library
+from ggufkit.quantization.options import QuantizeOptions
 
 pytestmark = [pytest.mark.engine, pytest.mark.oracle, pytest.mark.slow]
 
@@ -86,6 +93,19 @@ def test_one_backward_pass_foretells_what_changing_each_matrix_alone_costs(
     assert np.corrcoef(ours, theirs)[0, 1] > 0.9
     assert 0.5 < np.exp(np.mean(ours - theirs)) < 2
     assert np.abs(ours - theirs).max() < np.log(4)
+
+
+def test_what_it_tells_is_not_probed_and_what_it_leaves_out_is(tmp_path: Path) -> None:
+    model = open_model(random_models.write(tmp_path / "m.gguf", experts=4), QuantizeOptions(), "k-quants", [], ())
+    asked = OptimizeOptions(sensitivity=How.FISHER)
+    seen = seen_by_fisher(model, asked)
+    assert seen_by_fisher(model, OptimizeOptions()) == ()
+    probed = {name for group in questions_of(model, Effort.NORMAL, seen).groups for name in group.types}
+    assert probed
+    assert all("_exps" in name for name in probed)
+    assert {choice.name for choice in model.choices} <= probed | set(seen)
+    with pytest.raises(UsageError, match="the checkpoint that the model was converted from"):
+        fisher(model, asked, None, tmp_path, silent)  # type: ignore[arg-type]
 
 
 def test_the_same_pass_gives_the_same_figures(converted: GgufHeader, chunks: Chunks, tmp_path: Path) -> None:

@@ -200,6 +200,8 @@ def test_refuses_a_source_that_is_quantized(optimized: Optimization, tmp_path: P
         ["optimize", "MODEL", "--target-bpw", "0"],
         ["optimize", "MODEL", "--like", "Q4_K_M", "--effort", "heroic"],
         ["optimize", "MODEL", "--like", "Q4_K_M", "--outtype", "q8_0"],
+        ["optimize", "MODEL", "--like", "Q4_K_M", "--sensitivity", "magic"],
+        ["optimize", "MODEL", "--like", "Q4_K_M", "--sensitivity", "fisher"],
         ["quantize", "--like", "Q4_K_M", "MODEL", "--pure"],
         ["quantize", "--like", "Q4_K_M", "Q5_K_M", "MODEL"],
         ["quantize", "Q4_K_M", "MODEL", "--effort", "fast"],
