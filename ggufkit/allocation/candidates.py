@@ -15,14 +15,20 @@ LEAST_SHARE = 0.9955  # of the budget that a file should use
 
 
 def candidates_for(
-    model: Model, budget: int, opinions: Mapping[str, Costs], prediction: Prediction, *, restricted: bool
+    model: Model,
+    budget: int,
+    opinions: Mapping[str, Costs],
+    prediction: Prediction,
+    *,
+    restricted: bool,
+    named: str | None = None,
 ) -> tuple[Candidate, ...]:
-    """List candidates for a budget, each once, the largest preset that fits among them.
+    """List candidates for a budget, each once, among them the preset that was `named`, or the largest that fits.
 
     `opinions` are costs of types, the best trusted first; with `restricted`, that one is also asked about K types only.
     """
     found: list[Candidate] = []
-    preset = model.largest_preset(budget)
+    preset = named or model.largest_preset(budget)
     if preset is not None:
         types = model.preset_types(preset)
         found.append(Candidate(preset, types, model.presets[preset].bytes_after, prediction.of(types), is_preset=True))

@@ -158,7 +158,7 @@ def open_model(
         InputError: the importance matrix is not its own, or nothing can be quantized.
     """
     headers = tuple(read_model(source))
-    presets = _presets(source, options, headers)
+    presets = _presets(source, options, headers, [target.preset.name for target in targets if target.preset])
     moved = {tensor.name for planned in presets.values() for tensor in planned.tensors if tensor.to is not tensor.was}
     tensors = [tensor for header in headers for tensor in header.tensors if tensor.name in moved]
     if not tensors:
@@ -167,14 +167,18 @@ def open_model(
     wanted = [_bits(target, presets, weights) for target in targets]
     kinds = pool_named(pool, min(wanted, default=4.0))
     choices = choices_of(tensors, kinds, chosen(options))
+    if all(len(choice.types) == 1 for choice in choices):
+        raise InputError(f"{source}: {_UNMOVED}")
     draft = Model(headers, options, choices, presets, 0)
     types = {choice.name: choice.nearest(TensorType.Q8_0) for choice in choices}
     planned = plan(source, quantization_type("Q8_0"), draft.quantize_options(types, overrides), headers=headers)
     return replace(draft, fixed_bytes=planned.bytes_after - draft.size_of(types))
 
 
-def _presets(source: Path, options: QuantizeOptions, headers: Sequence[GgufHeader]) -> Mapping[str, QuantizationPlan]:
-    """Plan all presets; what only some of them refuse is left out, what all refuse is raised."""
+def _presets(
+    source: Path, options: QuantizeOptions, headers: Sequence[GgufHeader], named: Sequence[str]
+) -> Mapping[str, QuantizationPlan]:
+    """Plan all presets, and those `named`; what only some of them refuse is left out, what all refuse is raised."""
     failures: list[GgufkitError] = []
 
     def one(name: str) -> tuple[str, QuantizationPlan | None]:
@@ -185,7 +189,9 @@ def _presets(source: Path, options: QuantizeOptions, headers: Sequence[GgufHeade
             return name, None
 
     with ThreadPoolExecutor(2) as pool:
-        found = {name: planned for name, planned in pool.map(one, PRESETS) if planned is not None}
+        found = {
+            name: planned for name, planned in pool.map(one, dict.fromkeys([*PRESETS, *named])) if planned is not None
+        }
     if not found:
         raise failures[0]
     return found

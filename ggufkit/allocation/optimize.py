@@ -161,7 +161,14 @@ def _file(
 ) -> Optimized:
     started = time.monotonic()
     prediction = known.prediction
-    candidates = candidates_for(model, budget, known.opinions, prediction, restricted=True)
+    candidates = candidates_for(
+        model,
+        budget,
+        known.opinions,
+        prediction,
+        restricted=True,
+        named=job.target.preset.name if job.target.preset else None,
+    )
     verified = verifier.verify(candidates, progress)
     preset = next((each for each in verified if each.candidate.is_preset), None)
     if preset is not None:

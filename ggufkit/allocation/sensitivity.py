@@ -99,7 +99,7 @@ def curve_ratio(curve: Curve) -> Ratio:
     def ratio(choice: Choices, kind: TensorType, reference: TensorType) -> float:
         if kind is choice.types[-1]:
             return 0.0
-        return curve[kind] / curve[reference]
+        return curve[kind] / curve[reference] if curve[reference] > 0 else 0.0
 
     return ratio
 

@@ -123,10 +123,8 @@ def study(
             **from_probes(groups, klds, model.choices, floor),
             **(foretold or {}),
         }
-    elif foretold:
-        sensitivities = foretold
     else:
-        sensitivities = from_priors(model.choices, errors, curve, tied=model.is_tied)
+        sensitivities = {**from_priors(model.choices, errors, curve, tied=model.is_tied), **(foretold or {})}
     return Study(model.choices, errors, curve, sensitivities, floor, level)
 
 

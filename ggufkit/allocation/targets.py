@@ -24,6 +24,9 @@ class Measure(StrEnum):
     BITS_PER_WEIGHT = "bpw"
 
 
+_MOST_BYTES = 2**63
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One size that is wanted; `said` is what the user wrote."""
@@ -58,8 +61,8 @@ def size(text: str) -> Target:
         raise UsageError(
             f"--target-size {text!r} is no size", hint="such as 4.5GB; with a point, not a comma"
         ) from None
-    if value < 1:
-        raise UsageError(f"--target-size {text} is less than a byte", hint="such as 4.5GB")
+    if not 1 <= value < _MOST_BYTES:
+        raise UsageError(f"--target-size {text:.40} is no size of a file", hint="such as 4.5GB")
     return Target(Measure.BYTES, text.strip().replace(" ", ""), value)
 
 

@@ -71,6 +71,7 @@ def identity_of(model: Model, options: OptimizeOptions) -> str:
         repr((quantize_options.include_weights, quantize_options.exclude_weights)),
         f"{build.name} {build.stat().st_size}",
         repr((options.running.cache_type_k, options.running.cache_type_v, options.running.flash_attention)),
+        repr(options.running.gpu_layers),
     ]
     return hashlib.sha256(" ".join(says).encode()).hexdigest()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ggufkit import files
 from ggufkit.cli import _calibration_text, _optimize_view, _output
 
 if TYPE_CHECKING:
@@ -152,6 +153,11 @@ def run(wish: Wish) -> None:
             hint="give its folder as SRC",
         )
     jobs = _jobs(wish)
+    for job in jobs:  # before anything that takes time
+        if job.recipe == job.output:
+            raise UsageError(f"{job.output} is where the recipe goes", hint=f"-o {job.output.with_suffix('.gguf')}")
+        for path in (job.output, job.recipe):
+            files.check_output(path, inputs=[wish.source])
     with _output.progress_bar(quiet=wish.silent) as progress, _as_gguf(wish, progress) as (model, folder):
         dealt = _texts(wish, model, progress)
         options = _with_matrix(wish, model, jobs, dealt, progress)
@@ -286,9 +292,11 @@ def _with_matrix(
 ) -> "OptimizeOptions":
     """Make the importance matrix of the calibration text, unless one is given or an earlier run has made it."""
     from ggufkit.allocation.texts import Use
+    from ggufkit.gguf_file.parts import read_parts
     from ggufkit.quantization.importance import load_importance
     from ggufkit.quantization.make_imatrix import Calibration, ImatrixOptions, make_imatrix
     from ggufkit.quantization.names import output_path
+    from ggufkit.quantization.recipe import hash_file
     from ggufkit.quantization.types import quantization_type
 
     options = wish.options
@@ -298,8 +306,10 @@ def _with_matrix(
     named = Path(wish.output) / plain.name if wish.output and not jobs else plain
     beside = jobs[0].output if jobs else named
     matrix = beside.with_name(f"{plain.stem.removesuffix('F16')}optimized-imatrix.gguf")
-    name = f"calibration-{dealt.sha256(Use.CALIBRATION)[:12]}.txt"
-    if not (matrix.exists() and _is_of(matrix, model, name, load_importance(matrix).datasets)):
+    # The matrix says of which text it is: what else decides about it is in the name of that.
+    weights = hash_file(part.path for part in read_parts(model))
+    name = f"calibration-{dealt.sha256(Use.CALIBRATION)[:12]}-{weights[:12]}-{options.chunk_tokens}.txt"
+    if not (matrix.exists() and name in load_importance(matrix).datasets):
         result = make_imatrix(
             matrix,
             model=model,
@@ -311,10 +321,6 @@ def _with_matrix(
         )
         _tell(wish, f"made {matrix} from {result.chunks} chunks")
     return replace(options, quantize=replace(options.quantize, imatrix=matrix))
-
-
-def _is_of(matrix: Path, model: Path, name: str, datasets: Sequence[str]) -> bool:
-    return name in datasets and matrix.stat().st_mtime_ns >= model.stat().st_mtime_ns
 
 
 def _tell(wish: Wish, text: str) -> None:

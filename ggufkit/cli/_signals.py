@@ -17,6 +17,8 @@ def orderly_end() -> Iterator[None]:
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
+        for each in ours:  # what comes twice, to a process and to its group, must not stop the cleaning up
+            signal.signal(each, signal.SIG_IGN)
         sys.exit(128 + number)
 
     ours = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]

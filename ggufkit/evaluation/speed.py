@@ -86,21 +86,21 @@ def measure(
     sizes = {path: sum(part.file_size for part in read_fit_parts(path)) for path in options.models}
     rounds = 1 if len(options.models) == 1 else options.repetitions
     each = options.repetitions if rounds == 1 else 1
-    found: dict[Path, list[tuple[BenchResult, ...]]] = {path: [] for path in options.models}
+    found: list[list[tuple[BenchResult, ...]]] = [[] for _ in options.models]  # the same file may be there twice
     total = rounds * len(options.models)
     for number in range(rounds):
         for place, path in enumerate(options.models):
             progress("Measuring speed", number * len(options.models) + place, total, "steps")
-            found[path].append(_run(replace(options, models=(path,), repetitions=each), workers))
+            found[place].append(_run(replace(options, models=(path,), repetitions=each), workers))
     progress("Measuring speed", total, total, "steps")
     models = tuple(
         ModelSpeed(
             path,
             sizes[path],
-            tuple(_merged(results) for results in zip(*found[path], strict=True)),
+            tuple(_merged(results) for results in zip(*found[place], strict=True)),
             _start(path, options) if with_start else None,
         )
-        for path in options.models
+        for place, path in enumerate(options.models)
     )
     return models, _pairs(models)
 

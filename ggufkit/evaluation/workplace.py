@@ -60,6 +60,8 @@ def remove_stale(root: Path, *, but: Path) -> None:
 
 
 def _is_stale(folder: Path) -> bool:
+    if not (folder / _ABOUT).is_file():  # not one of ours, whatever its name
+        return False
     newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
     if time.time() - newest > KEPT_DAYS * 86400:
         return True

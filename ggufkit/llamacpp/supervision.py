@@ -39,6 +39,7 @@ def survive(model: Path) -> None:
     waited = {signal.SIGCHLD, *(number for number in _PASSED_ON if signal.getsignal(number) != signal.SIG_IGN)}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     prepare = die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some launchers leave it, nobody would tell of the end
     child = os.fork()
     if child == 0:
         if prepare:
@@ -55,7 +56,8 @@ def survive(model: Path) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         os.kill(os.getpid(), number)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    raise stopped(number, os.pread(said, _MOST_READ, 0).decode("utf-8", "replace").splitlines(), model)
+    last = os.pread(said, _MOST_READ, max(0, os.fstat(said).st_size - _MOST_READ))
+    raise stopped(number, last.decode("utf-8", "replace").splitlines(), model)
 
 
 def is_expendable() -> bool:

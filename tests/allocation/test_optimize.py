@@ -11,8 +11,11 @@ import pytest
 import random_models
 
 from ggufkit.allocation import targets, workplace
+from ggufkit.allocation.candidates import candidates_for
+from ggufkit.allocation.model import open_model
 from ggufkit.allocation.optimize import Job, Optimization, optimize
 from ggufkit.allocation.options import Effort, OptimizeOptions
+from ggufkit.allocation.prediction import Prediction
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.cli import main
 from ggufkit.errors import GgufkitError, UsageError
@@ -22,6 +25,8 @@ from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.find import find
 from ggufkit.quantization import recipe
 from ggufkit.quantization.options import QuantizeOptions
+from ggufkit.quantization.plan import plan
+from ggufkit.quantization.types import quantization_type
 
 pytestmark = pytest.mark.engine
 
@@ -184,6 +189,17 @@ def test_says_the_smallest_and_the_largest_possible(tied: Path, tmp_path: Path) 
     for target in (targets.size("10kB"), targets.bits_per_weight(30), targets.bits_per_weight(1.2)):
         with pytest.raises(UsageError, match=r"smallest file has [\d,]+ bytes .*, the largest [\d,]+"):
             made(tied, tmp_path, target)
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q5_1", "IQ3_S"])
+def test_the_preset_that_was_named_is_the_one_to_beat(name: str, tied: Path) -> None:
+    target = targets.like(name)
+    model = open_model(tied, QuantizeOptions(threads=1), "usual", [target], ())
+    size = model.budget(target)
+    assert size == plan(tied, quantization_type(name), QuantizeOptions()).bytes_after
+    costs = {choice.name: dict.fromkeys(choice.types, 1.0) for choice in model.choices}
+    first, *_ = candidates_for(model, size, {"any": costs}, Prediction(costs, ()), restricted=False, named=name)
+    assert (first.name, first.is_preset, first.bytes) == (name, True, size)
 
 
 def test_refuses_a_source_that_is_quantized(optimized: Optimization, tmp_path: Path) -> None:

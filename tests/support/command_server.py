@@ -63,7 +63,7 @@ class CommandServer:
     """Runs `ggufkit` with arguments, in a folder, one command at a time."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # one message, one read
         self._socket = ours
         command = [sys.executable, __file__, str(theirs.fileno())]
         self._process = subprocess.Popen(

@@ -160,7 +160,11 @@ def task_result(task: Task, right: Sequence[bool], base: Sequence[bool] | None) 
 
 def accuracy(right: Sequence[bool]) -> Accuracy:
     """Count, with Wilson's interval."""
-    n, k = len(right), sum(right)
+    return accuracy_of(sum(right), len(right))
+
+
+def accuracy_of(k: int, n: int) -> Accuracy:
+    """Give the share of `k` right ones of `n` with Wilson's interval."""
     share, square = k / n, _Z * _Z
     middle = (share + square / (2 * n)) / (1 + square / n)
     half = _Z / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))

@@ -4,13 +4,13 @@ docs/baseline-results.md describes the format. Sizes are in bytes, speeds in tok
 """
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ggufkit.errors import InputError
-from ggufkit.evaluation.answers.tasks import TaskResult, accuracy
+from ggufkit.evaluation.answers.tasks import TaskResult, accuracy_of
 from ggufkit.evaluation.baselines.results import BaselineResult, Footprint, Origin, Rate
 from ggufkit.evaluation.likelihood.statistics import Estimate, Likelihood
 from ggufkit.evaluation.likelihood.texts import Chunks
@@ -137,8 +137,11 @@ def _task(it: "_Reader") -> TaskResult:
     right, questions = it.count("right"), it.count("questions")
     if right is None or not questions or right > questions:
         raise it.wrong("right", "a number of questions, at most as many as `questions`")
-    share = accuracy([True] * right + [False] * (questions - right))
+    share = accuracy_of(right, questions)
     return TaskResult(it.text("task"), share, {}, (), None, None, None)
+
+
+_LARGEST_COUNT = 2**63 - 1
 
 
 class _Reader:
@@ -197,7 +200,7 @@ class _Reader:
         value = self.get(name)
         if value is None:
             return None
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_COUNT:
             raise self.wrong(name, "a whole number that is not negative")
         return value
 
@@ -217,4 +220,6 @@ class _Reader:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # not NaN, and no integer that no float can hold

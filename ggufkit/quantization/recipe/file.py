@@ -12,8 +12,8 @@ that mean something. Names are anchored, and characters that are neither letters
 """
 
 import json
-import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def _check(name: str, value: Any) -> None:
     if name in _COUNTS:
         good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     elif name in _DIVERGENCES:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     elif name == "refined":
         good = isinstance(value, bool)
     elif name == "measured_on":

@@ -95,13 +95,19 @@ def _carried_code(trial: Trial) -> None:
             trial.broken(case, f"{what}: exit {code}, expected {right}: {said[-300:]}")
 
 
+def _can_trace() -> bool:
+    """Tell whether strace is there and may trace, which some containers forbid."""
+    found = shutil.which("strace")
+    return bool(found) and not subprocess.run([found, "-o", os.devnull, "true"], capture_output=True).returncode
+
+
 def _paths_that_lead_out(trial: Trial) -> None:
     """Convert, inspect and check folders that name a file outside; strace sees whether that is opened."""
     secret = trial.folder / "secret.safetensors"
     secret.write_bytes(b"secret")
     folders = evil_folder.leading_out(trial.folder / "models", trial.folder / "marker", secret)
     jobs = [(name, job) for name in folders for job in ("convert", "inspect", "check", "convert --vocab-only")]
-    trace = trial.folder / "trace" if shutil.which("strace") else None
+    trace = trial.folder / "trace" if _can_trace() else None
     for case in trial.cases():
         name, job = jobs[case % len(jobs)]
         target = ["-o", str(trial.folder / "out.gguf")] if job.startswith("convert") else []

@@ -38,7 +38,7 @@ def _measure(trial: Trial) -> None:
                     trial.broken(case, f"{what}: refused, but {output.name} was written")
             except Exception as error:  # noqa: BLE001 - this is what must not come
                 trial.broken(case, f"{what}: {type(error).__name__}: {error}"[:400])
-            trial.worst("seconds", time.monotonic() - started, limit=_HANG)
+            trial.took("seconds", time.monotonic() - started, limit=_HANG)
         if whole.exists():
             _load(trial, case, whole, what)
 

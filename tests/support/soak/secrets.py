@@ -37,10 +37,11 @@ class _Lookout:
                 if self._secret in path.read_bytes():
                     self.found.add(f"a command line: {path.read_bytes()[:200]!r}")
         for folder in self._folders:
-            for path in folder.rglob("*"):
-                with contextlib.suppress(OSError):
-                    if path.is_file() and path.stat().st_size < _LARGE and self._secret in path.read_bytes():
-                        self.found.add(f"the file {path}")
+            for place, _, names in os.walk(folder):  # which goes on where a folder vanishes meanwhile
+                for path in (Path(place, name) for name in names):
+                    with contextlib.suppress(OSError):
+                        if path.is_file() and path.stat().st_size < _LARGE and self._secret in path.read_bytes():
+                            self.found.add(f"the file {path}")
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
