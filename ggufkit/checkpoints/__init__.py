@@ -56,7 +56,9 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
         UnsafeError: an index names files outside of the folder, or a `.bin` holds code.
     """
     config = read_config(folder)
-    if not any(folder.glob("*.safetensors")) and torch_bin.has_bin(folder):
+    # As transformers looks: an adapter's safetensors beside a model's `.bin` are not the model.
+    named = any((folder / name).is_file() for name in (safetensors.INDEX, "model.safetensors"))
+    if not named and torch_bin.has_bin(folder):
         with torch_bin.open_bin(folder) as (mapped, bins):
             yield _checkpoint(folder, config, mapped, _check_of(bins))
         return

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.checkpoints import open_checkpoint
-from ggufkit.checkpoints.tensors import StoredTensor
-from ggufkit.errors import GgufkitError
+from ggufkit.checkpoints.tensors import BUFFERS, StoredTensor
+from ggufkit.errors import GgufkitError, MissingDependencyError
 from ggufkit.findings import Finding, Severity
 from ggufkit.progress import Progress, silent
 
@@ -33,6 +33,9 @@ def check_checkpoint(folder: Path, *, weights: bool = False, progress: Progress 
     Headers are read, and no weights, unless `weights` asks for it: then NaN, infinity and values that F16 cannot hold
     are looked for, each once per tensor; `progress` is told the bytes. Nothing of the folder is run. Whatever is wrong
     with the folder is a finding, not an exception.
+
+    Raises:
+        MissingDependencyError: the weights are `.bin` and torch is not installed.
     """
     try:
         with open_checkpoint(folder) as checkpoint:
@@ -41,6 +44,8 @@ def check_checkpoint(folder: Path, *, weights: bool = False, progress: Progress 
             found = list(_check_weights(checkpoint.stored.values(), checkpoint.size, progress))
             checkpoint.check_unchanged()
             return found
+    except MissingDependencyError:
+        raise
     except GgufkitError as error:
         return [Finding.of_error(error, str(folder))]
 
@@ -48,7 +53,7 @@ def check_checkpoint(folder: Path, *, weights: bool = False, progress: Progress 
 def _check_weights(tensors: Iterable[StoredTensor], total: int, progress: Progress) -> Iterator[Finding]:
     done = 0
     for tensor in sorted(tensors, key=lambda tensor: tensor.position):
-        if tensor.dtype in _BITS:
+        if tensor.dtype in _BITS and not BUFFERS.search(tensor.name):
             yield from _check_tensor(tensor)
         done += tensor.size
         progress("Checking", done, total)

@@ -1,14 +1,19 @@
 """What may not lie in a model folder: links that lead out of it, and descriptions too large to be any."""
 
 import os
+import re
 from pathlib import Path
 
 from ggufkit.errors import CheckpointError, UnsafeError
 
-_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
+_WEIGHTS = {".safetensors", ".bin"}
 # Above the largest that are known: a tokenizer.json of 35 MB, an index of 20 MB.
 _LARGEST = {".json": 128 << 20, ".model": 64 << 20, ".txt": 64 << 20, ".tiktoken": 64 << 20}
 _LARGEST |= {".jinja": 8 << 20, ".md": 8 << 20}
+_READ = re.compile(  # what somebody here opens; a data set beside the model may be as large as it likes
+    r"(?:.*config|.*\.index|.*tokens|.*tokens_map|.*tokenizer.*|tekken|vocab|modules|params|chat_template.*)\.json"
+    r"|.*\.(?:model|tiktoken|jinja)|(?:vocab|merges)\.txt|README\.md"
+)
 _DEEPEST = 2  # where the files of a tokenizer's templates and of a pooling module lie
 
 
@@ -31,7 +36,7 @@ def check_folder(folder: Path) -> None:
                     hint=f"if that file belongs to the model, put a copy of it in place of the link: "
                     f"cp --remove-destination {os.path.realpath(entry.path)} {entry.path}",
                 )
-            largest = _LARGEST.get(_suffix(entry))
+            largest = _LARGEST.get(_suffix(entry)) if _READ.fullmatch(entry.name) else None
             if largest is not None and entry.is_file() and entry.stat().st_size > largest:
                 raise CheckpointError(
                     f"{entry.path} is too large for what it should hold ({entry.stat().st_size:,} bytes)",
@@ -64,7 +69,12 @@ def _suffix(entry: "os.DirEntry[str]") -> str:
 def _roots(folder: Path) -> list[str]:
     """Give the places that links may lead to: the folder itself, and what a snapshot is made of."""
     places = (folder.absolute(), folder.resolve())
-    snapshots = (at for at in places if at.parent.name == "snapshots" and at.parents[1].name.startswith("models--"))
+    snapshots = (
+        at
+        for place in places
+        for at in (place, *place.parents[:-2])  # the model may lie in a folder of the snapshot
+        if at.parent.name == "snapshots" and at.parents[1].name.startswith("models--")
+    )
     return [str(places[1]), *(os.path.realpath(place.parents[1] / "blobs") for place in snapshots)]
 
 

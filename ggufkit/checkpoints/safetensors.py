@@ -148,11 +148,14 @@ def open_safetensors(folder: Path) -> list[SafetensorsFile]:
         CheckpointError: there are none; a shard is missing or malformed; index and shards disagree.
         UnsafeError: the index names a path outside of the folder.
     """
-    index = folder / INDEX
+    index, single = folder / INDEX, folder / "model.safetensors"
     if index.is_file():
         content = read_json_object(index, limit=MAXIMUM_HEADER)
         weight_map = _weight_map(index, content)
-        files = _open_all([_inside(folder, shard, index) for shard in dict.fromkeys(weight_map.values())])
+        shards = [_inside(folder, shard, index) for shard in dict.fromkeys(weight_map.values())]
+        if single.is_file() and not any(shard.is_file() for shard in shards):
+            return _open_all([single])  # what a model was saved over left its index; transformers does not look at it
+        files = _open_all(shards)
         try:
             _check_index(index, weight_map, files)
             _check_total(index, content, files)
@@ -160,7 +163,6 @@ def open_safetensors(folder: Path) -> list[SafetensorsFile]:
             close_all(files)
             raise
         return files
-    single = folder / "model.safetensors"
     if single.is_file():
         return _open_all([single])
     found = sorted(folder.glob("*.safetensors"))

@@ -1,8 +1,12 @@
 """What a stored tensor is, whatever the file format: a name, a type, a shape, and bytes that can be read in pieces."""
 
+import re
 from typing import Protocol
 
 Shape = tuple[int, ...]
+
+# Names of tensors that everyone who needs them computes from the config: never weights.
+BUFFERS = re.compile(r"(?:^|\.)(?:rotary_emb\.(?:\w*_)?inv_freq|(?:attention|attn)\.(?:masked_)?bias)$")
 
 # safetensors' names of element types -> bytes per element (sub-byte types are refused where they are met)
 ELEMENT_SIZES = {

@@ -6,7 +6,7 @@ from ggufkit.architectures import spec_for
 from ggufkit.checkpoints import check as checkpoint_check
 from ggufkit.checkpoints import open_checkpoint
 from ggufkit.conversion.plan import OutputType, make_plan
-from ggufkit.errors import GgufkitError, UnsupportedArchitectureError
+from ggufkit.errors import GgufkitError, MissingDependencyError, UnsupportedArchitectureError
 from ggufkit.findings import Finding, Severity, worst
 from ggufkit.llamacpp.converter import code_in
 from ggufkit.progress import Progress, silent
@@ -18,6 +18,9 @@ def check_checkpoint(folder: Path, *, weights: bool = False, progress: Progress 
     Links and sizes of the files, config.json, index and shards, then everything that a conversion decides before it
     reads weights: names and shapes of all tensors, the tokenizer, the chat template's text. With `weights` they are
     read as well (see `ggufkit.checkpoints.check`). Whatever is wrong is a finding, not an exception.
+
+    Raises:
+        MissingDependencyError: the weights are `.bin` and torch is not installed.
     """
     found = [*_code(folder), *checkpoint_check.check_checkpoint(folder, weights=weights, progress=progress)]
     return found if worst(found) >= Severity.UNFIT else [*found, *_plan(folder)]
@@ -37,6 +40,8 @@ def _plan(folder: Path) -> list[Finding]:
         with open_checkpoint(folder) as checkpoint:
             spec = spec_for(checkpoint.config.architecture, checkpoint.config.model_type)
             plan = make_plan(checkpoint, spec, OutputType.F16)
+    except MissingDependencyError:
+        raise
     except UnsupportedArchitectureError as error:
         return [Finding(Severity.WARNING, str(error), str(folder / "config.json"), error.hint)]
     except GgufkitError as error:

@@ -11,13 +11,12 @@ from gguf import GGMLQuantizationType
 from ggufkit.architectures import ArchSpec, Op, Rule, Shape, Stack, Twice, names, tensors
 from ggufkit.architectures import shape as shape_by
 from ggufkit.checkpoints import Config, DequantizedTensor, StoredTensor
+from ggufkit.checkpoints.tensors import BUFFERS
 from ggufkit.errors import CheckpointError, UnmappedTensorError
 from ggufkit.gguf_file.writer import block_size
 
 _WEIGHTS = {"F32", "F16", "BF16", "F64"}
 _TARGET_BLOCK = re.compile(r"(?:enc\.|dec\.)?blk\.(\d+)\.")
-# Computed from the config by everyone who needs them: never weights.
-_BUFFERS = re.compile(r"(?:^|\.)(?:rotary_emb\.(?:\w*_)?inv_freq|(?:attention|attn)\.(?:masked_)?bias)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def match_tensors(spec: ArchSpec, config: Config, stored: Mapping[str, StoredTen
     left_out: Counter[str] = Counter()
     copied: set[_Group] = set()
     for name, tensor in stored.items():
-        if _BUFFERS.search(name):
+        if BUFFERS.search(name):
             continue
         path = names.stripped(name)
         original = next((spec.copies[copy] for copy in spec.copies if path in (copy, f"{copy}.weight")), None)

@@ -18,7 +18,7 @@ from ggufkit.gguf_file.reader import GgufHeader
 
 __all__ = ["check_headers", "is_run", "read_fit_parts", "refuse_unfit"]
 
-_BESIDE_A_MODEL = "clip"  # encoders of images and sounds: loaded by other rules
+_BESIDE_A_MODEL = ("clip", "controlvector")  # encoders of images and sounds, directions: loaded by other rules
 
 
 def check_headers(headers: Sequence[GgufHeader]) -> Iterator[Finding]:
@@ -42,7 +42,7 @@ def is_run(header: GgufHeader) -> bool:
     said = [
         header.metadata.get(f"general.{key}", default) for key, default in (("architecture", ""), ("type", "model"))
     ]
-    return said[0] != _BESIDE_A_MODEL and said[1] == "model"
+    return said[0] not in _BESIDE_A_MODEL and said[1] == "model"
 
 
 def read_fit_parts(path: Path) -> list[GgufHeader]:

@@ -144,6 +144,8 @@ def _heads(sizes: _Sizes, blocks: int, tensors: Collection[str]) -> Iterator[Fin
         if with_queries and count < 1:
             yield sizes.fault("attention.head_count", f"positive: block {block} has attention")
             return
+        if of_keys == 0 and f"blk.{block}.ssm_conv1d_k.weight" in tensors:
+            continue  # linear attention (kimi-linear.cpp and others): no heads of keys is how such a block is told
         if with_queries and f"blk.{block}.attn_k.weight" in tensors and (of_keys < 1 or count % of_keys):
             yield sizes.fault("attention.head_count_kv", f"a divisor of the {count} heads of block {block}")
             return

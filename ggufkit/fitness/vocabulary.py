@@ -78,11 +78,15 @@ def _ids(metadata: Metadata, count: int) -> Iterator[Finding]:
             yield Finding(severity, f"is {value}, outside of the {count:,} tokens", key)
 
 
+# llama-vocab.cpp, tokenize: what the key asks for is not looked at.
+_NEVER_ADDED = {(kind, role) for kind in ("rwkv", "plamo2", "test") for role in ("bos", "eos")} | {("bert", "eos")}
+
+
 def _ends(metadata: Metadata, kind: str, count: int) -> Iterator[Finding]:
     """Every text is begun with BOS if the file says so; there must be one then."""
     for role, defaults in (("bos", _DEFAULT_BOS), ("eos", _DEFAULT_EOS)):
         key, wish = f"{_PREFIX}{role}_token_id", f"{_PREFIX}add_{role}_token"
-        if wish not in metadata.entries or metadata[wish] is not True:
+        if wish not in metadata.entries or metadata[wish] is not True or (kind, role) in _NEVER_ADDED:
             continue
         known = [defaults.get(kind), metadata.get(key) if key in metadata.entries else None]
         if not any(isinstance(number, int) and 0 <= number < count for number in known):
@@ -96,11 +100,14 @@ def _distinct(texts: Sequence[str]) -> Iterator[Finding]:
     yield Finding(Severity.UNFIT, f"holds {twice[:60]!r} twice, but tokens must differ", _TOKENS)
 
 
+_NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
+
+
 def _bytes(texts: Sequence[str]) -> Iterator[Finding]:
     """A SentencePiece vocabulary spells what it has no token for in bytes; a byte without a token ends the process."""
     known = set(texts)
     lost = [number for number, name in enumerate(_BYTES) if name not in known and chr(number) not in known]
-    if not lost:
+    if set(lost) <= _NEVER_IN_UTF8:
         return
     named = f"lacks a token for byte 0x{lost[0]:02X}" + (f" and {len(lost) - 1} others" if len(lost) > 1 else "")
     severity = Severity.UNFIT if any(name in known for name in _BYTES) else Severity.WARNING

@@ -83,6 +83,11 @@ def _inspected(path: Path, said: Iterable[str]) -> Iterator[Finding]:
             yield Finding(severity, warning, str(path))
 
 
+# Such a template was made for other conversations, as those that want tools; llama.cpp loads the model anyway.
+_FOR_OTHERS = ("refuses the conversation", "the chat template fails")
+_DRAFTS = ("gemma4-assistant", "eagle3", "dflash")  # they run beside the model that they draft for, never alone
+
+
 def _template(path: Path, header: GgufHeader) -> Iterator[Finding]:
     from ggufkit.inspection.preview import preview
 
@@ -94,7 +99,7 @@ def _template(path: Path, header: GgufHeader) -> Iterator[Finding]:
     shown = preview(path)
     for warning in shown.warnings:
         # What a template refuses to render may be a conversation that it was not made for.
-        broken = "cannot be rendered" in warning and "refuses the conversation" not in warning
+        broken = "cannot be rendered" in warning and not any(said in warning for said in _FOR_OTHERS)
         yield Finding(Severity.UNFIT if broken else Severity.WARNING, warning, TEMPLATE)
 
 
@@ -106,7 +111,8 @@ def _tried(path: Path, headers: Sequence[GgufHeader]) -> Iterator[Finding]:
         return
     size = sum(header.file_size for header in headers)
     try:
-        reason = load_check.refusal(path, "run" if size <= _SMALL else "plan")
+        draft = headers[0].metadata.get("general.architecture") in _DRAFTS
+        reason = load_check.refusal(path, "load" if draft else "run" if size <= _SMALL else "plan")
     except MissingDependencyError:
         raise
     except LlamaCppError as error:

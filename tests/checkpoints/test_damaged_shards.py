@@ -143,6 +143,56 @@ def test_a_description_of_terabytes_is_not_read(tmp_path: Path) -> None:
             file.truncate(before)
 
 
+# ---- what is good must stay good
+
+
+def names(folder: Path) -> set[str]:
+    with open_checkpoint(folder) as checkpoint:
+        return set(checkpoint.tensors)
+
+
+def test_an_index_that_is_left_over_beside_the_whole_file_does_not_matter(tmp_path: Path) -> None:
+    folder = handmade_checkpoint.write(tmp_path / "model")
+    whole = names(folder)
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"x": "model-00001-of-00002.safetensors"}}))
+    assert names(folder) == whole
+
+
+def test_an_adapter_beside_bins_is_not_taken_for_the_model(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    folder = handmade_checkpoint.write(tmp_path / "model")
+    whole = names(folder)
+    (folder / "model.safetensors").unlink()
+    tensors = {name: torch.from_numpy(value) for name, value in handmade_checkpoint.tensors().items()}
+    torch.save(tensors, folder / "pytorch_model.bin")
+    save_file({"lora_A.weight": np.zeros((2, 2), np.float32)}, folder / "adapter_model.safetensors")
+    assert names(folder) == whole
+
+
+def test_a_snapshot_s_subfolder_leads_to_the_same_blobs(tmp_path: Path) -> None:
+    blobs, inner = tmp_path / "models--a--b/blobs", tmp_path / "models--a--b/snapshots/0123/text/encoder"
+    handmade_checkpoint.write(blobs)
+    inner.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (inner / path.name).symlink_to(f"../../../../blobs/{path.name}")
+    check_folder(inner)
+
+
+def test_a_data_set_beside_the_model_may_be_large(tmp_path: Path) -> None:
+    folder = handmade_checkpoint.write(tmp_path / "model")
+    for name in ("train.txt", "train.json"):
+        with (folder / name).open("wb") as file:
+            file.truncate(1 << 40)
+    check_folder(folder)
+
+
+def test_buffers_may_hold_infinity(tmp_path: Path) -> None:
+    folder = handmade_checkpoint.write(tmp_path / "model")
+    buffer = {"model.layers.0.attention.masked_bias": np.array(-np.inf, np.float16)}
+    save_file({**handmade_checkpoint.tensors(), **buffer}, folder / "model.safetensors")
+    assert worst(check_checkpoint(folder, weights=True)) < Severity.UNFIT
+
+
 # ---- files that change under us
 
 

@@ -156,3 +156,28 @@ def test_a_byte_without_a_token_is_found_where_bytes_spell_what_has_none(good: o
     [finding] = check_headers([read_header(model.write(tmp_path / "some.gguf"))])
     assert finding.severity is Severity.UNFIT
     assert "byte 0x80" in finding.what
+
+
+def test_blocks_of_linear_attention_say_so_by_having_no_heads_of_keys(good: one_fault.Model, tmp_path: Path):
+    model = good.copy()
+    model.entries["llama.attention.head_count_kv"] = (one_fault.ARR, one_fault.Values(one_fault.U32, [0, 2]))
+    refused = [finding.where for finding in check_headers([read_header(model.write(tmp_path / "plain.gguf"))])]
+    assert refused == ["llama.attention.head_count_kv"]
+    model.tensors["blk.0.ssm_conv1d_k.weight"] = model.tensors["blk.0.attn_norm.weight"]
+    assert list(check_headers([read_header(model.write(tmp_path / "linear.gguf"))])) == []
+
+
+@pytest.mark.parametrize(("kind", "role"), [("bert", "eos"), ("rwkv", "bos")])
+def test_what_a_tokenizer_never_adds_need_not_be_there(good: one_fault.Model, tmp_path: Path, kind: str, role: str):
+    model = good.copy()
+    model.entries["tokenizer.ggml.model"] = (one_fault.STR, kind)
+    model.entries[f"tokenizer.ggml.add_{role}_token"] = (one_fault.BOOL, True)
+    model.entries.pop(f"tokenizer.ggml.{role}_token_id", None)
+    found = check_headers([read_header(model.write(tmp_path / "m.gguf"))])
+    assert not [finding for finding in found if f"add_{role}_token" in finding.where]
+
+
+def test_a_control_vector_is_no_model_and_nothing_is_wrong_with_it(tmp_path: Path):
+    vector = one_fault.Model({"general.architecture": (one_fault.STR, "controlvector")})
+    vector.tensors["direction.1"] = one_fault.Weights((32,), 0, bytes(128))
+    assert list(check_headers([read_header(vector.write(tmp_path / "v.gguf"))])) == []
