@@ -84,7 +84,7 @@ def _inspected(path: Path, said: Iterable[str]) -> Iterator[Finding]:
 
 
 # Such a template was made for other conversations, as those that want tools; llama.cpp loads the model anyway.
-_FOR_OTHERS = ("refuses the conversation", "the chat template fails")
+_FOR_OTHERS = ("refuses the conversation", "is undefined", "'NoneType' object is not iterable")
 _DRAFTS = ("gemma4-assistant", "eagle3", "dflash")  # they run beside the model that they draft for, never alone
 
 
