@@ -19,7 +19,7 @@ from ggufkit.evaluation.likelihood.texts import cut_into_chunks
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="pip install 'ggufkit[cluster]' brings Ray, which is large")
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.fault]
 
