@@ -26,6 +26,7 @@ from typing import Self
 from syscall_faults import Call, Decide, Watch, listen
 
 _MARK = "GGUFKIT_TEST_RUN"
+_PROCESS = b"process "
 _SECONDS = 120.0
 _MODULES = (
     *("ggufkit.cli", "ggufkit.one_pass", "ggufkit.quantization.direct", "ggufkit.quantization.check"),
@@ -116,13 +117,15 @@ class CommandServer:
                 "powerless": powerless,
             }
             started = time.monotonic()
-            socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], [out.fileno(), err.fileno()])
+            socket.send_fds(self._socket, [json.dumps(request).encode()], [out.fileno(), err.fileno()])
             answer, descriptors, _, _ = socket.recv_fds(self._socket, 100, 1)
-            process = int(answer)
+            assert answer.startswith(_PROCESS), f"the command could not be started: {answer!r}"
+            process = int(answer.removeprefix(_PROCESS))
             timers = [threading.Timer(_SECONDS, _kill, (process, signal.SIGKILL))]
             if after:
                 timers.append(threading.Timer(after[0], _kill, (process, after[1])))
             for timer in timers:
+                timer.daemon = True
                 timer.start()
             watch = None
             if decide:
@@ -190,7 +193,8 @@ def _serve(channel: socket.socket) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
         _, status = os.waitpid(process, 0)
-        channel.send(str(os.waitstatus_to_exitcode(status)).encode())
+        with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more: the next read ends this
+            channel.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
 def _become(request: dict, channel: socket.socket, descriptors: list[int]) -> None:
@@ -210,7 +214,7 @@ def _become(request: dict, channel: socket.socket, descriptors: list[int]) -> No
     if request["powerless"] and os.geteuid() == 0:
         _give_up_powers()
     listener = [listen()] if request["watch"] else []
-    socket.send_fds(channel, [str(os.getpid()).encode()], listener)
+    socket.send_fds(channel, [_PROCESS + str(os.getpid()).encode()], listener)
     for descriptor in [*listener, channel.fileno()]:
         os.close(descriptor)
 
