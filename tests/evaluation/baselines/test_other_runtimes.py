@@ -1,5 +1,6 @@
 """ONNX Runtime, OpenVINO and Intel Neural Compressor: really run where they have been set up, which takes gigabytes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ def test_an_unknown_processor_gets_the_weights_that_work_everywhere(tmp_path: Pa
 @pytest.mark.parametrize("name", MOST_LOST)
 def test_it_runs_and_loses_what_its_bits_cost(name: str, demo_f32: Path, tmp_path: Path):
     baseline = baselines()[name]
+    if not os.environ.get("GGUFKIT_TEST_BASELINES"):
+        pytest.skip("takes a minute or two each: GGUFKIT_TEST_BASELINES=1 runs what is set up")
     if environments.find(baseline.recipe) is None:
         pytest.skip(f"not installed: ggufkit eval --setup-baseline {baseline.recipe.name}")
     task = tmp_path / "task.jsonl"
