@@ -60,9 +60,8 @@ def grammar(schema: str) -> str:
 
 def _reason(message: str) -> str:
     """Pick what C++ says about an exception that nobody caught."""
-    _, found, rest = message.partition("what():")
-    told = (rest if found else message).partition(" (command: ")[0]
-    return told.replace("JSON schema conversion failed: | ", "").replace("\n", " ").strip()
+    _, found, rest = message.partition("JSON schema conversion failed:")
+    return (rest if found else message).partition(" (command: ")[0].replace("\n", " ").strip()
 
 
 def _answer(library: str, source: str, target: str) -> None:

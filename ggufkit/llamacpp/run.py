@@ -152,11 +152,17 @@ def _failure(command: tuple[str, ...], status: int, output: _Output) -> LlamaCpp
 
 
 def last_words(lines: Iterable[str]) -> str:
-    """Find the first line about a failed assertion or an exception; the path of the source file is left out."""
-    for line in lines:
+    """Find the first line about a failed assertion or an exception; the path of the source file is left out.
+
+    A line that ends with a colon has its reason on the next one.
+    """
+    following = list(lines)
+    while following:
+        line = following.pop(0)
         if _TELLING.search(line):
             text = re.sub(r"^\S*/(?=[^/\s:]+:\d+: )", "", line.strip())
-            return re.sub(r"^what\(\):\s*", "", text)
+            text = re.sub(r"^what\(\):\s*", "", text)
+            return f"{text} {following[0].strip()}" if text.endswith(":") and following else text
     return ""
 
 
