@@ -28,14 +28,14 @@ class Surroundings:
 
 def _locales() -> list[str]:
     """List the locales of this machine that change letters or numbers, of those that have surprised programs."""
-    known = []
+    known, before = [], locale.setlocale(locale.LC_ALL)
     for name in ("C", "C.UTF-8", "tr_TR.UTF-8", "de_DE.UTF-8"):
         try:
             locale.setlocale(locale.LC_ALL, name)
             known.append(name)
         except locale.Error:
             pass
-    locale.setlocale(locale.LC_ALL, "C")
+    locale.setlocale(locale.LC_ALL, before)  # that of the tests, which read and write text
     return known
 
 
