@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ggufkit.inference.generation import FinishReason, GenerationResult, peak_memory
+from ggufkit.inference.generation import FinishReason, GenerationResult
 from ggufkit.inference.options import SamplingOptions
 from ggufkit.inference.scores import TokenScore
 from ggufkit.inference.text_stream import TextStream
 from ggufkit.llamacpp import native
+from ggufkit.peak_memory import peak_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ggufkit.errors import LlamaCppError, UsageError
 from ggufkit.inference.drafting import DraftedSteps, Drafting
-from ggufkit.inference.generation import FinishReason, Generation, GenerationResult, Piece, peak_memory
+from ggufkit.inference.generation import FinishReason, Generation, GenerationResult, Piece
 from ggufkit.inference.loaded_model import LoadedModel
 from ggufkit.inference.options import LARGEST_SEED, SamplingOptions
 from ggufkit.inference.scores import TokenScore, score
 from ggufkit.inference.text_stream import TextStream
 from ggufkit.llamacpp import native
+from ggufkit.peak_memory import peak_memory
 
 if TYPE_CHECKING:
     import numpy as np

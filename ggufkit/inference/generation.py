@@ -1,6 +1,5 @@
 """A reply: its pieces while it is made, and what it took in the end."""
 
-import sys
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -100,14 +99,6 @@ class Generation:
 
     def _run(self, steps: Generator[Piece, None, GenerationResult]) -> Iterator[Piece]:
         self._result = yield from steps
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this process held in memory at once, mapped model files included."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _rate(count: int, seconds: float) -> float:

@@ -7,7 +7,6 @@ compute graphs, and allocates nothing. That is done in a child process, for it a
 
 import json
 import re
-import resource
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from ggufkit.errors import LlamaCppError
 from ggufkit.llamacpp import binding, run
 from ggufkit.llamacpp.ggml_functions import ggml_functions, repacked_buffer_type
 from ggufkit.llamacpp.native import CACHE_TYPES, FLASH_ATTENTION, log_excerpt
+from ggufkit.peak_memory import peak_memory
 
 _MIB = 2**20
 _WITHOUT_MMAP = 0  # llama.h, LLAMA_LOAD_MODE_NONE
@@ -136,7 +136,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         "training_context": lib.llama_model_n_ctx_train(model),
         "settings": [asdict(caches) for caches in settings],
         "repacked": [matrix for matrix in request["matrices"] if _is_repacked(ggml, Matrix(**matrix))],
-        "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "process": peak_memory(),
     }
 
 

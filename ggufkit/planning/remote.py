@@ -5,6 +5,7 @@ So nothing that plans from local files has to know that a model is elsewhere. Th
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def fetch(repository: Repository, folder: Path, *, quantization: str | None = No
 
 
 def _fetch_descriptions(listing: Listing, place: Path) -> Sequence[RemoteFile]:
-    """Link the config, the tokenizer and the model card, in Hugging Face's cache, into the folder."""
+    """Copy the config, the tokenizer and the model card into the folder: links would lead out of it."""
     wanted = [
         file
         for file in listing.in_root(*_DESCRIPTIONS)
@@ -93,7 +94,7 @@ def _fetch_descriptions(listing: Listing, place: Path) -> Sequence[RemoteFile]:
     ]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for file, path in zip(wanted, pool.map(lambda file: hub.download(listing, file), wanted), strict=True):
-            (place / file.path).symlink_to(path)
+            shutil.copyfile(path, place / file.path)
     return wanted
 
 

@@ -6,7 +6,6 @@ was killed goes on with the next one; `start` is the first that is lacking. Each
 """
 
 import json
-import resource
 import sys
 import time
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from ggufkit.evaluation.likelihood.logits_file import LogitsFile
 from ggufkit.evaluation.likelihood.scores import score_against, score_base
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
 from ggufkit.llamacpp import cpu
+from ggufkit.peak_memory import peak_memory
 
 DONE = "chunk done:"
 REFUSED = 3
@@ -135,7 +135,7 @@ def _read(request: Request) -> None:
             "tokens": len(todo) * request.chunk_tokens,
             "seconds": seconds,
             "load_seconds": reader.load_seconds,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_bytes": peak_memory(),
             "side_by_side": reader.side_by_side,
             "placement": reader.placement.options.gpu_layers,
         }
