@@ -17,6 +17,7 @@ from pathlib import Path
 from ggufkit.errors import OutputError, UsageError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})  # of flock, where there are none
 _PARTIAL_KINDS = ("ggufkit-partial", "ggufkit-journal")
 _LOCK = "ggufkit-lock"
 _PATIENCE = 0.5  # seconds
@@ -131,8 +132,8 @@ def atomic_name(path: Path, *, size: int = 0, follow: bool = True) -> Iterator[P
     """
     target = path.resolve() if follow else path.parent.resolve() / path.name
     temporary = target.parent / f".{target.name}.{os.getpid()}.ggufkit-part"
-    with _os_errors(path), locked(target):
-        _remove_leftovers(target)
+    with _os_errors(path), locked(target) as alone:
+        _remove_leftovers(target, alone=alone)
         _check_size_limit(path, size)
         check_space([PlannedFile(target, size)])
         try:
@@ -180,8 +181,8 @@ def resumable_output(path: Path, *, size: int, keep_on: tuple[type[BaseException
     """
     target = path.resolve()
     partial = PartialFile(*(target.parent / f".{target.name}.{kind}" for kind in _PARTIAL_KINDS))
-    with _os_errors(path), locked(target):
-        _remove_leftovers(target, partial=False)
+    with _os_errors(path), locked(target) as alone:
+        _remove_leftovers(target, partial=False, alone=alone)
         _check_size_limit(path, size)
         held = partial.path.stat().st_blocks * 512 if partial.path.exists() else 0
         check_space([PlannedFile(target, max(0, size - held))])
@@ -217,18 +218,20 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[bool]:
     """Hold the one right to write `target`; the lock file goes away with the last holder.
+
+    Yields False where the file system has no locks: then another process may write it as well.
 
     Raises:
         OutputError: another process holds it; it is named.
     """
     lock = target.parent / f".{target.name}.{_LOCK}"
-    descriptor = _take_lock(lock, target)
+    descriptor, is_held = _take_lock(lock, target)
     try:
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield
+        yield is_held
     finally:
         try:
             lock.unlink(missing_ok=True)
@@ -236,7 +239,7 @@ def locked(target: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _take_lock(lock: Path, target: Path) -> int:
+def _take_lock(lock: Path, target: Path) -> tuple[int, bool]:
     """Open and lock the file; wait a moment for those who only look whether a lock is a dead run's."""
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -245,7 +248,7 @@ def _take_lock(lock: Path, target: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The former holder may have removed the file between our open and our lock: then it is no lock any more.
             if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
-                return descriptor
+                return descriptor, True
         except BlockingIOError:
             if time.monotonic() > deadline:
                 holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
@@ -257,23 +260,29 @@ def _take_lock(lock: Path, target: Path) -> int:
             time.sleep(_PATIENCE / 20)
         except FileNotFoundError:  # removed between our two looks at it
             pass
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return descriptor, False
+            os.close(descriptor)
+            raise
         os.close(descriptor)
 
 
-def _remove_leftovers(target: Path, *, partial: bool = True) -> None:
-    """Remove temporary files that runs now dead left behind. The caller holds the lock, so none is in use."""
-    for kind in _PARTIAL_KINDS if partial else ():
+def _remove_leftovers(target: Path, *, partial: bool = True, alone: bool = True) -> None:
+    """Remove temporary files that runs now dead left behind; `alone`: we hold the lock, so none is in use."""
+    for kind in _PARTIAL_KINDS if partial and alone else ():
         target.with_name(f".{target.name}.{kind}").unlink(missing_ok=True)
     for file in target.parent.glob(f".{glob.escape(target.name)}.*.ggufkit-part"):
-        if (found := _TEMPORARY.fullmatch(file.name)) and found["name"] == target.name:
+        found = _TEMPORARY.fullmatch(file.name)
+        if found and found["name"] == target.name and (alone or not is_alive(int(found["pid"]))):
             _remove(file)
 
 
 def tidy(path: Path) -> None:
     """Remove what a killed run left beside an output that need not be written, because it is there."""
     target = path.parent.resolve() / path.name
-    with contextlib.suppress(OutputError, OSError), locked(target):
-        _remove_leftovers(target)
+    with contextlib.suppress(OutputError, OSError), locked(target) as alone:
+        _remove_leftovers(target, alone=alone)
 
 
 def _remove(temporary: Path) -> None:
@@ -326,13 +335,24 @@ def is_alive(process: int) -> bool:
 
 @contextlib.contextmanager
 def _os_errors(path: Path) -> Iterator[None]:
-    """Turn what a disk can do to us into one line; errors about other files pass through."""
+    """Turn what a disk can do to us into one line, which names the output unless the system names another file."""
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
+        if error.filename is not None and not _is_beside(Path(os.fsdecode(error.filename)), path):
+            raise OutputError(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}") from error
         raise OutputError(f"cannot write {path}: {error.strerror}", hint=_HINTS.get(error.errno or 0)) from error
+
+
+def _is_beside(file: Path, output: Path) -> bool:
+    """Tell whether a file is the output, a hidden one beside it that has its name too, in such a folder, or theirs."""
+    target = output.resolve()
+    return any(
+        each in (target.parent, output.parent) or (target.name in each.name and each.parent.resolve() == target.parent)
+        for each in (file, *file.parents)
+    )
 
 
 _HINTS = {
@@ -346,6 +366,23 @@ def _check_size_limit(path: Path, size: int) -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if limit != resource.RLIM_INFINITY and size > limit:
         raise OutputError(f"cannot write {path}: {size:,} bytes needed, files may have {limit:,}", hint="see ulimit -f")
+
+
+def begin_writing_back(path: Path, start: int, size: int) -> None:
+    """Let the system write this part of a file to the disk now and go on: the sync at the end finds less to do.
+
+    Linux does so when told that the content is not needed soon (`generic_fadvise` in mm/fadvise.c); what is not on the
+    disk yet stays in memory. Where there is no such call, nothing happens.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    if hasattr(os, "posix_fadvise"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

@@ -136,7 +136,7 @@ class Metadata(Mapping[str, Value]):
         with self._opened(key, entry) as file:
             kind = entry.element_kind
             if kind is ValueType.STRING:
-                return [file.string(f"an element of {key!r}") for _ in range(entry.count)]
+                return file.strings(entry.count, f"an element of {key!r}")
             content = file.take(entry.size, f"the array {key!r}")
         values = list(struct.unpack(f"<{entry.count}{FORMATS[kind or ValueType.UINT8]}", content))
         return [value != 0 for value in values] if kind is ValueType.BOOL else values

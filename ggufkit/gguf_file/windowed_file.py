@@ -95,6 +95,31 @@ class WindowedFile:
         self._check_together(buffer, begin, position, what)
         self._next = position
 
+    def strings(self, count: int, what: str) -> list[str]:
+        """Take an array of strings; a loop as flat as that of `skip_strings`, for vocabularies are long."""
+        length_of = struct.Struct("<Q").unpack_from
+        found: list[str] = []
+        buffer, position = self._buffer, self._next
+        last = len(buffer) - 8
+        for _ in range(count):
+            if position <= last:
+                length = length_of(buffer, position)[0]
+                end = position + 8 + length
+                if length <= MAX_STRING and end <= last + 8:
+                    try:
+                        found.append(str(buffer[position + 8 : end], "utf-8"))
+                    except UnicodeDecodeError:
+                        self._next = position
+                        found.append(self.string(what))  # it fails, and says where
+                    position = end
+                    continue
+            self._next = position
+            found.append(self.string(what))
+            buffer, position = self._buffer, self._next
+            last = len(buffer) - 8
+        self._next = position
+        return found
+
     def _check_together(self, buffer: bytes, begin: int, end: int, what: str) -> None:
         """Check strings and their lengths; where something is wrong, one by one, to tell the place."""
         try:

@@ -19,7 +19,6 @@ from ggufkit.llamacpp import quantize as tool
 from ggufkit.progress import Progress
 from ggufkit.quantization.follower import Follower
 from ggufkit.quantization.job import Job, Work
-from ggufkit.quantization.lattice_repack import repack
 from ggufkit.quantization.plan import QuantizationPlan
 from ggufkit.quantization.split_output import atomic_parts
 
@@ -123,6 +122,8 @@ def _run_tool(job: Job, source: Path, progress: Progress, doubt: Future[None] | 
                     doubt.result()  # where it fails too, it says better why
         if report.failure:
             _fail(report.failure, job.output)
+        from ggufkit.quantization.lattice_repack import repack  # loads numpy, for which llama-quantize need not wait
+
         job.on_lattice.update(repack(planned, written))
         _check(job, planned, written, {tensor for tensor in follower.sound if tensor.name not in job.on_lattice})
 

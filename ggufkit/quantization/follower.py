@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from ggufkit.errors import GgufkitError
+from ggufkit.files import begin_writing_back
 from ggufkit.gguf_file.reader import TensorInfo, read_header
 from ggufkit.quantization.plan import QuantizationPlan
 
@@ -63,4 +64,5 @@ class Follower:
                 for tensor in tensors[seen:written]:
                     check_blocks(self._path, [tensor], threads=1, called=self._path)
                     self.sound.add(tensor)
+                    begin_writing_back(self._path, tensor.offset, tensor.size)
                 seen = max(seen, written)
