@@ -1,5 +1,6 @@
 """Output is whole or absent, and what stood there before stays until the new file is whole."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -220,3 +221,36 @@ def test_outputs_that_cannot_be_written_are_refused_first(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="exists"):
         check_output(tmp_path / "exists", overwrite=False)
     check_output(tmp_path / "exists")
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_written_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def no_locks(_descriptor: int, _operation: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("ggufkit.files.fcntl.flock", no_locks)
+    target = tmp_path / "model.gguf"
+    ours, dead = (tmp_path / f".model.gguf.{number}.ggufkit-part" for number in (os.getppid(), 2**22 + 1))
+    for path in (ours, dead):
+        path.write_bytes(b"of another run")
+    write_atomically(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert leftovers(tmp_path) == [ours.name]  # whose process lives, and may be writing it
+
+
+def test_an_error_about_another_file_names_that_one(tmp_path: Path) -> None:
+    folder = tmp_path / "somewhere else"
+    folder.mkdir()
+    target = folder / "model.gguf"
+    for name, said in (
+        (str(tmp_path / "input"), f"cannot use {tmp_path}/input: "),
+        (str(folder / ".model.gguf.1.ggufkit-part"), f"cannot write {target}: "),
+        (str(folder), f"cannot write {target}: "),
+        (None, f"cannot write {target}: "),
+    ):
+        with pytest.raises(OutputError) as caught, atomic_output(target):
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        assert str(caught.value).startswith(said)
+    assert leftovers(folder) == []

@@ -15,6 +15,7 @@ from typing import Any
 from ggufkit.checkpoints.hub import LONGEST_WAIT, Listing, RemoteFile, patiently, told_apart
 from ggufkit.checkpoints.hub_http import TryAgainError, opened, place
 from ggufkit.errors import HubError, OutputError
+from ggufkit.files import NO_LOCKS
 
 Wait = Callable[[float, str], None]
 
@@ -184,6 +185,9 @@ def _partial(target: Path, content_name: str, wait: Wait) -> Iterator[Path]:
             except BlockingIOError:
                 wait(0.5, f"Waiting for another process that fetches {target.name}")
                 continue
+            except OSError as error:
+                if error.errno not in NO_LOCKS:  # the hash of what two write at once will tell
+                    raise
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     yield path

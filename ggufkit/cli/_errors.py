@@ -23,11 +23,11 @@ def report(error: BaseException) -> int:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         if error.hint:
             print(f"\nhint: {_one_line(error.hint)}", file=sys.stderr)
-        return error.exit_code
+        return OutputError.exit_code if _is_of_disk(error) else error.exit_code
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        print(
-            f"error: cannot write {_one_line(str(error.filename or 'the output'))}: {error.strerror}", file=sys.stderr
-        )
+        done = "read or write" if error.errno == errno.EIO else "write"
+        place = _one_line(str(error.filename or "the output"))
+        print(f"error: cannot {done} {place}: {error.strerror}", file=sys.stderr)
         return OutputError.exit_code
     if isinstance(error, OSError) and error.errno in _BAD_PATH:
         print(f"error: {_one_line(str(error.filename)[:200])}: {error.strerror}", file=sys.stderr)
@@ -35,6 +35,12 @@ def report(error: BaseException) -> int:
     print(f"error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
     print("\nhint: this is a bug in ggufkit; GGUFKIT_DEBUG=1 shows where", file=sys.stderr)
     return 1
+
+
+def _is_of_disk(error: BaseException) -> bool:
+    """Tell whether a disk that failed is behind an error: then nothing is known about what should be read from it."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(cause, OSError) and cause.errno == errno.EIO
 
 
 def _one_line(error: BaseException | str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ggufkit.errors import UsageError
+from ggufkit.files import NO_LOCKS
 from ggufkit.llamacpp import binding, build, find, packages, run, sdist, trees
 from ggufkit.llamacpp.build import BuildOptions
 from ggufkit.llamacpp.pin import Pin, pin
@@ -275,6 +276,9 @@ class _SetUp:
             except BlockingIOError:
                 self.progress("Waiting for another set-up", 0, 0, "steps")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
             yield descriptor
         finally:
             os.close(descriptor)

@@ -6,10 +6,14 @@ did, or says in one line what ended it. Terminal, streams and working folder are
 """
 
 import contextlib
+import fcntl
 import os
+import re
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +24,7 @@ _CRASHES = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal
 _PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SENT_BY_KERNEL = 0x80  # si_code SI_KERNEL: a key in the terminal, which sent it to the child as well
 _MOST_READ = 1 << 16
+_MOMENT = 0.1  # seconds within which one `kill` reaches all processes of a group
 
 
 def survive(model: Path) -> None:
@@ -36,7 +41,11 @@ def survive(model: Path) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     said = os.memfd_create("what llama.cpp says")
-    waited = {signal.SIGCHLD, *(number for number in _PASSED_ON if signal.getsignal(number) != signal.SIG_IGN)}
+    heard, tell = os.pipe()
+    for descriptor in (heard, tell):
+        os.set_blocking(descriptor, False)
+    passed_on = {number for number in _PASSED_ON if signal.getsignal(number) != signal.SIG_IGN}
+    waited = {signal.SIGCHLD, signal.SIGIO, *passed_on}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     prepare = die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some launchers leave it, nobody would tell of the end
@@ -45,9 +54,14 @@ def survive(model: Path) -> None:
         if prepare:
             prepare()
         _keep_c_apart(said)
+        os.close(heard)
+        signal.set_wakeup_fd(tell, warn_on_full_buffer=False)  # whatever signal comes, its number is written there
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
-    status = _wait(child, waited)
+    os.close(tell)
+    status = _Supervisor(child, heard).wait(waited)
+    os.close(heard)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # one may wait for us, and would end us
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     number = signal.Signals(os.WTERMSIG(status))
@@ -76,16 +90,68 @@ def stopped(number: signal.Signals, lines: Iterable[str], model: Path) -> LlamaC
     )
 
 
-def _wait(child: int, waited: set[signal.Signals]) -> int:
-    """Wait for the end of the child, and give it the signals that are sent to us alone."""
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status
-        got = signal.sigwaitinfo(waited)
-        if got.si_signo != signal.SIGCHLD and got.si_code != _SENT_BY_KERNEL and got.si_pid != child:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, got.si_signo)
+class _Supervisor:
+    """Waits for the child, and gives it the signals that were sent to us alone.
+
+    One that was sent to the whole group, by a terminal or by `kill`, has reached the child already: a second one would
+    mean something else to it. So the child tells by a pipe which signals come to it, and when.
+    """
+
+    def __init__(self, child: int, heard: int) -> None:
+        self._child, self._pipe = child, heard
+        self._heard: dict[int, float] = {}  # when the child got a signal that was not of ours
+        self._sent: dict[int, float] = {}
+        fcntl.fcntl(heard, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(
+            heard, fcntl.F_SETFL, fcntl.fcntl(heard, fcntl.F_GETFL) | os.O_ASYNC
+        )  # SIGIO when it says something
+
+    def wait(self, waited: set[signal.Signals]) -> int:
+        """Return the status with which the child ended."""
+        while True:
+            done, status = os.waitpid(self._child, os.WNOHANG)
+            if done:
+                return status
+            got = signal.sigwaitinfo(waited)
+            self._is_told()
+            if got.si_signo in {signal.SIGCHLD, signal.SIGIO} or got.si_pid == self._child:
+                continue
+            if got.si_code != _SENT_BY_KERNEL and not self._has_reached_child(got.si_signo):
+                self._sent[got.si_signo] = time.monotonic()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._child, got.si_signo)
+
+    def _is_told(self) -> bool:
+        """Note what the child has said, but of what we sent it; tell whether there is one that may say more."""
+        now = time.monotonic()
+        try:
+            numbers = os.read(self._pipe, 256)
+        except BlockingIOError:
+            return True
+        for number in numbers:
+            if now - self._sent.pop(number, -_MOMENT) >= _MOMENT:
+                self._heard[number] = now
+        return bool(numbers)
+
+    def _has_reached_child(self, number: int) -> bool:
+        end = time.monotonic() + _MOMENT
+        since = end - 2 * _MOMENT
+        while (left := end - time.monotonic()) > 0:
+            if self._heard.pop(number, 0.0) > since:
+                return True
+            select.select([self._pipe], [], [], left)
+            if not self._is_told():
+                break
+        return _is_pending(self._child, number)  # the child had no time to take it, and takes it once
+
+
+def _is_pending(process: int, number: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    masks = re.findall(r"^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)", status, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def _keep_c_apart(said: int) -> None:

@@ -1,5 +1,6 @@
 """A command that forks before it loads a model: it ends as its child does, and tells in one line what ended that."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -62,26 +63,57 @@ def test_a_child_that_is_killed_is_told_of():
     assert "SIGKILL: it was killed, perhaps for want of memory" in done.stderr
 
 
+def started(body: str) -> subprocess.Popen[str]:
+    """Start the program in a process group of its own, and wait until its child is ready."""
+    program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.splitlines()))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    assert process.stdout
+    assert [process.stdout.readline() for _ in range(2)] == ["in the child\n", "ready\n"]
+    return process
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_that_is_sent_to_it_reaches_its_child(number: signal.Signals, tmp_path: Path):
-    mark = tmp_path / "mark"
-    body = (
+def test_a_signal_that_is_sent_to_it_reaches_its_child(number: signal.Signals):
+    process = started(
         "def heard(number, frame):\n"
-        f"    Path({str(mark)!r}).write_text('heard')\n"
+        "    print('heard')\n"
         "    sys.exit(7)\n"
         f"signal.signal({int(number)}, heard)\n"
         "print('ready', flush=True)\n"
         "time.sleep(60)"
     )
-    program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.splitlines()))
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout
-    assert [process.stdout.readline() for _ in range(2)] == ["in the child\n", "ready\n"]
     process.send_signal(number)
-    process.communicate(timeout=60)
-    assert (process.returncode, mark.read_text()) == (7, "heard")
+    said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (7, "heard\n")
+
+
+COUNTING = """\
+count = 0
+def one(number, frame):
+    global count
+    count += 1
+    print('one', flush=True)
+def last(number, frame):
+    print(count)
+    sys.exit(7)
+signal.signal(signal.SIGINT, one)
+signal.signal(signal.SIGTERM, last)
+print('ready', flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+def test_a_signal_to_the_whole_group_counts_once():
+    process = started(COUNTING)
+    assert process.stdout
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout.readline() == "one\n"
+    process.terminate()  # which is passed on after all others
+    said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (7, "1\n")
 
 
 def test_it_dies_of_the_signal_that_its_child_died_of():
