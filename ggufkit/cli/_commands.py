@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ggufkit.cli._help import GroupedCommand
+from ggufkit.cli._option_groups import spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Entry:
         app = getattr(module, "app", None)
         if app is None:
             app = typer.Typer(rich_markup_mode=None, add_completion=False)
-            app.command(self.name, cls=getattr(module, "COMMAND_CLASS", GroupedCommand))(module.command)
+            app.command(self.name, cls=getattr(module, "COMMAND_CLASS", GroupedCommand))(spread(module.command))
         command = typer.main.get_command(app)
         command.name = self.name
         return command
@@ -52,11 +53,16 @@ class CommandTable(TyperGroup):
                 self.add_command(_Announced(entry))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Find the command that is called, and load it.
+        """Find the command that is called, and load it; `help [COMMAND]` is `[COMMAND] --help`.
 
         Raises:
             UsageError: there is none of this name (Typer's class, with the nearest names).
         """
+        if args and args[0] == "help":
+            if not args[1:]:
+                print(ctx.get_help())
+                ctx.exit()
+            args = [*args[1:], "--help"]
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.entry.load() if isinstance(command, _Announced) else command, rest
 

@@ -1,9 +1,6 @@
-"""Options that say where a model's weights go, for every command that runs one, with llama.cpp's names.
+"""Options that say where a model's weights go, for every command that runs one, with llama.cpp's names."""
 
-A command takes those that it wants as parameters of these types, and passes their values to `engine_options`, whose
-result are keyword arguments of `EngineOptions`.
-"""
-
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import typer
@@ -37,98 +34,94 @@ def _overrides(texts: list[str] | None) -> list[str] | None:
     return texts
 
 
-GpuLayers = Annotated[
-    str,
-    typer.Option(
-        "-ngl",
-        "--gpu-layers",
-        "--n-gpu-layers",
-        metavar="N|auto|all",
-        callback=_gpu_layers,
-        help="Layers, the last ones first, on GPUs and workers; auto: as many as fit.",
-        rich_help_panel=PANEL,
-    ),
-]
-TensorSplit = Annotated[
-    str | None,
-    typer.Option(
-        "-ts",
-        "--tensor-split",
-        metavar="N,N,...",
-        callback=_shares,
-        help="What part of these layers each device gets: workers first, then GPUs. Default: by free memory.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-MainGpu = Annotated[
-    int,
-    typer.Option(
-        "-mg", "--main-gpu", min=0, help="Device for everything, with --split-mode none.", rich_help_panel=PANEL
-    ),
-]
-SplitMode = Annotated[
-    Literal["none", "layer", "row", "tensor"],
-    typer.Option("-sm", "--split-mode", help="How devices share the model.", rich_help_panel=PANEL),
-]
-OverrideTensor = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-ot",
-        "--override-tensor",
-        metavar="PATTERN=DEVICE",
-        callback=_overrides,
-        help="Put the tensors whose names match a regular expression elsewhere. May be repeated.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-CpuMoe = Annotated[
-    int,
-    typer.Option(
-        "-ncmoe",
-        "--n-cpu-moe",
-        min=0,
-        help="Keep the experts of the first N layers with the CPU.",
-        rich_help_panel=PANEL,
-    ),
-]
-Rpc = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--rpc",
-        metavar="HOST:PORT,...",
-        help="Use the memory and compute of other machines, where `ggufkit worker` runs.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
+@dataclass(frozen=True, kw_only=True)
+class PlacementChoices:
+    """A group of options."""
 
-
-def engine_options(
-    *,
-    gpu_layers: str = "auto",
-    tensor_split: str | None = None,
-    main_gpu: int = 0,
-    split_mode: str = "layer",
-    override_tensor: list[str] | None = None,
-    n_cpu_moe: int = 0,
-    rpc: list[str] | None = None,
-) -> dict[str, Any]:
-    """Return keyword arguments of `EngineOptions`. Raises UsageError for workers that are no HOST:PORT."""
-    from ggufkit.inference.options import SplitMode, TensorOverride
-    from ggufkit.inference.placement import experts_with_cpu
-    from ggufkit.llamacpp.rpc import endpoints
-
-    pairs = [part.rpartition("=") for text in override_tensor or () for part in text.split(",")]
-    return {
-        "gpu_layers": gpu_layers if gpu_layers in {"auto", "all"} else int(gpu_layers),
-        "tensor_split": tuple(float(part) for part in (tensor_split or "").replace("/", ",").split(",") if part),
-        "main_gpu": main_gpu,
-        "split_mode": SplitMode(split_mode),
-        "tensor_overrides": (
-            *(TensorOverride(pattern, buffer_type) for pattern, _, buffer_type in pairs),
-            *(TensorOverride(experts_with_cpu(block), "CPU") for block in range(n_cpu_moe)),
+    gpu_layers: Annotated[
+        str,
+        typer.Option(
+            "-ngl",
+            "--gpu-layers",
+            "--n-gpu-layers",
+            metavar="N|auto|all",
+            callback=_gpu_layers,
+            help="Layers, the last ones first, on GPUs and workers; auto: as many as fit.",
+            rich_help_panel=PANEL,
         ),
-        "rpc_servers": tuple(str(endpoint) for endpoint in endpoints(rpc or ())),
-    }
+    ] = "auto"
+    tensor_split: Annotated[
+        str | None,
+        typer.Option(
+            "-ts",
+            "--tensor-split",
+            metavar="N,N,...",
+            callback=_shares,
+            help="What part of these layers each device gets: workers first, then GPUs. Default: by free memory.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    main_gpu: Annotated[
+        int,
+        typer.Option(
+            "-mg", "--main-gpu", min=0, help="Device for everything, with --split-mode none.", rich_help_panel=PANEL
+        ),
+    ] = 0
+    split_mode: Annotated[
+        Literal["none", "layer", "row", "tensor"],
+        typer.Option("-sm", "--split-mode", help="How devices share the model.", rich_help_panel=PANEL),
+    ] = "layer"
+    override_tensor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-ot",
+            "--override-tensor",
+            metavar="PATTERN=DEVICE",
+            callback=_overrides,
+            help="Put the tensors whose names match a regular expression elsewhere. May be given several times.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    n_cpu_moe: Annotated[
+        int,
+        typer.Option(
+            "-ncmoe",
+            "--n-cpu-moe",
+            min=0,
+            help="Keep the experts of the first N layers with the CPU.",
+            rich_help_panel=PANEL,
+        ),
+    ] = 0
+    rpc: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rpc",
+            metavar="HOST:PORT,...",
+            help="Use the memory and compute of other machines, where `ggufkit worker` runs.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+
+    def options(self) -> dict[str, Any]:
+        """Return keyword arguments of `EngineOptions`. Raises UsageError for workers that are no HOST:PORT."""
+        from ggufkit.inference.options import SplitMode, TensorOverride
+        from ggufkit.inference.placement import experts_with_cpu
+        from ggufkit.llamacpp.rpc import endpoints
+
+        pairs = [part.rpartition("=") for text in self.override_tensor or () for part in text.split(",")]
+        return {
+            "gpu_layers": self.gpu_layers if self.gpu_layers in {"auto", "all"} else int(self.gpu_layers),
+            "tensor_split": tuple(
+                float(part) for part in (self.tensor_split or "").replace("/", ",").split(",") if part
+            ),
+            "main_gpu": self.main_gpu,
+            "split_mode": SplitMode(self.split_mode),
+            "tensor_overrides": (
+                *(TensorOverride(pattern, buffer_type) for pattern, _, buffer_type in pairs),
+                *(TensorOverride(experts_with_cpu(block), "CPU") for block in range(self.n_cpu_moe)),
+            ),
+            "rpc_servers": tuple(str(endpoint) for endpoint in endpoints(self.rpc or ())),
+        }

@@ -50,7 +50,7 @@ def command(
     cache_type_k: Annotated[list[str] | None, _values("-ctk", "--cache-type-k", metavar="TYPE,...")] = None,
     cache_type_v: Annotated[list[str] | None, _values("-ctv", "--cache-type-v", metavar="TYPE,...")] = None,
     flash_attn: Annotated[list[str] | None, _values("-fa", "--flash-attn", metavar="on|off|auto,...")] = None,
-    gpu_layers: Annotated[list[str] | None, _values("-ngl", "--n-gpu-layers")] = None,
+    gpu_layers: Annotated[list[str] | None, _values("-ngl", "--gpu-layers", "--n-gpu-layers")] = None,
     load_mode: Annotated[list[str] | None, _values("-lm", "--load-mode", metavar="MODE,...")] = None,
     rpc: Annotated[list[str] | None, _values("-rpc", "--rpc", metavar="HOST:PORT,...", text="Workers to use.")] = None,
     cpu_mask: Annotated[list[str] | None, _values("-C", "--cpu-mask", metavar="HEX,...", panel=_OTHER)] = None,
@@ -85,6 +85,7 @@ def command(
     output_format: Annotated[
         str, typer.Option("-o", "--output", metavar="md|json|jsonl|csv", help="The format of what goes to stdout.")
     ] = "md",
+    as_json: _options.Json = False,
     start: Annotated[
         bool, typer.Option("--start/--no-start", help="Measure loading, the first token and memory too.")
     ] = True,
@@ -101,6 +102,10 @@ def command(
     from ggufkit.llamacpp.bench import BenchOptions
     from ggufkit.llamacpp.cpu import usable_cores
 
+    if as_json:
+        if output_format not in {"md", "json"}:
+            raise UsageError(f"--json and -o {output_format} do not go together")
+        output_format = "json"
     if output_format not in _bench_view.PRINT:
         raise UsageError(f"-o {output_format!r} is none of {', '.join(_bench_view.PRINT)}")
     named = [*(models or []), *(model_files or [])]

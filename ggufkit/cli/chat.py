@@ -2,28 +2,34 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from ggufkit.cli import _engine_options as engine
-from ggufkit.cli import _model, _options
-from ggufkit.cli import _placement_options as placement
-from ggufkit.cli import _sampling_options as sampling
+from ggufkit.cli import _engine_options, _model, _options, _template_options
+from ggufkit.cli._engine_options import EngineChoices
+from ggufkit.cli._placement_options import PlacementChoices
+from ggufkit.cli._sampling_options import SamplingChoices
+from ggufkit.cli._template_options import TemplateChoices
 
-_REASONING = "Reasoning"
 _CONVERSATION = "The conversation"
 
 
 def command(
+    *,
     model: Annotated[
         Path,
         typer.Argument(
-            help="A GGUF file (of a split model, the first), or owner/repo[:QUANT] on the hub.", show_default=False
+            metavar="MODEL",
+            help="A GGUF file (of a split model, the first), or owner/repo[:QUANT] on the hub.",
+            show_default=False,
         ),
     ],
     prompt: Annotated[
-        str | None, typer.Argument(help="Ask this and leave. Piped text is put in front of it.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="Ask this and leave. Piped text is put in front of it.", show_default=False
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option("-sys", "--system", help="Tell the model how to behave.")] = None,
     single_turn: Annotated[bool, typer.Option("-st", "--single-turn", help="Leave after one reply.")] = False,
@@ -53,47 +59,16 @@ def command(
             rich_help_panel=_CONVERSATION,
         ),
     ] = None,
-    chat_template: Annotated[
-        Path | None,
-        typer.Option(
-            "--chat-template",
-            help="Jinja file to use in place of the model's own template.",
-            rich_help_panel=_CONVERSATION,
-        ),
-    ] = None,
-    template_values: Annotated[
-        str | None,
-        typer.Option(
-            "--chat-template-kwargs",
-            metavar="JSON",
-            help="More values for the template, as one JSON object.",
-            rich_help_panel=_CONVERSATION,
-        ),
-    ] = None,
-    reasoning: Annotated[
-        Literal["on", "off", "auto"] | None,
-        typer.Option(
-            "--reasoning",
-            help="Whether the model thinks before it answers; auto: as its template has it. [auto]",
-            show_default=False,
-            rich_help_panel=_REASONING,
-        ),
-    ] = None,
+    template: TemplateChoices,
     show_reasoning: Annotated[
         bool,
-        typer.Option("--show-reasoning", help="Show what it thinks, instead of how long.", rich_help_panel=_REASONING),
+        typer.Option(
+            "--show-reasoning",
+            help="Show what it thinks, instead of how long.",
+            rich_help_panel=_template_options.PANEL,
+        ),
     ] = False,
-    temperature: sampling.Temperature = None,
-    top_k: sampling.TopK = None,
-    top_p: sampling.TopP = None,
-    min_p: sampling.MinP = None,
-    repeat_penalty: sampling.RepeatPenalty = None,
-    repeat_last_n: sampling.RepeatLastN = None,
-    presence_penalty: sampling.PresencePenalty = None,
-    frequency_penalty: sampling.FrequencyPenalty = None,
-    seed: sampling.Seed = None,
-    grammar: sampling.Grammar = None,
-    json_schema: sampling.JsonSchema = None,
+    sampling: SamplingChoices,
     draft: Annotated[
         Path | None,
         typer.Option(
@@ -102,33 +77,21 @@ def command(
             help="A small model of the same vocabulary, whose drafts MODEL checks several at a time, while that is "
             "faster.",
             show_default=False,
-            rich_help_panel=engine.PANEL,
+            rich_help_panel=_engine_options.PANEL,
         ),
     ] = None,
     draft_max: Annotated[
         int,
         typer.Option(
-            "--draft-max", min=1, max=64, help="Most drafted tokens checked at once.", rich_help_panel=engine.PANEL
+            "--draft-max",
+            min=1,
+            max=64,
+            help="Most drafted tokens checked at once.",
+            rich_help_panel=_engine_options.PANEL,
         ),
     ] = 8,
-    profile: engine.Profile = "auto",
-    threads: engine.Threads = None,
-    threads_batch: engine.ThreadsBatch = None,
-    context_size: engine.ContextSize = None,
-    batch_size: engine.BatchSize = None,
-    micro_batch_size: engine.MicroBatchSize = None,
-    flash_attention: engine.FlashAttentionMode = None,
-    cache_type_k: engine.CacheTypeK = None,
-    cache_type_v: engine.CacheTypeV = None,
-    load_mode: engine.Loading = None,
-    lora: engine.Lora = None,
-    gpu_layers: placement.GpuLayers = "auto",
-    tensor_split: placement.TensorSplit = None,
-    main_gpu: placement.MainGpu = 0,
-    split_mode: placement.SplitMode = "layer",
-    override_tensor: placement.OverrideTensor = None,
-    n_cpu_moe: placement.CpuMoe = 0,
-    rpc: placement.Rpc = None,
+    engine: EngineChoices,
+    placement: PlacementChoices,
 ) -> None:
     """Talk to a model. In a terminal: Ctrl-C stops a reply, Ctrl-D leaves, /help lists more.
 
@@ -138,35 +101,14 @@ def command(
     from ggufkit.inference.options import EngineOptions
 
     # Whatever makes no sense is refused before the model is fetched or loaded.
-    chosen = sampling.sampling_options(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repeat_penalty=repeat_penalty,
-        repeat_last_n=repeat_last_n,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        seed=seed,
-        grammar=grammar,
-        json_schema=json_schema,
-    )
-    where: dict[str, Any] = placement.engine_options(
-        gpu_layers=gpu_layers,
-        tensor_split=tensor_split,
-        main_gpu=main_gpu,
-        split_mode=split_mode,
-        override_tensor=override_tensor,
-        n_cpu_moe=n_cpu_moe,
-        rpc=rpc,
-    )
+    chosen, where = sampling.options(), placement.options()
     wishes = _chat.Wishes(
         sampling=chosen,
         system=system,
         max_tokens=predict,
-        template=chat_template,
-        template_values=_chat.template_values(template_values),
-        reasoning=reasoning,
+        template=template.chat_template,
+        template_values=_chat.template_values(template.chat_template_kwargs),
+        reasoning=template.reasoning,
         show_reasoning=show_reasoning,
         when_full=when_full,
         session=session,
@@ -177,19 +119,5 @@ def command(
     question = _chat.question(prompt, wishes)
     path = _model.resolve(model, kind="gguf", quiet=json)
     small = _model.resolve(draft, kind="gguf", quiet=json) if draft else None
-    how = engine.engine_options(
-        path,
-        profile,
-        threads=threads,
-        threads_batch=threads_batch,
-        context_size=context_size,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        flash_attention=flash_attention,
-        cache_type_k=cache_type_k,
-        cache_type_v=cache_type_v,
-        load_mode=load_mode,
-        lora=lora,
-    )
-    options = EngineOptions(**how, **where, most_drafted=draft_max if small else 0)
+    options = EngineOptions(**engine.options(path), **where, most_drafted=draft_max if small else 0)
     _chat.run(path, question, options, replace(wishes, draft=small))

@@ -22,7 +22,11 @@ def command(
     ] = False,
     ignore: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY", show_default=False, help="Leave out metadata, such as 'general.*'; repeatable."),
+        typer.Option(
+            metavar="KEY",
+            show_default=False,
+            help="Leave out metadata, such as 'general.*'. May be given several times.",
+        ),
     ] = None,
     no_values: Annotated[
         bool, typer.Option("--no-values", help="Compare headers alone: instant, whatever the size.")

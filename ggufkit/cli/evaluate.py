@@ -1,20 +1,14 @@
 """`ggufkit eval`: what quantizing has cost, measured on text against the original."""
 
-import json
-import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufkit.cli import _baselines, _evaluate_view, _model, _options, _output
+from ggufkit.cli import _baselines, _model, _options, _output
 
 if TYPE_CHECKING:
-    from ggufkit.evaluation.evaluation_results import Evaluation
     from ggufkit.evaluation.gates import Gates
-    from ggufkit.evaluation.likelihood.passes import Running
-    from ggufkit.progress import Progress
 
 _GATES = "Limits for CI (exit code 7 when a model fails one)"
 _ENGINE = "How the models run"
@@ -40,6 +34,14 @@ def command(
     chunks: Annotated[
         int, typer.Option("--chunks", min=-1, help="How many chunks to read of all texts together; -1: all.")
     ] = 32,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="What a model was calibrated or chosen with: warn of passages that TEXT shares with it.",
+        ),
+    ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -113,7 +115,14 @@ def command(
     threads: _options.Threads = None,
     gpu_layers: Annotated[
         str,
-        typer.Option("-ngl", "--n-gpu-layers", metavar="N|auto|all", rich_help_panel=_ENGINE, help="Layers on GPUs."),
+        typer.Option(
+            "-ngl",
+            "--gpu-layers",
+            "--n-gpu-layers",
+            metavar="N|auto|all",
+            rich_help_panel=_ENGINE,
+            help="Layers on GPUs.",
+        ),
     ] = "auto",
     cache_type_k: Annotated[
         str, typer.Option("-ctk", "--cache-type-k", rich_help_panel=_ENGINE, help="Type of the keys' cache.")
@@ -137,13 +146,10 @@ def command(
     if setup_baseline:
         _baselines.set_up(setup_baseline, as_json=as_json, quiet=quiet)
         return
-    from ggufkit.cli._memory_needs import memory_needs
     from ggufkit.errors import UsageError
-    from ggufkit.evaluation.answers.generations import read_prompts
-    from ggufkit.evaluation.answers.tasks import read_task
-    from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
+    from ggufkit.evaluation.child_process import one_for_all
     from ggufkit.evaluation.gates import Gates, fraction
-    from ggufkit.evaluation.likelihood.passes import Running
+    from ggufkit.evaluation.likelihood.running import Running
     from ggufkit.files import check_output
     from ggufkit.llamacpp.rpc import endpoints
 
@@ -164,36 +170,44 @@ def command(
         cache_type_v=cache_type_v,
         rpc_servers=tuple(str(endpoint) for endpoint in endpoints([rpc] if rpc is not None else [])),
     )
-    options = EvaluationOptions(
-        chunk_tokens=chunk_tokens,
-        chunks=None if chunks < 0 else chunks,
-        running=running,
-        keep_logits=keep_logits,
-        max_tokens=max_tokens,
-    )
-    silent = quiet or as_json
     for path in (output, report, keep_logits):
         if path is not None:
             check_output(path, inputs=(base, *models, *(texts or ())))
+    silent = quiet or as_json
     base = _model.resolve(base, kind="any", quiet=silent)
     models = [_model.resolve(model, kind="gguf", quiet=silent) for model in models]
     others = _baselines.against_of(against or [], checkpoint, quiet=silent)
-    with _output.progress_bar(quiet=silent) as progress:
+    with one_for_all(), _output.progress_bar(quiet=silent) as progress:  # the child loads libraries while we import
+        from ggufkit.cli import _evaluate_results
+        from ggufkit.evaluation.answers.generations import read_prompts
+        from ggufkit.evaluation.answers.tasks import read_task
+        from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
+
         found = evaluate(
             base,
             models,
             texts or [],
-            options,
+            EvaluationOptions(
+                chunk_tokens=chunk_tokens,
+                chunks=None if chunks < 0 else chunks,
+                running=running,
+                keep_logits=keep_logits,
+                max_tokens=max_tokens,
+                calibration=tuple(calibration or ()),
+            ),
             prompts=read_prompts(prompts) if prompts else (),
             tasks=[read_task(path) for path in tasks or []],
             against=others,
             progress=progress,
             note=(lambda text: None) if silent else _output.note,  # noqa: ARG005 - the signature
         )
-        speed = _speed(base, models, running, progress) if bench or others else []
-    document = _document(found, gates, memory_needs((base, *models)), speed)
-    _publish(document, found, output, report, as_json=as_json, quiet=quiet)
-    _refuse_failures(document)
+    with _output.progress_bar(quiet=silent) as progress:
+        speed = _evaluate_results.speed(base, models, running, progress) if bench or others else []
+    written = _evaluate_results.written(
+        found, gates, speed, (base, *models) if output or report or as_json else ()
+    )
+    _evaluate_results.publish(written, found, output, report, as_json=as_json, quiet=quiet)
+    _evaluate_results.refuse_failures(written)
 
 
 def _check_gates(gates: "Gates", *, texts: bool, tasks: bool) -> None:
@@ -207,110 +221,3 @@ def _check_gates(gates: "Gates", *, texts: bool, tasks: bool) -> None:
             raise UsageError(f"{flag} needs a text to measure it on", hint="-f TEXT")
     if gates.min_task_accuracy is not None and not tasks:
         raise UsageError("--min-task-accuracy needs questions", hint="--task FILE.jsonl")
-
-
-def _speed(base: Path, models: list[Path], running: "Running", progress: "Progress") -> list[dict[str, Any]]:
-    """Measure as `ggufkit bench` does by default."""
-    from ggufkit.evaluation.speed import measure, rows
-    from ggufkit.llamacpp.bench import BenchOptions
-    from ggufkit.llamacpp.cpu import usable_cores
-
-    files = tuple(dict.fromkeys((*([] if base.is_dir() else [base]), *models)))
-    if not files:
-        return []
-    layers = running.gpu_layers
-    options = BenchOptions(
-        models=files,
-        n_prompt=(512,),
-        n_gen=(128,),
-        n_threads=(running.threads or usable_cores(),),
-        type_k=(running.cache_type_k,),
-        type_v=(running.cache_type_v,),
-        n_gpu_layers=(layers,) if isinstance(layers, int) else (),
-        rpc=running.rpc_servers,
-    )
-    found, _ = measure(options, progress=progress)
-    return rows(found)
-
-
-def _document(
-    found: "Evaluation", gates: "Gates", needs: list[dict[str, int] | None], speed: list[dict[str, Any]]
-) -> dict[str, Any]:
-    from ggufkit import __version__
-    from ggufkit.evaluation.evaluation_results import document
-    from ggufkit.llamacpp.pin import pin
-
-    pinned = pin()
-    return document(
-        found,
-        version=__version__,
-        build={"commit": pinned.commit, "llama_cpp_python": pinned.version},
-        command=shlex.join(["ggufkit", *sys.argv[1:]]),
-        gates=gates,
-        memory=needs,
-        speed=speed,
-    )
-
-
-def _publish(
-    written: dict[str, Any],
-    found: "Evaluation",
-    output: Path | None,
-    report: Path | None,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    from ggufkit.files import write_atomically
-
-    if output is not None:
-        write_atomically(output, json.dumps(written, indent=1, ensure_ascii=False).encode())
-    if report is not None:
-        from ggufkit.reports import render
-        from ggufkit.reports.reading import run_of
-
-        write_atomically(report, render([run_of(written, report.stem)]).encode())
-    _remember(found)
-    if as_json:
-        _output.print_json(written)
-    elif quiet:
-        for model in found.models:
-            print(f"{model.facts.path} {model.divergence.mean_kld.value:.6f}" if model.divergence else "")
-    else:
-        _evaluate_view.show(found)
-        _baselines.show(written)
-
-
-def _remember(found: "Evaluation") -> None:
-    """Leave the divergences where `ggufkit plan` finds them."""
-    from ggufkit.gguf_file.parts import read_parts
-    from ggufkit.planning.quality import Quality, remember
-
-    text = ", ".join(domain.name for domain in found.domains)
-    results = [
-        (
-            model.facts.type,
-            Quality(
-                model.divergence.mean_kld.value,
-                model.facts.imatrix,
-                measured=True,
-                source=text,
-                standard_error=model.divergence.mean_kld.standard_error,
-                perplexity=model.likelihood.perplexity.value,
-                perplexity_error=model.likelihood.perplexity.standard_error,
-            ),
-        )
-        for model in found.models
-        if model.divergence and model.likelihood
-    ]
-    if results:
-        kinds, qualities = zip(*results, strict=True)
-        remember(read_parts(found.models[0].facts.path), text, qualities, kinds)
-
-
-def _refuse_failures(document: dict[str, Any]) -> None:
-    from ggufkit.errors import VerificationError
-
-    failed = [f"{model['file']}: {what}" for model in document["models"] for what in model["failed"]]
-    if failed:
-        raise VerificationError("; ".join(failed), hint="a larger type, or --imatrix, loses less")

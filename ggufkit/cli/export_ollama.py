@@ -80,20 +80,22 @@ def command(
         typer.Option(
             "--parameter",
             metavar="KEY VALUE",
-            help="A parameter, such as num_ctx 8192; it takes the place of the model's own. Repeat it for more.",
+            help="A parameter, such as num_ctx 8192, in place of the model's own. May be given several times.",
             show_default=False,
         ),
     ] = None,
     licenses: Annotated[
         list[str] | None,
-        typer.Option("--license", metavar="FILE|TEXT", help="A license; repeat it for more.", show_default=False),
+        typer.Option(
+            "--license", metavar="FILE|TEXT", help="A license. May be given several times.", show_default=False
+        ),
     ] = None,
     messages: Annotated[
         list[str] | None,
         typer.Option(
             "--message",
             metavar="ROLE TEXT",
-            help="A turn that conversations begin with (system, user or assistant); repeat it for more.",
+            help="A turn that conversations begin with (system, user or assistant). May be given several times.",
             show_default=False,
         ),
     ] = None,

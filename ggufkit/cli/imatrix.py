@@ -75,7 +75,10 @@ def command(
         bool, typer.Option("--ppl/--no-ppl", help="Compute the perplexity on the way; without, no progress is shown.")
     ] = True,
     gpu_layers: Annotated[
-        int | None, typer.Option("-ngl", "--gpu-layers", min=0, show_default=False, help="Layers held by the GPU.")
+        int | None,
+        typer.Option(
+            "-ngl", "--gpu-layers", "--n-gpu-layers", min=0, show_default=False, help="Layers held by the GPU."
+        ),
     ] = None,
     threads: _options.Threads = None,
     as_json: _options.Json = False,

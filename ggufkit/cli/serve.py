@@ -1,20 +1,40 @@
 """`ggufkit serve`: a model for every OpenAI client, and a page to chat with it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ggufkit.cli import _engine_options as running
-from ggufkit.cli import _model, _output
-from ggufkit.cli import _placement_options as placing
+from ggufkit.cli import _engine_options, _model, _output
+from ggufkit.cli._engine_options import EngineChoices
+from ggufkit.cli._placement_options import PlacementChoices
+from ggufkit.cli._template_options import TemplateChoices
 
-_CHAT = "What becomes of a conversation"
 _ACCESS = "Who may use it"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _EngineChoices(EngineChoices):
+    """Every request has a context of its own."""
+
+    context_size: Annotated[
+        int | None,
+        typer.Option(
+            "-c",
+            "--ctx-size",
+            min=0,
+            help="Tokens of context for each request; 0: as many as the model was trained for. Default: the same, but "
+            "at most 8192.",
+            show_default=False,
+            rich_help_panel=_engine_options.PANEL,
+        ),
+    ] = None
+
+
 def command(
-    model: Annotated[str, typer.Argument(help=_model.HELP, show_default=False)],
+    *,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=_model.HELP, show_default=False)],
     host: Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=_ACCESS)] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8080,
     slots: Annotated[
@@ -24,7 +44,8 @@ def command(
         ),
     ] = None,
     alias: Annotated[
-        str | None, typer.Option("-a", "--alias", help="The model's name for clients.", show_default="the file's")
+        str | None,
+        typer.Option("-a", "--alias", help="The model's name for clients. Default: the file's.", show_default=False),
     ] = None,
     api_key_file: Annotated[
         Path | None,
@@ -38,7 +59,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--allow-origin",
-            help="Web site whose pages may use the server, as https://example.org. May be repeated.",
+            help="Web site whose pages may use the server, as https://example.org. May be given several times.",
             rich_help_panel=_ACCESS,
         ),
     ] = None,
@@ -46,7 +67,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--allow-host",
-            help="Further name under which this machine is known. May be repeated.",
+            help="Further name under which this machine is known. May be given several times.",
             rich_help_panel=_ACCESS,
         ),
     ] = None,
@@ -59,48 +80,9 @@ def command(
     drain_seconds: Annotated[
         float, typer.Option("--drain-seconds", min=0, help="Time for running requests to end after SIGTERM.")
     ] = 30.0,
-    profile: running.Profile = "auto",
-    context_size: Annotated[
-        int | None,
-        typer.Option(
-            "-c",
-            "--ctx-size",
-            min=0,
-            help="Tokens of context for each request; 0: as many as the model was trained for. Default: the same, but "
-            "at most 8192.",
-            show_default=False,
-            rich_help_panel=running.PANEL,
-        ),
-    ] = None,
-    threads: running.Threads = None,
-    threads_batch: running.ThreadsBatch = None,
-    batch_size: running.BatchSize = None,
-    micro_batch_size: running.MicroBatchSize = None,
-    flash_attention: running.FlashAttentionMode = None,
-    cache_type_k: running.CacheTypeK = None,
-    cache_type_v: running.CacheTypeV = None,
-    load_mode: running.Loading = None,
-    lora: running.Lora = None,
-    chat_template: Annotated[
-        Path | None,
-        typer.Option("--chat-template", help="Jinja file in place of the model's own template.", rich_help_panel=_CHAT),
-    ] = None,
-    template_arguments: Annotated[
-        str | None,
-        typer.Option(
-            "--chat-template-kwargs", metavar="JSON", help="Variables for the template.", rich_help_panel=_CHAT
-        ),
-    ] = None,
-    reasoning: Annotated[
-        str, typer.Option("--reasoning", metavar="on|off|auto", help="Think before answering.", rich_help_panel=_CHAT)
-    ] = "auto",
-    gpu_layers: placing.GpuLayers = "auto",
-    tensor_split: placing.TensorSplit = None,
-    split_mode: placing.SplitMode = "layer",
-    main_gpu: placing.MainGpu = 0,
-    override_tensor: placing.OverrideTensor = None,
-    n_cpu_moe: placing.CpuMoe = 0,
-    rpc: placing.Rpc = None,
+    engine: _EngineChoices,
+    template: TemplateChoices,
+    placement: PlacementChoices,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show requests and llama-server's log.")] = False,
 ) -> None:
     """Serve a model: OpenAI's chat, completions and embeddings at /v1, /health, /metrics, and a chat page at /.
@@ -118,35 +100,11 @@ def command(
 
     if open_page and not page:
         raise UsageError("--open wants the page that --no-page leaves out")
-    if reasoning not in {"on", "off", "auto"}:
-        raise UsageError(f"--reasoning is on, off or auto, not {reasoning}")
-    check_template(chat_template, template_arguments)
-    where = placing.engine_options(
-        gpu_layers=gpu_layers,
-        tensor_split=tensor_split,
-        split_mode=split_mode,
-        main_gpu=main_gpu,
-        override_tensor=override_tensor,
-        n_cpu_moe=n_cpu_moe,
-        rpc=rpc,
-    )
+    check_template(template.chat_template, template.chat_template_kwargs)
+    where = placement.options()
     keys = read_keys(api_key_file)
     ServeOptions(host=host, keys=keys)  # refuse what would be open to the world before a model is fetched
     path = _model.resolve(model, kind="gguf")
-    how = running.engine_options(
-        path,
-        profile,
-        threads=threads,
-        threads_batch=threads_batch,
-        context_size=context_size,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        flash_attention=flash_attention,
-        cache_type_k=cache_type_k,
-        cache_type_v=cache_type_v,
-        load_mode=load_mode,
-        lora=lora,
-    )
     options = ServeOptions(
         host=host,
         port=port,
@@ -155,11 +113,11 @@ def command(
         keys=keys,
         origins=tuple(allow_origin or ()),
         hosts=tuple(allow_host or ()),
-        engine=EngineOptions(**how, **where),
+        engine=EngineOptions(**engine.options(path), **where),
         embeddings=embeddings,
-        chat_template=chat_template,
-        template_arguments=template_arguments,
-        reasoning=reasoning,
+        chat_template=template.chat_template,
+        template_arguments=template.chat_template_kwargs,
+        reasoning=template.reasoning or "auto",
         drain_seconds=drain_seconds,
         page=page,
     )

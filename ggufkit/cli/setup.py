@@ -24,7 +24,11 @@ def command(
     blas: Annotated[bool, typer.Option("--blas", help="OpenBLAS for long prompts on the CPU.")] = False,
     cmake_args: Annotated[
         list[str] | None,
-        typer.Option("--cmake-args", metavar="ARGS", help="More arguments for cmake, as -DNAME=VALUE; repeatable."),
+        typer.Option(
+            "--cmake-args",
+            metavar="ARGS",
+            help="More arguments for cmake, as -DNAME=VALUE. May be given several times.",
+        ),
     ] = None,
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Compilers at once.")] = None,
     sdist: Annotated[

@@ -20,7 +20,7 @@ def _cache_types(text: str | None) -> str | None:
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help=_model.HELP, show_default=False)],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help=_model.HELP, show_default=False)],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -39,7 +39,8 @@ def command(
         ),
     ] = None,
     gpu_layers: Annotated[
-        int, typer.Option("-ngl", "--gpu-layers", min=-1, help="Layers on GPUs while measuring; -1: all.")
+        int,
+        typer.Option("-ngl", "--gpu-layers", "--n-gpu-layers", min=-1, help="Layers on GPUs while measuring; -1: all."),
     ] = -1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, but keep nothing.")] = False,
     json: _options.Json = False,

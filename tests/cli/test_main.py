@@ -1,5 +1,6 @@
 """The command itself: help, version, completion, and what happens to mistakes."""
 
+import re
 import subprocess
 import sys
 from operator import attrgetter
@@ -59,6 +60,32 @@ def test_every_command_loads_and_has_one_line_in_the_list(entry: Entry) -> None:
     assert command.name == entry.name
     assert command.help
     assert entry.hidden or 10 < len(entry.summary) < 64
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [entry for table in (Commands.table, Destinations.table) for entries in table.values() for entry in entries],
+    ids=attrgetter("name"),
+)
+def test_help_speaks_of_what_is_to_be_written_and_not_of_types(entry: Entry) -> None:
+    command = entry.load()
+    text = command.get_help(command.context_class(command, info_name=entry.name))
+    usage = text.split("\n\n")[0]
+    assert not re.search(r"[{}]|\.\.\.\.|\[\[", usage), usage
+    assert not re.search(r"<(int|float|str|path|list)|x>=|<=x|\[required\]$", text), text
+
+
+def test_every_command_but_the_server_can_answer_in_json() -> None:
+    for entry in (entry for entries in Commands.table.values() for entry in entries):
+        command = entry.load()
+        if entry.name not in {"serve", "export"}:  # of export, what it leads to
+            assert "--json" in {name for parameter in command.params for name in parameter.opts}, entry.name
+
+
+def test_help_is_a_word_too() -> None:
+    assert run("help").stdout == run("--help").stdout
+    assert run("help", "export", "ollama").stdout == run("export", "ollama", "--help").stdout
+    assert run("help", "nothing").returncode == 2
 
 
 def test_a_mistyped_command_gets_its_neighbour_and_exit_code_2() -> None:

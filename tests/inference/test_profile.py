@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_model
 
-from ggufkit.cli._engine_options import engine_options
+from ggufkit.cli._engine_options import EngineChoices
 from ggufkit.errors import InputError
 from ggufkit.inference import profile
 from ggufkit.inference.options import EngineOptions, FlashAttention, LoadMode, LoraAdapter
@@ -65,15 +65,16 @@ def test_what_is_given_comes_before_the_profile(given: dict[str, object], expect
 def test_options_of_the_command_line_the_profile_and_adapters_come_together(tmp_path: Path) -> None:
     model = tiny_model.write(tmp_path / "a.gguf")
     Profile(settings=SETTINGS).save(profile.place(model).path)
-    assert engine_options(model, threads_batch=2) == {**SETTINGS, "threads_batch": 2}
-    assert engine_options(model, "none", load_mode=LoadMode.NONE) == {"load_mode": LoadMode.NONE}
-    adapters = engine_options(model, "none", lora=["a.gguf", "b:c.gguf:0.5", "d.gguf:-1e-2"])["adapters"]
+    assert EngineChoices(threads_batch=2).options(model) == {**SETTINGS, "threads_batch": 2}
+    assert EngineChoices(profile="none", load_mode=LoadMode.NONE).options(model) == {"load_mode": LoadMode.NONE}
+    named = ["a.gguf", "b:c.gguf:0.5", "d.gguf:-1e-2"]
+    adapters = EngineChoices(profile="none", lora=named).options(model)["adapters"]
     assert adapters == (
         LoraAdapter(Path("a.gguf")),
         LoraAdapter(Path("b:c.gguf"), 0.5),
         LoraAdapter(Path("d.gguf"), -0.01),
     )
-    EngineOptions(**engine_options(model))
+    EngineOptions(**EngineChoices().options(model))
 
 
 @pytest.mark.parametrize(
