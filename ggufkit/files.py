@@ -368,21 +368,14 @@ def _check_size_limit(path: Path, size: int) -> None:
         raise OutputError(f"cannot write {path}: {size:,} bytes needed, files may have {limit:,}", hint="see ulimit -f")
 
 
-def begin_writing_back(path: Path, start: int, size: int) -> None:
+def begin_writing_back(descriptor: int, start: int, size: int) -> None:
     """Let the system write this part of a file to the disk now and go on: the sync at the end finds less to do.
 
     Linux does so when told that the content is not needed soon (`generic_fadvise` in mm/fadvise.c); what is not on the
     disk yet stays in memory. Where there is no such call, nothing happens.
-
-    Raises:
-        OSError: the file cannot be opened.
     """
     if hasattr(os, "posix_fadvise"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+        os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
 
 def _sync(path: Path) -> None:

@@ -21,6 +21,7 @@ from ggufkit.conversion.kept import Kept
 from ggufkit.conversion.plan import ConversionPlan, Step
 from ggufkit.crew import work_through
 from ggufkit.errors import CheckpointError
+from ggufkit.files import begin_writing_back
 from ggufkit.gguf_file.writer import TensorLayout
 from ggufkit.progress import Progress
 
@@ -189,3 +190,4 @@ def _write(descriptor: int, data: memoryview, place: int) -> None:
     done = 0
     while done < len(data):
         done += os.pwrite(descriptor, data[done:], place + done)
+    begin_writing_back(descriptor, place, len(data))

@@ -60,9 +60,10 @@ class Follower:
             placed = lay_out(read_header(self._plan.source), self._plan, matrix).tensors
             tensors = [TensorInfo(t.name, t.shape, t.type, t.offset, t.size) for t in placed]
             seen = 0
-            while (written := self._written.get()) is not None:
-                for tensor in tensors[seen:written]:
-                    check_blocks(self._path, [tensor], threads=1, called=self._path)
-                    self.sound.add(tensor)
-                    begin_writing_back(self._path, tensor.offset, tensor.size)
-                seen = max(seen, written)
+            with self._path.open("rb") as file:  # it is there before llama-quantize starts
+                while (written := self._written.get()) is not None:
+                    for tensor in tensors[seen:written]:
+                        check_blocks(self._path, [tensor], threads=1, called=self._path)
+                        self.sound.add(tensor)
+                        begin_writing_back(file.fileno(), tensor.offset, tensor.size)
+                    seen = max(seen, written)

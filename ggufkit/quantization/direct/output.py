@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.errors import GgufFileError
-from ggufkit.files import PartialFile
+from ggufkit.files import PartialFile, begin_writing_back
 from ggufkit.gguf_file.rewrite import NewFile
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.ggml import Ggml
@@ -103,6 +103,7 @@ class Output:
         with self._lock:  # the kernel would let the other threads spin
             while done < len(view):
                 done += os.pwrite(self._descriptor, view[done:], offset + done)
+            begin_writing_back(self._descriptor, offset, len(view))
         return offset, whole
 
 
