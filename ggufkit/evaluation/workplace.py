@@ -68,7 +68,7 @@ def _is_stale(folder: Path) -> bool:
     try:
         stamps: Mapping[str, str] = json.loads((folder / _ABOUT).read_text())
         return any(_stamp(Path(name)) != stamp for name, stamp in stamps.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
         return False  # its age will tell
 
 

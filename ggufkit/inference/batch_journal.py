@@ -95,7 +95,7 @@ class Journal:
             return 0
         try:
             told = json.loads(head)
-        except ValueError:
+        except (ValueError, RecursionError):
             return 0
         if told != {"format": _FORMAT, "for": identity}:
             raise UsageError(
@@ -109,7 +109,9 @@ class Journal:
             try:
                 index, digest, text = line.split(b" ", 2)
                 number, answer = int(index), json.loads(text)
-            except ValueError:
+                if not isinstance(answer, dict):
+                    break
+            except (ValueError, RecursionError):
                 break  # damaged: what follows is answered once more
             if 0 <= number < len(self._lines) and _digest(self._lines[number]) == digest:
                 self.resumed_bad += "error" in answer

@@ -173,7 +173,7 @@ def _from_document(document: Any) -> Recipe:
     if not isinstance(tensors, dict) or "schema_version" not in document or not isinstance(texts, list):
         raise InputError("it has no 'schema_version', or no 'tensors' by name")
     pairs = list(tensors.items())
-    if wrong := next((name for name, kind in pairs if not isinstance(kind, str)), None):
+    if (wrong := next((name for name, kind in pairs if not isinstance(kind, str)), None)) is not None:
         raise InputError(f"the type of {wrong[:_SHOWN]!r} is no string")
     return _recipe(document, texts, pairs)
 
