@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ggufkit.allocation.optimize import Optimization, optimize
+    from ggufkit.allocation.optimize import optimize
     from ggufkit.allocation.options import OptimizeOptions
+    from ggufkit.allocation.results import Optimization
     from ggufkit.checkpoints.hub_pull import PullOptions, pull_model
     from ggufkit.conversion import ConversionResult, Converter, OutputType, convert
     from ggufkit.conversion.adapters import AdapterResult, MergeResult, convert_lora, merge_lora
@@ -122,7 +123,7 @@ _HOMES = {
     "Inspection": "ggufkit.inspection.facts",
     "MergeResult": "ggufkit.conversion.adapters",
     "ModelPlan": "ggufkit.planning.plan",
-    "Optimization": "ggufkit.allocation.optimize",
+    "Optimization": "ggufkit.allocation.results",
     "OptimizeOptions": "ggufkit.allocation.options",
     "OutputType": "ggufkit.conversion",
     "PlanOptions": "ggufkit.planning.plan",

@@ -31,20 +31,23 @@ def candidates_for(
     preset = named or model.largest_preset(budget)
     if preset is not None:
         types = model.preset_types(preset)
-        found.append(Candidate(preset, types, model.presets[preset].bytes_after, prediction.of(types), is_preset=True))
+        size, foretold = model.presets[preset].bytes_after, prediction.of(types)
+        found.append(Candidate(preset, types, size, foretold, foretold, is_preset=True))
     trusted = next(iter(opinions.values()))
     asked: list[tuple[str, Costs, Model]] = [(name, costs, model) for name, costs in opinions.items()]
     if restricted:
         asked.append(("K types", trusted, _restricted(model, K_QUANTS)))
     if preset is not None and (more := _filled_up(model, preset, budget, trusted)) is not None:
-        found.append(Candidate(f"{preset}, filled up", more, model.size_of(more), prediction.of(more)))
+        foretold = prediction.of(more)
+        found.append(Candidate(f"{preset}, filled up", more, model.size_of(more), foretold, foretold))
     for name, costs, space in asked:
         picked = pick(space, budget, costs)
         if picked is None:
             continue
         types = space.types_of(picked.options)
         if all(each.types != types for each in found):
-            found.append(Candidate(name, types, model.size_of(types), prediction.of(types)))
+            foretold = prediction.of(types)
+            found.append(Candidate(name, types, model.size_of(types), foretold, foretold))
     return tuple(found)
 
 

@@ -1,10 +1,13 @@
-"""The chunks of tokens that models read, cut from a text by the model's own tokenizer."""
+"""The chunks of tokens that models read, cut from a text by the model's own tokenizer; and whether texts share any."""
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ggufkit.allocation.texts import Dealt
+from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.errors import InputError
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.passes import Running
@@ -13,12 +16,36 @@ from ggufkit.evaluation.overlap import Overlap, overlaps
 from ggufkit.gguf_file.reader import GgufHeader
 
 _SHORTEST = 64  # tokens of a chunk; half of them are scored
+_SAID = {
+    Use.CALIBRATION: "the calibration text",
+    Use.PROBING: "the text that tensors are probed with",
+    Use.CHOOSING: "the text that candidates are compared on",
+}
 
 
-def chunks_of(
-    text: str, use: str, header: GgufHeader, folder: Path, running: Running, *, length: int, most: int
-) -> Chunks:
-    """Cut a text into at most `most` chunks of `length` tokens; shorter ones where there is less text than one chunk.
+@dataclass(frozen=True, slots=True)
+class TextUsed:
+    """One of the texts: its hash and length, and the chunks that were read of it (0: it is read by llama-imatrix)."""
+
+    use: Use
+    sha256: str
+    tokens: int
+    chunks: int = 0
+    chunk_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TextCheck:
+    """What was read, and every pair of texts that share passages, however few."""
+
+    texts: tuple[TextUsed, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
+
+
+def chunks_of(texts: Dealt, use: Use, header: GgufHeader, running: Running, *, length: int, most: int) -> Chunks:
+    """Cut the text of one use into at most `most` chunks of `length` tokens; shorter ones where there is too little.
+
+    The special tokens of rendered chats become tokens.
 
     Raises:
         InputError: the model has no vocabulary, or the text is too short.
@@ -26,31 +53,50 @@ def chunks_of(
     entry = header.metadata.entries.get("tokenizer.ggml.tokens")
     if entry is None:
         raise InputError(f"{header.path} holds no vocabulary, so no text can be given to it")
-    path = folder / f"{use}.txt"
-    path.write_text(text, encoding="utf-8")
-    tokens = passes.tokenize(header.path, [path], folder, running)
     trained = header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length")
     if isinstance(trained, int) and trained > 0:
         length = min(length, trained)
-    while length > _SHORTEST and len(tokens[0]) < 2 * length:
-        length //= 2
-    if len(tokens[0]) < length:
-        raise InputError(
-            f"only {len(tokens[0]):,} tokens are left for {use}", hint="give more text with -f, some hundred kilobytes"
-        )
-    return cut_into_chunks([path], tokens, entry.count, length=length, chunks=most)
+    with tempfile.TemporaryDirectory(prefix="ggufkit-") as folder:
+        path = Path(folder) / f"{use.value}.txt"
+        tokens = _tokens(texts, use, header.path, path, running)
+        while length > _SHORTEST and len(tokens) < 2 * length:
+            length //= 2
+        if len(tokens) < length:
+            raise InputError(
+                f"only {len(tokens):,} tokens are left for {use.value}",
+                hint="give more text with -f, some hundred kilobytes",
+            )
+        return cut_into_chunks([path], [tokens], entry.count, length=length, chunks=most)
 
 
-def shared_passages(
-    texts: Dealt, probing: Chunks, choosing: Chunks, model: Path, folder: Path, running: Running
-) -> tuple[Overlap, ...]:
-    """Find passages that texts of different uses share, where they are too many. Raises as `passes.tokenize`."""
-    used = {"the text that tensors are probed with": np.asarray(probing.tokens).reshape(-1)}
-    kept = {"the text that candidates are compared on": np.asarray(choosing.tokens).reshape(-1)}
-    found = overlaps(used, kept)
+def checked_texts(texts: Dealt, probing: Chunks, choosing: Chunks, model: Path, running: Running) -> TextCheck:
+    """Say what each text is and how much of it is read, and find passages that two of them share.
+
+    Raises:
+        As `passes.tokenize`.
+    """
+    read = {Use.PROBING: probing, Use.CHOOSING: choosing}
+    tokens = {use: np.asarray(chunks.tokens).reshape(-1) for use, chunks in read.items()}
+    used = [
+        TextUsed(use, texts.sha256(use), chunks.domains[0].tokens, len(chunks.tokens), chunks.length)
+        for use, chunks in read.items()
+    ]
+    found = overlaps({_SAID[Use.PROBING]: tokens[Use.PROBING]}, {_SAID[Use.CHOOSING]: tokens[Use.CHOOSING]})
     if texts.calibration:
-        path = folder / "calibration.txt"
-        path.write_text(texts.calibration, encoding="utf-8")
-        tokens = passes.tokenize(model, [path], folder, running)[0]
-        found += overlaps({"the calibration text": tokens}, {**used, **kept})
-    return tuple(overlap for overlap in found if overlap.is_too_much)
+        calibration = tokens_of(texts, Use.CALIBRATION, model, running)
+        used.insert(0, TextUsed(Use.CALIBRATION, texts.sha256(Use.CALIBRATION), len(calibration)))
+        found += overlaps({_SAID[Use.CALIBRATION]: calibration}, {_SAID[use]: each for use, each in tokens.items()})
+    return TextCheck(tuple(used), found)
+
+
+def tokens_of(texts: Dealt, use: Use, model: Path, running: Running) -> NDArray[np.int32]:
+    """Cut the whole text of a use into tokens, int32 [n]. Raises as `passes.tokenize`."""
+    with tempfile.TemporaryDirectory(prefix="ggufkit-") as folder:
+        return _tokens(texts, use, model, Path(folder) / f"{use.value}.txt", running)
+
+
+def _tokens(texts: Dealt, use: Use, model: Path, path: Path, running: Running) -> NDArray[np.int32]:
+    """Write a text to `path`, in a folder that goes away, and let the model cut it into tokens."""
+    path.write_text(getattr(texts, use.value), encoding="utf-8")
+    (found,) = passes.tokenize(model, [path], path.parent, running, parse_special=texts.special)
+    return found

@@ -1,4 +1,4 @@
-"""How long the work will take and how much disk it needs, said before it starts."""
+"""How long the work will take and how much disk it needs, computed from what this machine was measured to do."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,22 @@ _SPEEDS: Mapping[TensorType, float] = {
 }  # fmt: skip
 _SAMPLE = 1 << 18  # weights
 _START = 0.4  # seconds until a process of ours has loaded what it needs
+# Measured on small models, on one machine: bytes of a checkpoint converted, reading with sums of inputs and with
+# gradients in units of plain reading, seconds that refining takes for each weight, and for each column besides.
+_CONVERTED_PER_SECOND = 2.5e8
+_READING_WITH_MOMENTS, _PASSES_OF_GRADIENTS = 2.0, 5.0
+_FEEDBACK, _FEEDBACK_PER_COLUMN = 1.2e-6, 6e-10
+_START_OF_TORCH = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """What this machine does: weights that one core stores as Q4_K in a second, and tokens that one process reads."""
+    """What this machine does in a second: weights that one core stores as Q4_K, tokens that one process reads."""
 
     q4_k: float
     tokens_per_second: float
     load_seconds: float = 0.0
+    written_per_second: float = 0.0  # tokens that the model writes, where it was asked to
 
     def encoding(self, weights: float, kind: TensorType) -> float:
         """Seconds that one core takes to store weights in a type."""
@@ -63,22 +70,40 @@ def encoding_speed(library: Ggml) -> float:
     return _SAMPLE / max(1e-6, time.perf_counter() - started)
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What has to be made before types can be chosen: a GGUF file of so many bytes, text, and the importance matrix."""
+
+    converted_bytes: int = 0
+    written_tokens: int = 0
+    calibration_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What will be done: the mixes that are stored and read, the files that are made, and how.
+
+    `curve`, `groups` and `mixes` are what is overwritten in a scratch copy; a mix stores all weights. `refined` counts
+    the refined candidates, each of which learns from `learned_tokens`.
+    """
+
+    rows: int
+    curve: Sequence[Types]
+    groups: Sequence[Types]
+    rounds: int
+    candidates: int
+    mixes: int
+    files: int
+    largest_file: int
+    refined: int = 0
+    learned_tokens: int = 0
+    by_gradients: int = 0  # weights of tensors that a backward pass tells about
+
+
 def estimate(
-    speeds: Speeds,
-    choices: Sequence[Choices],
-    *,
-    rows: int,
-    curve: Sequence[Types],
-    groups: Sequence[Types],
-    rounds: int,
-    candidates: int,
-    files: int,
-    probing: Setting,
-    choosing: Setting,
-    calibration_tokens: int,
-    largest_file: int,
+    speeds: Speeds, choices: Sequence[Choices], asked: Asked, before: Before, probing: Setting, choosing: Setting
 ) -> Estimate:
-    """Add up what the stages take; `curve` and `groups` are what will be stored and read."""
+    """Add up what the stages take."""
     cores, side = probing.running.threads or cpu.usable_cores(), probing.processes
     weights = {choice.name: choice.weights for choice in choices}
     all_weights = sum(weights.values())
@@ -94,29 +119,46 @@ def estimate(
     read = choosing_tokens / speeds.tokens_per_second
     making = speeds.encoding(all_weights, _T.Q4_K) * 1.3 / cores
     sampled = sum(
-        _sampled(choice, rows) / (speeds.q4_k * _SPEEDS.get(kind, 0.5))
-        for choice in choices
-        for kind in choice.types[:-1]
+        speeds.encoding(_sampled(choice, asked.rows), kind) for choice in choices for kind in choice.types[:-1]
     )
+    whole = all_weights / speeds.q4_k / per_process + reading  # of a mix
+    judged = making + (read + _START) / choosing.processes
+    learning = _READING_WITH_MOMENTS * asked.learned_tokens / (speeds.tokens_per_second * side)
+    rounded = sum(choice.weights * _of_feedback(choice) for choice in choices) / cores
     stages = {
-        "importance matrix": calibration_tokens / (speeds.tokens_per_second * side),
+        "conversion": before.converted_bytes / _CONVERTED_PER_SECOND,
+        "text of its own": before.written_tokens / speeds.written_per_second if speeds.written_per_second else 0.0,
+        "importance matrix": before.calibration_tokens / (speeds.tokens_per_second * side),
         "errors of types": sampled / cores,
-        "curve of types": measuring(curve) + (_START if curve else 0),
-        "probes": measuring(groups) + (_START if groups else 0),
-        "corrections": rounds * reading * 12 / side,
-        "candidates": read + candidates * (making + read / choosing.processes + _START / choosing.processes),
-        "result": files * making,
+        "curve of types": measuring(asked.curve) + (_START if asked.curve else 0),
+        "backward pass": _PASSES_OF_GRADIENTS * reading / side
+        + speeds.encoding(asked.by_gradients, _T.Q3_K)
+        + _START_OF_TORCH
+        if asked.by_gradients
+        else 0.0,
+        "probes": measuring(asked.groups) + (_START if asked.groups else 0),
+        "corrections": asked.rounds * reading * 12 / side,
+        "candidates": (read if asked.candidates else 0.0) + asked.candidates * judged,
+        "mixes": asked.mixes * whole / side,
+        "refining": asked.refined * (learning + rounded + judged),
+        "result": asked.files * making,
     }
     vocabulary, length = probing.chunks.vocabulary_size, probing.chunks.length
-    disk = side * probing.bytes + choosing.processes * largest_file
+    disk = side * probing.bytes + choosing.processes * asked.largest_file + before.converted_bytes
     disk += sum(estimated_bytes(vocabulary, length, len(each.chunks.tokens)) for each in (probing, choosing))
-    count = len(groups)
+    disk += 2 * asked.by_gradients + min(asked.refined, 2) * probing.bytes
+    count = len(asked.groups)
     return Estimate(
         {name: seconds for name, seconds in stages.items() if seconds > 0},
         disk,
         count,
-        measuring(groups) / count if count else 0.0,
+        measuring(asked.groups) / count if count else 0.0,
     )
+
+
+def _of_feedback(choice: Choices) -> float:
+    """Seconds that one core takes to refine a weight: products with the moments, and steps from column to column."""
+    return _FEEDBACK_PER_COLUMN * choice.tensor.shape[0] + _FEEDBACK
 
 
 def _sampled(choice: Choices, rows: int) -> int:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 _MOST_STATES = 1 << 18
-_SLACK = 0.003  # of the budget: how much of it may be left because sizes were rounded up
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def row_errors_of(
             tensor: {TensorType[kind]: float(error) for kind, error in errors.items()}
             for tensor, errors in kept.items()
         }
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         pass
     asked = options.quantize
     importance = {}

@@ -6,6 +6,7 @@ run that goes on, or one with another budget) finds the answer.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,10 +29,10 @@ class Measured:
 
 
 class Ledger:
-    """The measurements of one state file."""
+    """The measurements of one state file; without `mends` it is only looked at, and never changed."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, mends: bool = True) -> None:
+        self.path, self._mends = path, mends
         self._known: dict[str, Measured] = {}
         self.reload()
 
@@ -41,21 +42,21 @@ class Ledger:
             return
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        if self._mends and whole < len(content):
             os.truncate(self.path, whole)
         for line in content[:whole].splitlines():
             try:
                 found = json.loads(line)
-                self._known[found["name"]] = Measured(
-                    found["kld"],
-                    tuple(found["chunks"]),
-                    found["seconds"],
-                    found.get("encoding_seconds", 0.0),
-                    found.get("tail"),
-                    found.get("same_top"),
+                more = [found.get(name) for name in ("tail", "same_top")]
+                self._known[str(found["name"])] = Measured(
+                    _finite(found["kld"]),
+                    tuple(_finite(value) for value in found["chunks"] or [None]),
+                    _finite(found["seconds"]),
+                    _finite(found.get("encoding_seconds", 0.0)),
+                    *(None if value is None else _finite(value) for value in more),
                 )
-            except (ValueError, KeyError, TypeError):
-                continue
+            except (ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError):
+                continue  # measured once more
 
     def get(self, name: str) -> Measured | None:
         """Return a measurement, None where there is none yet."""
@@ -70,6 +71,12 @@ class Ledger:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _finite(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is no figure")
+    return value
 
 
 def key_of(context: str, types: Types) -> str:

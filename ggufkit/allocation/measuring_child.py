@@ -33,9 +33,9 @@ from ggufkit.allocation.weights import (
 )
 from ggufkit.crew import work_through
 from ggufkit.errors import GgufkitError
-from ggufkit.evaluation.child_process import refusal
-from ggufkit.evaluation.likelihood.child import REFUSED, Running
+from ggufkit.evaluation.child_process import REFUSED, refusal
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
+from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.scores import COLUMNS, score_against
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.gguf_file.tensor_types import TensorType

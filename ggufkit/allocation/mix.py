@@ -16,6 +16,11 @@ SMALL = 300_000_000  # weights: up to here every candidate is measured so, of la
 _MOST_SCALE = 4.0
 
 
+def mixes_measured(weights: int, candidates: int) -> int:
+    """How many mixes are measured of so many candidates."""
+    return candidates if weights <= SMALL else 2
+
+
 def foretold(
     measurer: Measurer, verified: Sequence[Verified], wanted: Sequence[Verified], floor: float, progress: Progress
 ) -> list[Verified]:

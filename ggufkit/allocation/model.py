@@ -79,6 +79,16 @@ class Model:
         """The bytes of the model as it is."""
         return sum(header.file_size for header in self.headers)
 
+    @property
+    def overhead_bytes(self) -> int:
+        """What a file has besides tensors: header, vocabulary, padding."""
+        moving = sum(choice.bytes_as(choice.types[-1]) for choice in self.choices)
+        return self.fixed_bytes - (sum(header.tensor_bytes for header in self.headers) - moving)
+
+    def bits_per_weight(self, size: int) -> float:
+        """The bits of all tensors per weight in a file of `size` bytes, as `ggufkit quantize` and `inspect` say it."""
+        return 8 * max(0, size - self.overhead_bytes) / self.weights
+
     def size_of(self, types: Types) -> int:
         """The bytes of a file with these types."""
         return self.fixed_bytes + sum(choice.bytes_as(types[choice.name]) for choice in self.choices)
@@ -116,11 +126,9 @@ class Model:
         least, most = (self.fixed_bytes + limit(self.items(nothing)) for limit in (smallest, largest))
         wanted = int(target.value)
         if target.measure is Measure.BITS_PER_WEIGHT:
-            moving = sum(choice.bytes_as(choice.types[-1]) for choice in self.choices)
-            staying = sum(header.tensor_bytes for header in self.headers) - moving
-            wanted = self.fixed_bytes - staying + int(target.value * self.weights / 8)
+            wanted = self.overhead_bytes + int(target.value * self.weights / 8)
         if not least <= wanted <= most:
-            low, high = (8 * size / self.weights for size in (least, most))
+            low, high = map(self.bits_per_weight, (least, most))
             raise UsageError(
                 f"{target.said} ({wanted:,} bytes) cannot be reached: with this pool of types the smallest file has"
                 f" {least:,} bytes ({low:.2f} bits per weight), the largest {most:,} ({high:.2f})",

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import numpy as np
 from ggufkit.allocation import known_errors, mix
 from ggufkit.allocation.candidates import candidates_for
 from ggufkit.allocation.choices import Types
-from ggufkit.allocation.chunks import shared_passages
+from ggufkit.allocation.chunks import checked_texts
 from ggufkit.allocation.cluster import Cluster
-from ggufkit.allocation.estimate import Estimate, estimate
-from ggufkit.allocation.fisher import fisher, seen_by_fisher
+from ggufkit.allocation.estimate import Before, Estimate, estimate
+from ggufkit.allocation.fisher import fisher
+from ggufkit.allocation.foresee import CORRECTION_ROUNDS, expected
 from ggufkit.allocation.knapsack import frontier
 from ggufkit.allocation.ledger import Ledger
 from ggufkit.allocation.measuring import Measurer
@@ -23,7 +24,8 @@ from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.recording import write_recipe
 from ggufkit.allocation.refinement.choosing import check_text, chosen_with_refined
 from ggufkit.allocation.refinement.refine import RefinedTensor
-from ggufkit.allocation.results import FrontierPoint, Optimized, frontier_of
+from ggufkit.allocation.results import Optimization, Optimized, Probed, frontier_of
+from ggufkit.allocation.sensitivity import Sensitivity
 from ggufkit.allocation.study import Study, in_the_mix, questions_of, study
 from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
@@ -35,8 +37,6 @@ from ggufkit.files import PlannedFile, check_output, check_space
 from ggufkit.progress import Progress, silent
 from ggufkit.quantization.quantize import quantize
 
-_CORRECTION_ROUNDS = 2
-_CANDIDATES = 6
 _KEYS = ("ggufkit.recipe.effort", "ggufkit.recipe.budget")
 
 Note = Callable[[str], None]
@@ -55,16 +55,6 @@ class Job:
         return self.output.with_suffix(".recipe")
 
 
-@dataclass(frozen=True, slots=True)
-class Optimization:
-    """All that came of one study: the files, and the curve of all sizes."""
-
-    files: tuple[Optimized, ...]
-    frontier: tuple[FrontierPoint, ...]
-    estimate: Estimate
-    seconds: float
-
-
 def optimize(
     source: Path,
     jobs: Sequence[Job],
@@ -74,11 +64,12 @@ def optimize(
     progress: Progress = silent,
     note: Note = lambda text: None,  # noqa: ARG005 - the signature
     warn: Note = lambda text: None,  # noqa: ARG005 - the signature
-    on_estimate: Callable[[Estimate], bool] = lambda found: True,  # noqa: ARG005 - the signature
-) -> Optimization | None:
+    estimated: Estimate | None = None,
+) -> Optimization:
     """Choose types and make files. The importance matrix is in `options.quantize`.
 
-    `on_estimate` is told what it will take before it begins; where it says no, nothing is done and None returned.
+    `estimated` is what `foresee` has said; without it, the estimate of the result is that of what is left to do when
+    the model has read its first text.
 
     Raises:
         UsageError: a target that no file can have, or a source that is quantized already.
@@ -98,30 +89,17 @@ def optimize(
         ledger = Ledger(folder / LEDGER)
         identity = identity_of(model, options)
         amounts = options.amounts(model.weights)
-        probing = setting_of(model, options, identity, texts.probing, Use.PROBING, amounts.probing, folder)
-        choosing = setting_of(model, options, identity, texts.choosing, Use.CHOOSING, amounts.choosing, folder)
-        for overlap in shared_passages(texts, probing.chunks, choosing.chunks, source, folder, options.running):
-            warn(f"{overlap}: what is measured will look better than it is")
+        probing = setting_of(model, options, identity, texts, Use.PROBING, amounts.probing)
+        choosing = setting_of(model, options, identity, texts, Use.CHOOSING, amounts.choosing)
+        checked = checked_texts(texts, probing.chunks, choosing.chunks, source, options.running)
+        for overlap in checked.overlaps:
+            if overlap.is_too_much:
+                warn(f"{overlap}: what is measured will look better than it is")
         cluster = stack.enter_context(Cluster(options.workers)) if options.workers else None
         measurer = stack.enter_context(Measurer(probing, ledger, folder / "probing", cluster))
-        asked = questions_of(model, options.effort, seen_by_fisher(model, options))
         speeds = speeds_of(measurer, ledger, probing, progress)
-        found = estimate(
-            speeds,
-            model.choices,
-            rows=amounts.rows,
-            curve=[types for _, types in asked.curve if measurer.known(types) is None],
-            groups=[group.types for group in asked.groups if measurer.known(group.types) is None],
-            rounds=_CORRECTION_ROUNDS * len(jobs) if options.effort is Effort.THOROUGH else 0,
-            candidates=_CANDIDATES * len(jobs),
-            files=len(jobs),
-            probing=probing,
-            choosing=choosing,
-            calibration_tokens=0,
-            largest_file=max(budgets, default=0),
-        )
-        if not on_estimate(found):
-            return None
+        todo = expected(model, options, budgets, ledger, probing)
+        found = estimate(speeds, model.choices, todo, Before(), probing, choosing)
         check_space([PlannedFile(folder / "scratch", found.disk_bytes)])
 
         def told(seconds: Sequence[float]) -> None:
@@ -136,7 +114,7 @@ def optimize(
         files = []
         for job, budget in zip(jobs, budgets, strict=True):
             mixed = known
-            for _ in range(_CORRECTION_ROUNDS if options.effort is Effort.THOROUGH else 0):
+            for _ in range(CORRECTION_ROUNDS if options.effort is Effort.THOROUGH else 0):
                 mixed = in_the_mix(model, mixed, budget, measurer, progress)
             files.append(_file(model, job, budget, mixed, measurer, verifier, options, texts, folder, progress))
         prediction = known.prediction
@@ -144,7 +122,29 @@ def optimize(
             if each.preset is not None:
                 prediction = prediction.scaled_by(each.preset.candidate.types, each.preset.measured.kld)
         walked = [(one.size, one.cost) for one in frontier(model.items(known.costs))]
-        return Optimization(tuple(files), frontier_of(model, walked, prediction), found, time.monotonic() - started)
+        return Optimization(
+            files=tuple(files),
+            frontier=frontier_of(model, walked, prediction),
+            estimate=estimated or found,
+            seconds=time.monotonic() - started,
+            model=model,
+            texts=checked,
+            sensitivities=known.sensitivities,
+            compared=_compared(model, options, foretold, measurer, known.floor),
+        )
+
+
+def _compared(
+    model: Model, options: OptimizeOptions, foretold: Mapping[str, Sensitivity], measurer: Measurer, floor: float
+) -> tuple[Probed, ...]:
+    """Set what a backward pass says beside the probes that earlier runs have made."""
+    found = []
+    for group in questions_of(model, options.effort).groups if foretold else ():
+        probe = measurer.known(group.types)
+        if probe is not None and all(name in foretold for name in group.types):
+            cost = sum(foretold[name].cost for name in group.types)
+            found.append(Probed(group.name, cost, max(0.0, probe.kld - floor)))
+    return tuple(found)
 
 
 def _file(
@@ -198,7 +198,7 @@ def _file(
                     prediction,
                     verifier,
                     options,
-                    texts.calibration,
+                    texts,
                     folder / "refining",
                     progress,
                 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.sensitivity import Costs
+from ggufkit.evaluation.error_bounds import BOUNDS
 
 _MOST_SCALE = 4.0
 
@@ -48,11 +49,12 @@ class Prediction:
         kind = types[name]
         if kind in costs:
             return costs[kind]
-        # A preset may use a type that is not in the pool: take what its neighbours by size cost.
-        larger = [each for each in costs if each.bits_per_weight >= kind.bits_per_weight]
-        smaller = [each for each in costs if each.bits_per_weight < kind.bits_per_weight]
-        near = [costs[each] for each in (*smaller[-1:], *larger[:1])]
-        return math.sqrt(near[0] * near[-1]) if near else 0.0
+        # A preset may use a type that is not in the pool: the nearest one by size, in proportion to typical errors.
+        known = [each for each in costs if costs[each] > 0 and each in BOUNDS]
+        if kind not in BOUNDS or not known:
+            return 0.0
+        near = min(known, key=lambda each: (abs(each.bits_per_weight - kind.bits_per_weight), int(each)))
+        return costs[near] * (BOUNDS[kind].typical / BOUNDS[near].typical) ** 2
 
     def _correction(self, total: float) -> float:
         """Interpolate measured / sum between the two known heights around, in logarithms; beyond, the last one."""

@@ -1,28 +1,33 @@
-"""What came of it: files with their figures, and the curve of all sizes."""
+"""What came of it: files with their figures, the curve of all sizes, and what both are based on."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufkit.allocation.choices import Types
+from ggufkit.allocation.chunks import TextCheck
+from ggufkit.allocation.estimate import Estimate
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.prediction import Prediction
 from ggufkit.allocation.refinement.refine import RefinedTensor
+from ggufkit.allocation.sensitivity import Sensitivity
 from ggufkit.allocation.verification import Verified
 from ggufkit.evaluation.likelihood.statistics import PairedDifference
 
 
 @dataclass(frozen=True, slots=True)
 class FrontierPoint:
-    """A size of a whole file in bytes, its bits per weight, and the divergence foretold, in nats.
+    """A size of a whole file in bytes, its bits per weight (tensors alone), and the divergence foretold, in nats.
 
+    `predicted_by_probes` is the sum over tensors, `predicted` the same in proportion to what files turned out to have.
     `preset` names the preset whose size and types these are; None for what the knapsack picked.
     """
 
     bytes: int
     bits_per_weight: float
     predicted: float
+    predicted_by_probes: float
     preset: str | None = None
 
 
@@ -55,14 +60,41 @@ class Optimized:
         return dict(Counter(kind.name for kind in self.types.values()).most_common())
 
 
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A group of tensors whose divergence (nats) is known twice: by a backward pass, and by a probe."""
+
+    name: str
+    foretold: float
+    measured: float
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """All that came of one study: the files, the curve of all sizes, and what they are based on.
+
+    `sensitivities` are those of single tensors, by whichever means; `compared` has groups that a backward pass foretold
+    and an earlier run has probed.
+    """
+
+    files: tuple[Optimized, ...]
+    frontier: tuple[FrontierPoint, ...]
+    estimate: Estimate
+    seconds: float
+    model: Model
+    texts: TextCheck
+    sensitivities: Mapping[str, Sensitivity]
+    compared: tuple[Probed, ...] = ()
+
+
 def frontier_of(model: Model, picked: Sequence[tuple[int, float]], prediction: Prediction) -> tuple[FrontierPoint, ...]:
     """Give the curve of sizes: what the knapsack picks, and the presets. `picked` has bytes and sums of costs."""
-    points = [
-        FrontierPoint(model.fixed_bytes + size, 8 * (model.fixed_bytes + size) / model.weights, prediction.of_sum(cost))
-        for size, cost in picked
-    ]
+    plain = replace(prediction, scale=1.0)
+    points = []
+    for size, cost in picked:
+        whole = model.fixed_bytes + size
+        points.append(FrontierPoint(whole, model.bits_per_weight(whole), prediction.of_sum(cost), plain.of_sum(cost)))
     for name, planned in model.presets.items():
-        types = model.preset_types(name)
-        bits = 8 * planned.bytes_after / model.weights
-        points.append(FrontierPoint(planned.bytes_after, bits, prediction.of(types), name))
+        types, size = model.preset_types(name), planned.bytes_after
+        points.append(FrontierPoint(size, planned.bits_per_weight_after, prediction.of(types), plain.of(types), name))
     return tuple(sorted(points, key=lambda point: (point.bytes, point.preset or "")))

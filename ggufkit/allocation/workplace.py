@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ggufkit.allocation.chunks import chunks_of
@@ -12,8 +12,9 @@ from ggufkit.allocation.ledger import Ledger, Measured
 from ggufkit.allocation.measuring import Measurer, Setting
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
-from ggufkit.allocation.texts import Use
+from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.files import locked
+from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.llamacpp.find import cache_folder, find
 from ggufkit.progress import Progress
 from ggufkit.quantization.direct import library as ggml_library
@@ -22,13 +23,18 @@ from ggufkit.quantization.recipe import hash_file
 LEDGER = "measurements.jsonl"
 
 
+def state_folder(headers: Sequence[GgufHeader], options: OptimizeOptions) -> Path:
+    """Where the state of a model is kept, whether it is there or not."""
+    digest = hashlib.sha256()
+    for header in headers:
+        digest.update(f"{header.path.absolute()} {header.file_size}\n".encode())
+    return options.folder or cache_folder() / "allocations" / digest.hexdigest()[:16]
+
+
 @contextlib.contextmanager
 def workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
     """The folder of the state, which later runs find again; large files do not stay in it."""
-    digest = hashlib.sha256()
-    for header in model.headers:
-        digest.update(f"{header.path.absolute()} {header.file_size}\n".encode())
-    folder = options.folder or cache_folder() / "allocations" / digest.hexdigest()[:16]
+    folder = state_folder(model.headers, options)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         folder.mkdir(exist_ok=True)
@@ -41,13 +47,9 @@ def workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def setting_of(
-    model: Model, options: OptimizeOptions, identity: str, text: str, use: Use, most: int, folder: Path
-) -> Setting:
+def setting_of(model: Model, options: OptimizeOptions, identity: str, texts: Dealt, use: Use, most: int) -> Setting:
     """Cut the text of one use, and say what will be run on it. Raises as `chunks_of`."""
-    chunks = chunks_of(
-        text, use.value, model.headers[0], folder, options.running, length=options.chunk_tokens, most=most
-    )
+    chunks = chunks_of(texts, use, model.headers[0], options.running, length=options.chunk_tokens, most=most)
     quantize_options = options.quantize
     return Setting(
         sources=tuple(header.path for header in model.headers),
@@ -76,13 +78,16 @@ def identity_of(model: Model, options: OptimizeOptions) -> str:
     return hashlib.sha256(" ".join(says).encode()).hexdigest()
 
 
+def speed_key(setting: Setting) -> str:
+    """Name what is remembered of how fast a setting is read."""
+    return f"speed {setting.identity}"
+
+
 def speeds_of(measurer: Measurer, ledger: Ledger, setting: Setting, progress: Progress) -> Speeds:
     """Learn how fast this machine is by a part of the work, unless an earlier run has: the base reads its text."""
-    name = f"speed {setting.identity}"
-    known = ledger.get(name)
+    known = ledger.get(speed_key(setting))
     if known is None:
         reading = measurer.prepare(progress)
-        speed = reading.tokens_per_second or 1.0
-        ledger.add(name, Measured(0.0, (speed,), reading.load_seconds or 0.0))
-        return Speeds(encoding_speed(ggml_library()), speed, reading.load_seconds or 0.0)
+        known = Measured(0.0, (reading.tokens_per_second or 1.0,), reading.load_seconds or 0.0)
+        ledger.add(speed_key(setting), known)
     return Speeds(encoding_speed(ggml_library()), known.chunks[0], known.seconds)

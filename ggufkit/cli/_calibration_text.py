@@ -1,6 +1,7 @@
 """The text that an importance matrix is made with: from files, chats in the model's own template, or by the model."""
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 OWN_CHUNKS = 20  # that the model writes itself, unless told otherwise
 MOST_CHUNKS = 200  # of a long text: more make no consistent difference (llama.cpp, tools/perplexity/README.md)
 
+_TRIED_TOKENS = 16  # to see how fast a model writes
 _CHARACTERS_PER_TOKEN = 6  # a high guess, so that the text is rather too long: llama-imatrix stops by itself
 _MARK = "\ufdd0"  # a noncharacter, which no template knows
 # Where a text may begin, for a model that is not to be told what to write.
@@ -86,6 +88,18 @@ def by_the_model(
                 raise InputError(f"{model} writes nothing by itself", hint="give a text with -f")
     progress("Writing text to calibrate with", wanted, wanted, "steps")
     return Calibration("\n\n".join(texts) + "\n", f"self-{seed}.txt", special=template is not None)
+
+
+def writing_speed(model: Path, *, threads: int | None) -> float:
+    """Let a model write a little; return tokens per second. Raises GgufFileError: it cannot be loaded."""
+    from ggufkit.inference.engine import Engine
+    from ggufkit.inference.options import EngineOptions
+
+    with Engine.open(model, EngineOptions(context_size=256, threads=threads)) as engine:
+        _free(engine, "", 0, 1)  # the first token waits for the weights to be read
+        started = time.monotonic()
+        _, count = _free(engine, "The ", 0, _TRIED_TOKENS)
+        return max(1, count) / max(1e-6, time.monotonic() - started)
 
 
 def _free(engine: "Engine", opening: str, seed: int, most: int) -> tuple[str, int]:

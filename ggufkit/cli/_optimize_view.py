@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,8 @@ from ggufkit.cli import _output
 
 if TYPE_CHECKING:
     from ggufkit.allocation.estimate import Estimate
-    from ggufkit.allocation.optimize import Optimization
-    from ggufkit.allocation.results import FrontierPoint, Optimized
+    from ggufkit.allocation.options import OptimizeOptions
+    from ggufkit.allocation.results import FrontierPoint, Optimization, Optimized
     from ggufkit.allocation.verification import Verified
 
 _WIDTH, _HEIGHT = 72, 18
@@ -38,10 +39,18 @@ def estimate_document(found: "Estimate") -> dict[str, Any]:
     return {**dataclasses.asdict(found), "seconds": found.seconds}
 
 
-def show(source: Path, found: "Optimization", *, frontier: bool, as_json: bool, quiet: bool) -> None:
+def show(
+    document: dict[str, Any],
+    found: "Optimization",
+    report: Path | None,
+    *,
+    frontier: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Print all of it."""
     if as_json:
-        _output.print_json(_document(source, found))
+        _output.print_json(document)
         return
     if quiet:
         for each in found.files:
@@ -51,6 +60,8 @@ def show(source: Path, found: "Optimization", *, frontier: bool, as_json: bool, 
         _show_file(each)
     if frontier:
         _show_frontier(found.frontier)
+    if report is not None:
+        print(f"{report}: all of it as a page")
 
 
 def _show_file(each: "Optimized") -> None:
@@ -60,10 +71,14 @@ def _show_file(each: "Optimized") -> None:
         f" {each.bits_per_weight:.2f} bits per weight, in {duration(each.seconds)}"
     )
     print(f"  tensors: {', '.join(f'{count} {name}' for name, count in each.tensor_types.items())}")
-    print(f"  divergence on unseen text: {_figures(each.chosen)}, foretold {each.chosen.candidate.predicted:.3g}")
+    candidate = each.chosen.candidate
+    print(f"  divergence on unseen text: {_figures(each.chosen)}")
+    print(f"  foretold: {candidate.predicted_by_probes:.3g} by the probes alone, {_in_the_end(each)}")
     if each.refined:
         accepted = sum(tensor.accepted for tensor in each.refined)
         print(f"  refined: {accepted} of {len(each.refined)} matrices")
+        for reason, count in Counter(tensor.reason for tensor in each.refined if tensor.reason).most_common():
+            print(f"    {count} not: {reason}")
     preset = each.preset
     if preset is not None and preset is not each.chosen:
         ratio = each.chosen.measured.kld / preset.measured.kld if preset.measured.kld else 1.0
@@ -73,6 +88,15 @@ def _show_file(each: "Optimized") -> None:
     elif preset is not None:
         print(f"  no choice of types beat {preset.candidate.name}, so it was taken")
     print(f"  recipe: {each.recipe}")
+
+
+def _in_the_end(each: "Optimized") -> str:
+    """Say what was foretold when the preset had been measured, which is no foretelling where the preset was chosen."""
+    if each.preset is None:
+        return "and no preset was there to scale that by"
+    if each.preset is each.chosen or each.chosen.candidate.is_preset:
+        return "measured as above"
+    return f"{each.chosen.candidate.predicted:.3g} in proportion to {each.preset.candidate.name}'s own file"
 
 
 def _figures(it: "Verified") -> str:
@@ -86,7 +110,7 @@ def _show_frontier(points: Sequence["FrontierPoint"]) -> None:
     presets = [point for point in points if point.preset is not None and point.predicted > 0]
     if not ours:
         return
-    print("\nsize and foretold divergence: o optimized, + preset")
+    print("\nsize and foretold divergence, in proportion to what files have measured: o optimized, + preset")
     print(plot(ours, presets))
     print(f"{'size':>12} {'bits':>6} {'divergence':>11}")
     step = max(1, len(ours) // _ROWS)
@@ -117,42 +141,30 @@ def plot(ours: Sequence["FrontierPoint"], presets: Sequence["FrontierPoint"]) ->
     return "\n".join(lines)
 
 
-def _document(source: Path, found: "Optimization") -> dict[str, Any]:
-    return {
-        "dry_run": False,
-        "source": str(source),
-        "seconds": found.seconds,
-        "estimate": estimate_document(found.estimate),
-        "results": [_result_document(each) for each in found.files],
-        "frontier": [dataclasses.asdict(point) for point in found.frontier],
-    }
+def document(source: Path, found: "Optimization", options: "OptimizeOptions") -> dict[str, Any]:
+    """Make the document that `--json` prints and `ggufkit report` reads."""
+    import shlex
+    import sys
+
+    from ggufkit import __version__
+    from ggufkit.allocation.document import document as make
+    from ggufkit.llamacpp.pin import pin
+
+    pinned = pin()
+    return make(
+        str(source),
+        found,
+        options,
+        version=__version__,
+        build={"commit": pinned.commit, "llama_cpp_python": pinned.version},
+        command=shlex.join(["ggufkit", *sys.argv[1:]]),
+    )
 
 
-def _result_document(each: "Optimized") -> dict[str, Any]:
-    return {
-        "target": each.target,
-        "budget": each.budget,
-        "output": str(each.output),
-        "recipe": str(each.recipe),
-        "bytes": each.bytes,
-        "share_of_budget": each.bytes / each.budget,
-        "bits_per_weight": each.bits_per_weight,
-        "tensor_types": dict(each.tensor_types),
-        "tensors": {name: kind.name for name, kind in each.types.items()},
-        "chosen": each.chosen.candidate.name,
-        "candidates": [
-            {
-                "name": it.candidate.name,
-                "is_preset": it.candidate.is_preset,
-                "bytes": it.candidate.bytes,
-                "predicted_kld": it.candidate.predicted,
-                "mean_kld": it.measured.kld,
-                "kld_999": it.measured.tail,
-                "same_top": it.measured.same_top,
-            }
-            for it in each.verified
-        ],
-        "refined": [dataclasses.asdict(tensor) for tensor in each.refined],
-        "difference": dataclasses.asdict(each.difference) if each.difference else None,
-        "seconds": each.seconds,
-    }
+def write_report(path: Path, document: dict[str, Any]) -> None:
+    """Write the page of a result. Raises OutputError."""
+    from ggufkit.files import write_atomically
+    from ggufkit.reports import render
+    from ggufkit.reports.allocation.reading import allocation_of
+
+    write_atomically(path, render([], allocations=[allocation_of(document, path.name)]).encode())

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufkit import files
-from ggufkit.cli import _calibration_text, _optimize_view, _output
+from ggufkit.cli import _calibration_text, _optimize_texts, _optimize_view, _output
 
 if TYPE_CHECKING:
     from ggufkit.allocation.estimate import Estimate
     from ggufkit.allocation.optimize import Job
     from ggufkit.allocation.options import Effort, How, OptimizeOptions
+    from ggufkit.allocation.results import Optimization
     from ggufkit.allocation.targets import Target
-    from ggufkit.allocation.texts import Dealt, Document
+    from ggufkit.allocation.texts import Dealt
     from ggufkit.progress import Progress
     from ggufkit.quantization.options import QuantizeOptions
-
-_OWN_CHUNKS = 36  # of text that the model writes itself, for all three uses together
-_CALIBRATION_CHUNKS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +34,7 @@ class Wish:
     between: str = "f16"
     frontier: bool = False
     dry_run: bool = False
+    report: Path | None = None
     as_json: bool = False
     quiet: bool = False
 
@@ -142,9 +141,13 @@ def instead_of_types(
 
 
 def run(wish: Wish) -> None:
-    """Do it, and show what came of it. Raises as `ggufkit.allocation.optimize.optimize`."""
-    from ggufkit.allocation.optimize import optimize
+    """Say how long it will take, do it, and show what came of it. A dry run ends before anything is written.
+
+    Raises:
+        As `ggufkit.allocation.foresee.foresee` and `ggufkit.allocation.optimize.optimize`.
+    """
     from ggufkit.allocation.options import How
+    from ggufkit.allocation.refinement.choosing import check_text
     from ggufkit.errors import UsageError
 
     if wish.options.sensitivity is How.FISHER and not wish.source.is_dir():
@@ -158,30 +161,98 @@ def run(wish: Wish) -> None:
             raise UsageError(f"{job.output} is where the recipe goes", hint=f"-o {job.output.with_suffix('.gguf')}")
         for path in (job.output, job.recipe):
             files.check_output(path, inputs=[wish.source])
-    with _output.progress_bar(quiet=wish.silent) as progress, _as_gguf(wish, progress) as (model, folder):
-        dealt = _texts(wish, model, progress)
-        options = _with_matrix(wish, model, jobs, dealt, progress)
-        found = optimize(
-            model,
-            jobs,
-            dealt,
-            replace(options, folder=folder, original=wish.source if wish.source.is_dir() else None),
-            progress=progress,
-            note=lambda text: _tell(wish, text),
-            warn=_output.warn,
-            on_estimate=lambda estimate: _on_estimate(wish, estimate),
-        )
-    if found is not None:
-        _optimize_view.show(wish.source, found, frontier=wish.frontier, as_json=wish.as_json, quiet=wish.quiet)
+    if wish.report is not None:
+        files.check_output(wish.report, inputs=[wish.source])
+    with _output.progress_bar(quiet=wish.silent) as progress, contextlib.ExitStack() as stack:
+        model: Path | None = None
+        folder: Path | None = wish.options.folder
+        if _must_be_converted_first(wish):
+            model, folder = stack.enter_context(_as_gguf(wish, progress))
+        with _looked_at(wish, model) as look:
+            exists = look == (model or wish.source)
+            dealt = _optimize_texts.given(wish, look)
+            if wish.options.refine and dealt is not None:
+                check_text(dealt.calibration)
+            options = replace(wish.options, folder=folder)
+            if exists:
+                options = _optimize_texts.with_known_matrix(wish, look, jobs, dealt, options)
+            found = _estimate(look, jobs, dealt, options, progress, exists=exists)
+        _tell_estimate(wish, found)
+        if wish.dry_run:
+            return
+        if model is None:
+            model, folder = stack.enter_context(_as_gguf(wish, progress))
+        options = replace(options, folder=folder)
+        dealt = dealt or _optimize_texts.written(wish, model, options, progress)
+        options = _optimize_texts.with_matrix(wish, model, jobs, dealt, options, progress)
+        done = _optimize(wish, model, jobs, dealt, options, found, progress)
+    document = _optimize_view.document(wish.source, done, options)
+    if wish.report is not None:
+        _optimize_view.write_report(wish.report, document)
+    _optimize_view.show(document, done, wish.report, frontier=wish.frontier, as_json=wish.as_json, quiet=wish.quiet)
 
 
-def _on_estimate(wish: Wish, found: "Estimate") -> bool:
+def _optimize(
+    wish: Wish,
+    model: Path,
+    jobs: Sequence["Job"],
+    dealt: "Dealt",
+    options: "OptimizeOptions",
+    found: "Estimate",
+    progress: "Progress",
+) -> "Optimization":
+    from ggufkit.allocation.optimize import optimize
+
+    return optimize(
+        model,
+        jobs,
+        dealt,
+        replace(options, original=wish.source if wish.source.is_dir() else None),
+        progress=progress,
+        note=lambda text: tell(wish, text),
+        warn=_output.warn,
+        estimated=found,
+    )
+
+
+def _estimate(
+    look: Path,
+    jobs: Sequence["Job"],
+    dealt: "Dealt | None",
+    options: "OptimizeOptions",
+    progress: "Progress",
+    *,
+    exists: bool,
+) -> "Estimate":
+    """Ask how long it will take; `look` is the model, or a header with nothing behind it that stands for it."""
+    from ggufkit.allocation.estimate import Before
+    from ggufkit.allocation.foresee import foresee
+
+    threads = options.quantize.threads
+    writes = dealt is None and not (exists and _optimize_texts.kept(options, look).exists())
+    before = Before(
+        converted_bytes=0 if exists else look.stat().st_size,
+        written_tokens=(_optimize_texts.OWN_CHUNKS + 1) * options.chunk_tokens if writes else 0,
+        calibration_tokens=_optimize_texts.calibration_tokens(dealt, look, options),
+    )
+    return foresee(
+        look,
+        [job.target for job in jobs],
+        dealt,
+        options,
+        before,
+        written_per_second=_calibration_text.writing_speed(look, threads=threads) if writes else 0.0,
+        exists=exists,
+        progress=progress,
+    )
+
+
+def _tell_estimate(wish: Wish, found: "Estimate") -> None:
     if wish.dry_run and wish.as_json:
         _output.print_json({"dry_run": True, "estimate": _optimize_view.estimate_document(found)})
     elif wish.dry_run or not wish.silent:
         for line in _optimize_view.estimate_lines(found):
             _output.note(line)
-    return not wish.dry_run
 
 
 def _jobs(wish: Wish) -> list["Job"]:
@@ -209,9 +280,42 @@ def _jobs(wish: Wish) -> list["Job"]:
     return [Job(target, where / f"{stem}{target.said}-optimized.gguf") for target in wish.targets]
 
 
+def _must_be_converted_first(wish: Wish) -> bool:
+    """Whether nothing can be said of a checkpoint before it is converted.
+
+    Raises:
+        UsageError: and nothing is to be written.
+    """
+    from ggufkit.errors import UsageError
+    from ggufkit.one_pass import converts_natively
+
+    if not wish.source.is_dir() or converts_natively(wish.source):
+        return False
+    if wish.dry_run:
+        raise UsageError(
+            f"only llama.cpp's converter knows {wish.source}, so its tensors are known when that has run",
+            hint=f"ggufkit convert {wish.source}, then optimize the result",
+        )
+    tell(wish, f"{wish.source} is converted first: only then it is known how long the rest will take")
+    return True
+
+
+@contextlib.contextmanager
+def _looked_at(wish: Wish, model: Path | None) -> Iterator[Path]:
+    """Yield what the estimate is made of: the model, or for a checkpoint a header with a hole in place of weights."""
+    if model is not None or not wish.source.is_dir():
+        yield model or wish.source
+        return
+    from ggufkit.conversion import OutputType
+    from ggufkit.one_pass import open_skeleton
+
+    with open_skeleton(wish.source, OutputType(wish.between)) as skeleton:
+        yield skeleton.path
+
+
 @contextlib.contextmanager
 def _as_gguf(wish: Wish, progress: "Progress") -> Iterator[tuple[Path, Path | None]]:
-    """Yield a GGUF file and the folder of the state; a checkpoint is converted into that folder first."""
+    """Yield a GGUF file and the folder of the state; a checkpoint is converted into that folder, for so long."""
     if not wish.source.is_dir():
         yield wish.source, wish.options.folder
         return
@@ -220,109 +324,28 @@ def _as_gguf(wish: Wish, progress: "Progress") -> Iterator[tuple[Path, Path | No
 
     name = hashlib.sha256(str(wish.source.resolve()).encode()).hexdigest()[:16]
     folder = wish.options.folder or cache_folder() / "allocations" / name
-    folder.mkdir(parents=True, exist_ok=True)
     kind = OutputType(wish.between)
     model = folder / f"{wish.source.resolve().name}-{kind.name}.gguf"
-    newest = max((path.stat().st_mtime_ns for path in wish.source.iterdir()), default=0)
-    if not model.exists() or model.stat().st_mtime_ns < newest:
-        result = convert(
-            wish.source, model, outtype=kind, keep=Keep.NONE, threads=wish.options.quantize.threads, progress=progress
-        )
-        for warning in result.warnings:
-            _output.warn(warning)
-    yield model, folder
-    model.unlink(missing_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.locked(folder.with_name(f"{folder.name}-converted")):
+        folder.mkdir(exist_ok=True)
+        try:
+            result = convert(
+                wish.source,
+                model,
+                outtype=kind,
+                keep=Keep.NONE,
+                threads=wish.options.quantize.threads,
+                progress=progress,
+            )
+            for warning in result.warnings:
+                _output.warn(warning)
+            yield model, folder
+        finally:
+            model.unlink(missing_ok=True)
 
 
-def _texts(wish: Wish, model: Path, progress: "Progress") -> "Dealt":
-    """Read the texts, or let the model write one, and deal them to their uses.
-
-    Raises:
-        InputError: they cannot be read, or there is too little.
-    """
-    from ggufkit.allocation.texts import Document, Use, deal, joined
-
-    wants_matrix = wish.options.quantize.imatrix is None
-    development = [Use.PROBING, Use.CHOOSING]
-    own = wish.development
-    uses: list[Use] = [Use.CALIBRATION] if wants_matrix or wish.options.refine else []
-    uses += [] if own else development
-    if not wish.texts and uses and not (own and not wants_matrix):
-        _tell(
-            wish,
-            "no text is given: the model writes its own, which fits it less well than text of the kind that it will"
-            " read (-f)",
-        )
-        written = _calibration_text.by_the_model(
-            model,
-            chunks=_OWN_CHUNKS,
-            ctx_size=wish.options.chunk_tokens,
-            seed=0,
-            threads=wish.options.quantize.threads,
-            progress=progress,
-        )
-        given = [Document(written.name, tuple(written.text.split("\n\n")), written.special)]
-    else:
-        given = _documents(wish, model, wish.texts)
-    first = deal(given, uses) if given and uses else _nothing()
-    return joined(first, deal(_documents(wish, model, own), development)) if own else first
-
-
-def _nothing() -> "Dealt":
-    from ggufkit.allocation.texts import Dealt
-
-    return Dealt("", "", "")
-
-
-def _documents(wish: Wish, model: Path, paths: Sequence[Path]) -> list["Document"]:
-    from ggufkit.allocation.texts import Document
-    from ggufkit.quantization.calibration import read_passages
-
-    if not paths:
-        return []
-    with _calibration_text.renderer(model) as (render, refused):
-        found = [(path, read_passages([path], render)) for path in paths]
-    if refused and not wish.silent:
-        _output.warn(f"the model's chat template refused {len(refused)} chats; the first: {refused[0]}")
-    return [Document(path.name, passages.texts, passages.chats > 0) for path, passages in found]
-
-
-def _with_matrix(
-    wish: Wish, model: Path, jobs: Sequence["Job"], dealt: "Dealt", progress: "Progress"
-) -> "OptimizeOptions":
-    """Make the importance matrix of the calibration text, unless one is given or an earlier run has made it."""
-    from ggufkit.allocation.texts import Use
-    from ggufkit.gguf_file.parts import read_parts
-    from ggufkit.quantization.importance import load_importance
-    from ggufkit.quantization.make_imatrix import Calibration, ImatrixOptions, make_imatrix
-    from ggufkit.quantization.names import output_path
-    from ggufkit.quantization.recipe import hash_file
-    from ggufkit.quantization.types import quantization_type
-
-    options = wish.options
-    if options.quantize.imatrix is not None:
-        return options
-    plain = output_path(wish.source, quantization_type("F16"))
-    named = Path(wish.output) / plain.name if wish.output and not jobs else plain
-    beside = jobs[0].output if jobs else named
-    matrix = beside.with_name(f"{plain.stem.removesuffix('F16')}optimized-imatrix.gguf")
-    # The matrix says of which text it is: what else decides about it is in the name of that.
-    weights = hash_file(part.path for part in read_parts(model))
-    name = f"calibration-{dealt.sha256(Use.CALIBRATION)[:12]}-{weights[:12]}-{options.chunk_tokens}.txt"
-    if not (matrix.exists() and name in load_importance(matrix).datasets):
-        result = make_imatrix(
-            matrix,
-            model=model,
-            calibration=Calibration(dealt.calibration, name, dealt.special),
-            options=ImatrixOptions(
-                threads=options.quantize.threads, chunks=_CALIBRATION_CHUNKS, ctx_size=options.chunk_tokens
-            ),
-            progress=progress,
-        )
-        _tell(wish, f"made {matrix} from {result.chunks} chunks")
-    return replace(options, quantize=replace(options.quantize, imatrix=matrix))
-
-
-def _tell(wish: Wish, text: str) -> None:
+def tell(wish: Wish, text: str) -> None:
+    """Say something to people, where they want to hear it."""
     if not wish.silent:
         _output.note(text)

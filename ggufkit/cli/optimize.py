@@ -150,13 +150,27 @@ def command(
     gpu_layers: Annotated[
         int | None,
         typer.Option(
-            "-ngl", "--gpu-layers", min=0, show_default=False, rich_help_panel=_WORK, help="Layers held by the GPU."
+            "-ngl",
+            "--gpu-layers",
+            "--n-gpu-layers",
+            min=0,
+            show_default=False,
+            rich_help_panel=_WORK,
+            help="Layers held by the GPU.",
         ),
     ] = None,
     threads: _options.Threads = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how long it would take and how much disk, and write no file.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            show_default=False,
+            help="Also make a page of it: all sizes beside the presets, where the bits went, what was foretold.",
+        ),
+    ] = None,
     as_json: _options.Json = False,
     quiet: _options.Quiet = False,
 ) -> None:
@@ -205,6 +219,7 @@ def command(
             between=_optimize_work.outtype_named(outtype),
             frontier=frontier,
             dry_run=dry_run,
+            report=report,
             as_json=as_json,
             quiet=quiet,
         )

@@ -18,7 +18,8 @@ def command(
         list[Path],
         typer.Argument(
             metavar="RUN.json... [BENCH.json...]",
-            help="Results of `ggufkit eval -o RUN.json`, and of `ggufkit bench -o json` about the same files.",
+            help="Results of `ggufkit eval -o RUN.json`, of `ggufkit bench -o json` about the same files, and of"
+            " `ggufkit optimize --json`.",
         ),
     ],
     output: _options.Output = None,
@@ -50,15 +51,16 @@ def command(
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.gates import Gates, fraction
     from ggufkit.files import check_output, write_atomically
-    from ggufkit.reports import read_all, render
+    from ggufkit.reports import read_results, render
 
     if compare:
         if len(runs) != 2:
             raise UsageError(f"--compare takes two results, not {len(runs)}", hint="ggufkit report --compare OLD NEW")
         _compare(runs, as_json=as_json)
         return
-    read = read_all(runs)
-    path = output or next(each for each in runs if each.name == read[0].source).with_suffix(".html")
+    read, allocations = read_results(runs)
+    named = read[0].source if read else allocations[0].source
+    path = output or next(each for each in runs if each.name == named).with_suffix(".html")
     check_output(path, inputs=runs)
     limits = Gates(
         max_kld=max_kld,
@@ -66,7 +68,7 @@ def command(
         min_same_top=None if min_same_top is None else fraction(min_same_top, "--min-same-top"),
         min_task_accuracy=None if min_task_accuracy is None else fraction(min_task_accuracy, "--min-task-accuracy"),
     )
-    write_atomically(path, render(read, limits if limits.any else None).encode())
+    write_atomically(path, render(read, limits if limits.any else None, allocations).encode())
     if as_json:
         _output.print_json({"output": str(path), "bytes": path.stat().st_size})
     elif quiet:

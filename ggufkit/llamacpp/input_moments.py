@@ -3,10 +3,12 @@
 llama.cpp tells a callback of every operation before and after it is computed, as llama-imatrix uses it
 (tools/imatrix/imatrix.cpp). Where an operation multiplies by a matrix that is wanted, its inputs X, float32
 [n_tokens, n_in], are added up as X^T X, float64 [n_in, n_in]. Matrices that read the same inputs share one sum.
+Of stacked experts each is a matrix of its own, whose inputs are those of the tokens that were sent to it.
 """
 
 import ctypes
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,8 +19,9 @@ from ggufkit.errors import LlamaCppError
 from ggufkit.llamacpp import binding, native
 
 _FLOAT32 = 0  # ggml.h: GGML_TYPE_F32
-_MULTIPLICATION = b"MUL_MAT"
+_MULTIPLICATION, _BY_EXPERTS = b"MUL_MAT", b"MUL_MAT_ID"
 _LEAST_TOKENS = 2
+_EXPERT = re.compile(r"(.+)\[(\d+)\]")
 
 
 class _Tensor(ctypes.Structure):
@@ -40,6 +43,17 @@ class _Tensor(ctypes.Structure):
     )
 
 
+def of_expert(name: str, expert: int) -> str:
+    """Name one expert of a tensor."""
+    return f"{name}[{expert}]"
+
+
+def tensor_of(name: str) -> str:
+    """Name the tensor of an expert; any other name is that of a tensor."""
+    found = _EXPERT.fullmatch(name)
+    return found[1] if found else name
+
+
 class InputMoments:
     """A model on the CPU that reads chunks and adds up the moments of the inputs of some of its matrices.
 
@@ -50,7 +64,7 @@ class InputMoments:
     """
 
     def __init__(self, path: Path, wanted: Collection[str], *, length: int, threads: int) -> None:
-        """Load a model to read chunks of `length` tokens; `wanted` are names of matrices.
+        """Load a model to read chunks of `length` tokens; `wanted` are names of matrices, or of experts of tensors.
 
         Raises:
             LlamaCppError: llama.cpp cannot load it, or has not enough memory.
@@ -59,9 +73,10 @@ class InputMoments:
         self.sums: dict[str, NDArray[np.float64]] = {}
         self.group_of: dict[str, str] = {}
         self.tokens: dict[str, int] = {}
-        self._wanted = {name.encode() for name in wanted}
+        self._wanted, self._experts = _sorted_out(wanted)
         self._failure: BaseException | None = None
-        self._met: dict[int, str] = {}  # the group whose inputs are at an address, in this batch
+        # The group whose inputs are at an address (for an expert: those that are sent to it), in this batch.
+        self._met: dict[tuple[int, int | None], str] = {}
         self._counted: set[str] = set()
         self._context: Any = None
         self._model = native.Model(path, gpu_layers=0)
@@ -114,39 +129,75 @@ class InputMoments:
     def _on_operation(self, address: int, ask: bool, _: object) -> bool:
         """Say whether an operation is of interest; when it was computed, take its inputs."""
         result = _Tensor.from_address(address)
-        if self._operation(result.op) != _MULTIPLICATION or not result.src[0]:
+        operation = self._operation(result.op)
+        if operation not in {_MULTIPLICATION, _BY_EXPERTS} or not result.src[0]:
             return not ask
         weight = _Tensor.from_address(result.src[0])
-        if weight.name not in self._wanted:
+        by_experts = operation == _BY_EXPERTS
+        if weight.name not in (self._experts if by_experts else self._wanted):
             return not ask
         inputs = _Tensor.from_address(result.src[1])
-        if inputs.type != _FLOAT32 or inputs.ne[2] * inputs.ne[3] != 1 or inputs.ne[1] < _LEAST_TOKENS:
+        rows, others = (inputs.ne[2], inputs.ne[3]) if by_experts else (inputs.ne[1], inputs.ne[2] * inputs.ne[3])
+        if inputs.type != _FLOAT32 or others != 1 or rows < _LEAST_TOKENS:
             return not ask
         if not ask:
             try:
-                self._add(weight.name.decode(), result.src[1], inputs)
+                if by_experts:
+                    self._add_experts(weight.name, result.src[1], inputs, _Tensor.from_address(result.src[2]))
+                else:
+                    self._add(weight.name.decode(), (result.src[1], None), lambda: _rows(inputs)[0])
             except BaseException as error:  # noqa: BLE001 - it cannot go through C
                 self._failure = error
                 return False
         return True
 
-    def _add(self, name: str, address: int, inputs: _Tensor) -> None:
-        group = self._met.get(address) if name not in self._counted else name
+    def _add_experts(self, name: bytes, address: int, inputs: _Tensor, chosen: _Tensor) -> None:
+        """Add the inputs of each expert: those of the tokens that `chosen`, int32 [n_tokens, n_used], sends to it."""
+        values = _rows(inputs)  # [n_tokens, n_used or 1, n_in]
+        experts = _view(chosen.data, ctypes.c_int32, (chosen.ne[1], chosen.ne[0]), (chosen.nb[1], chosen.nb[0]))
+        for expert in self._experts[name]:
+            token, place = np.nonzero(experts == expert)
+            at = place if values.shape[1] > 1 else np.zeros_like(place)
+            key = of_expert(name.decode(), expert)
+            self._add(key, (address, expert), lambda token=token, at=at: values[token, at])  # type: ignore[misc]
+
+    def _add(self, name: str, place: tuple[int, int | None], inputs: Callable[[], NDArray[np.float32]]) -> None:
+        """Add `inputs`, [n_tokens, n_in], to the group of matrices that read what is at this place."""
+        group = self._met.get(place) if name not in self._counted else name
         if group is None:
             group = self.group_of.get(name, name)
-            self._met[address] = group
-            columns, rows, step = int(inputs.ne[0]), int(inputs.ne[1]), int(inputs.nb[1]) // 4
-            flat = np.ctypeslib.as_array(ctypes.cast(inputs.data, ctypes.POINTER(ctypes.c_float)), (rows * step,))
-            values = flat.reshape(rows, step)[:, :columns]
+            self._met[place] = group
+            values = inputs()
             if group not in self.sums:
-                self.sums[group] = np.zeros((columns, columns))
+                self.sums[group] = np.zeros((values.shape[1], values.shape[1]))
                 self.tokens[group] = 0
             self.sums[group] += values.T @ values
-            self.tokens[group] += rows
+            self.tokens[group] += len(values)
         self._counted.add(name)
         self.group_of[name] = group
 
 
-def moments_bytes(columns: Mapping[str, int]) -> int:
-    """Return the memory that the sums of matrices with so many columns take at most."""
-    return sum(8 * count * count for count in columns.values())
+def _sorted_out(wanted: Collection[str]) -> tuple[set[bytes], dict[bytes, list[int]]]:
+    """Tell whole matrices from experts, which are listed by their tensor."""
+    whole: set[bytes] = set()
+    experts: dict[bytes, list[int]] = {}
+    for name in wanted:
+        if found := _EXPERT.fullmatch(name):
+            experts.setdefault(found[1].encode(), []).append(int(found[2]))
+        else:
+            whole.add(name.encode())
+    return whole, experts
+
+
+def _rows(inputs: _Tensor) -> NDArray[np.float32]:
+    """Look at inputs where they are: [1, n_tokens, n_in], or for experts [n_tokens, n_used or 1, n_in]."""
+    shape = (inputs.ne[2], inputs.ne[1], inputs.ne[0])
+    found: NDArray[np.float32] = _view(inputs.data, ctypes.c_float, shape, (inputs.nb[2], inputs.nb[1], inputs.nb[0]))
+    return found
+
+
+def _view(address: int, kind: type[ctypes.c_float | ctypes.c_int32], shape: Sequence[int], steps: Sequence[int]) -> Any:
+    """Look at elements in memory; `steps` are in bytes, the last axis changes fastest."""
+    count = 1 + sum((extent - 1) * step for extent, step in zip(shape, steps, strict=True)) // ctypes.sizeof(kind)
+    flat = np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(kind)), (count,))
+    return np.lib.stride_tricks.as_strided(flat, tuple(shape), tuple(steps), writeable=False)

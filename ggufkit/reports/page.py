@@ -7,6 +7,8 @@ from importlib.resources import files
 
 from ggufkit.evaluation.gates import Gates
 from ggufkit.reports import tables
+from ggufkit.reports.allocation.reading import Allocation
+from ggufkit.reports.allocation.section import section
 from ggufkit.reports.figures import figures
 from ggufkit.reports.reading import Model, Run
 from ggufkit.reports.replies import replies
@@ -15,15 +17,17 @@ from ggufkit.reports.verdict import Verdict, verdict
 from ggufkit.reports.wording import change, percent, rate, short, size
 
 
-def render(runs: Sequence[Run], limits: Gates | None = None) -> str:
-    """Make the page of one or several runs: one file, complete in itself.
+def render(runs: Sequence[Run], limits: Gates | None = None, allocations: Sequence[Allocation] = ()) -> str:
+    """Make the page of one or several results: one file, complete in itself. Evaluations come first.
 
     Without `limits` each run is judged by its own, or by those of `verdict.DEFAULT`.
     """
     assets = files("ggufkit.reports") / "assets"
     style, script = (assets.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
-    title = f"{runs[0].base.file}: what quantizing costs" if len(runs) == 1 else f"{len(runs)} evaluations"
-    body = "".join(_section(number, run, limits, alone=len(runs) == 1) for number, run in enumerate(runs))
+    alone = len(runs) + len(allocations) == 1
+    title = _title(runs, allocations)
+    body = "".join(_section(number, run, limits, alone=alone) for number, run in enumerate(runs))
+    body += "".join(section(number, found, alone=alone) for number, found in enumerate(allocations))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -33,6 +37,12 @@ def render(runs: Sequence[Run], limits: Gates | None = None) -> str:
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1></header>\n<main>\n{body}</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
     )
+
+
+def _title(runs: Sequence[Run], allocations: Sequence[Allocation]) -> str:
+    if len(runs) + len(allocations) > 1:
+        return f"{len(runs)} evaluations" if not allocations else f"{len(runs) + len(allocations)} results"
+    return f"{runs[0].base.file}: what quantizing costs" if runs else f"{allocations[0].model}: chosen types"
 
 
 def _section(number: int, run: Run, limits: Gates | None, *, alone: bool) -> str:

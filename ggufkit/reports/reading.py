@@ -10,6 +10,7 @@ from typing import Any
 from ggufkit.errors import InputError
 from ggufkit.evaluation.gates import Gates
 from ggufkit.reports import speeds
+from ggufkit.reports.allocation.reading import Allocation, read_allocation
 from ggufkit.reports.speeds import TestSpeed
 
 SCHEMA_VERSION = 1
@@ -97,6 +98,17 @@ def read_run(path: Path) -> Run:
         InputError: it is none, of a schema that is not known here, or malformed.
     """
     return _run(read_text(path), path)
+
+
+def read_results(paths: Sequence[Path]) -> tuple[list[Run], list[Allocation]]:
+    """Read results of `ggufkit eval` with speeds, as `read_all`, and results of `ggufkit optimize`.
+
+    Raises:
+        InputError: a file is neither.
+    """
+    chosen = {path: found for path in paths if (found := read_allocation(read_text(path), path))}
+    others = [path for path in paths if path not in chosen]
+    return read_all(others) if others else [], list(chosen.values())
 
 
 def read_all(paths: Sequence[Path]) -> list[Run]:

@@ -1,7 +1,7 @@
 """What is needed to measure a run again: command, versions, machine, texts, hashes; and all of it as data."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from ggufkit.reports.reading import Run
@@ -12,14 +12,8 @@ from ggufkit.reports.wording import size
 def reproducibility(number: int, run: Run) -> str:
     """Write the block at the end of a run; the data is a JSON script of the id `run-NUMBER`."""
     raw = run.raw
-    machine, settings = _mapping(raw.get("machine")), _mapping(raw.get("settings"))
-    lines = [
-        ("command", raw.get("command")),
-        ("measured", raw.get("created")),
-        ("ggufkit", raw.get("ggufkit")),
-        ("llama.cpp", " ".join(f"{k} {v}" for k, v in _mapping(raw.get("llama_cpp")).items())),
-        ("Python", raw.get("python")),
-        ("machine", _machine(machine)),
+    settings = _mapping(raw.get("settings"))
+    lines: list[tuple[str, object]] = [
         ("settings", ", ".join(f"{k} {_plain(v)}" for k, v in settings.items())),
         ("limits of the run", said(run.gates) if run.gates.any else None),
     ]
@@ -32,12 +26,29 @@ def reproducibility(number: int, run: Run) -> str:
         files = model.files if len(model.files) > 1 else {model.file: model.sha256}
         lines += [(name, f"sha256 {digest}") for name, digest in files.items()]
     lines += [(f"baseline {name}", versions) for name, versions in _versions(raw.get("baselines"))]
+    return again(f"run-{number}", raw, lines)
+
+
+def again(name: str, raw: Mapping[str, object], more: Sequence[tuple[str, object]]) -> str:
+    """Write with what a result was measured, and all of it as data, a JSON script of the id `name`.
+
+    `more` are lines besides those that all results have; what is empty is left out.
+    """
+    lines = [
+        ("command", raw.get("command")),
+        ("measured", raw.get("created")),
+        ("ggufkit", raw.get("ggufkit")),
+        ("llama.cpp", " ".join(f"{k} {v}" for k, v in _mapping(raw.get("llama_cpp")).items())),
+        ("Python", raw.get("python")),
+        ("machine", _machine(_mapping(raw.get("machine")))),
+        *more,
+    ]
     rows = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>" for key, value in lines if value)
     data = json.dumps(raw, ensure_ascii=False).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
     return (
         f'<h2>To measure it again</h2><dl>{rows}</dl><p class="note">All figures are in this page as JSON, in the'
-        f" element <code>run-{number}</code>.</p>"
-        f'<script type="application/json" id="run-{number}">{data}</script>\n'
+        f" element <code>{name}</code>.</p>"
+        f'<script type="application/json" id="{name}">{data}</script>\n'
     )
 
 

@@ -25,13 +25,13 @@ _COLUMNS: tuple[_Column, ...] = (
 
 def all_figures(run: Run, found: Verdict) -> str:
     """Make the table that can be sorted by each of its columns."""
-    heads = "".join(
+    head = "".join(
         f'<th scope="col" aria-sort="none"><button type="button">{escape(name)}</button></th>'
         for name in ("model", "limits", *(name for name, _, _ in _COLUMNS))
     )
     rows = "".join(_row(model, run, found) for model in (run.base, *run.models))
     return (
-        f"<h2>All figures</h2>{_scrolled('All figures', heads, rows, 'sortable')}"
+        f"<h2>All figures</h2>{scrolled('All figures', head, rows, 'sortable')}"
         '<p class="note">KL divergence in nats per token: the mean ± its standard error, and the 99.9th percentile.'
         " Change: of the perplexity. Same top: how often the same token is the likeliest. Δp: change of the"
         " probability of the token that came. A click on a heading sorts.</p>"
@@ -70,26 +70,26 @@ def by_text(run: Run) -> str:
     """Give the loss on each of several texts."""
     if len(run.base.domains) < 2:
         return ""
-    heads = _heads("model", *(name for name, _, _ in run.base.domains))
+    head = heads("model", *(name for name, _, _ in run.base.domains))
     rows = []
     for model in run.models:
         cells = "".join(f"<td>{nats(kld)}<br><small>{value:.4f}</small></td>" for _, value, kld in model.domains)
         rows.append(f'<tr><th scope="row">{escape(model.file)}</th>{cells}</tr>')
     note = '<p class="note">Mean KL divergence, and below it the perplexity.</p>'
-    return f"<h2>By text</h2>{_scrolled('By text', heads, ''.join(rows))}{note}"
+    return f"<h2>By text</h2>{scrolled('By text', head, ''.join(rows))}{note}"
 
 
 def right_answers(run: Run) -> str:
     """Give the share of right answers."""
     if not run.base.tasks:
         return ""
-    heads = _heads("model", *(task.task for task in run.base.tasks))
+    head = heads("model", *(task.task for task in run.base.tasks))
     rows = [
         f'<tr><th scope="row">{escape(model.file)}</th>{"".join(_answers(task) for task in model.tasks)}</tr>'
         for model in (run.base, *run.models)
     ]
     return (
-        f"<h2>Right answers</h2>{_scrolled('Right answers', heads, ''.join(rows))}"
+        f"<h2>Right answers</h2>{scrolled('Right answers', head, ''.join(rows))}"
         '<p class="note">With the 95 % interval; p: how often chance alone would make two equal models differ so'
         " (McNemar's exact test against the original, on the same questions).</p>"
     )
@@ -105,7 +105,7 @@ def other_systems(run: Run) -> str:
     if not run.others:
         return ""
     tasks = [task.task for task in run.base.tasks]
-    heads = _heads("", "size", "peak memory", "prompt", "generation", "perplexity", "KL divergence", *tasks)
+    head = heads("", "size", "peak memory", "prompt", "generation", "perplexity", "KL divergence", *tasks)
     rows = []
     for model in (run.base, *run.models):
         of_model = [speed for speed in run.speeds if speed.file == model.file]
@@ -128,7 +128,7 @@ def other_systems(run: Run) -> str:
                 f'<td class="words" colspan="{6 + len(tasks)}">{escape(it.why)}</td></tr>'
             )
     return (
-        f"<h2>Beside other systems</h2>{_scrolled('Beside other systems', heads, ''.join(rows))}"
+        f"<h2>Beside other systems</h2>{scrolled('Beside other systems', head, ''.join(rows))}"
         '<p class="note">Same text, same prompts, same number of threads; speeds in tokens per second.'
         f"{_elsewhere(run)}</p>"
     )
@@ -163,34 +163,37 @@ def bits(run: Run, found: Verdict) -> str:
 
 def _heat(model: Model, *, is_open: bool) -> str:
     count = max(len(types) for types in model.block_types.values())
-    heads = _heads("block", *(str(number) for number in range(count)))
+    head = heads("block", *(str(number) for number in range(count)))
     rows = []
     for name, types in sorted(model.block_types.items()):
-        cells = "".join(f'<td class="heat-{_heat_step(kind)}">{escape(kind)}</td>' for kind in types)
+        cells = "".join(f'<td class="heat-{heat_step(kind)}">{escape(kind)}</td>' for kind in types)
         cells += "<td></td>" * (count - len(types))
         rows.append(f'<tr><th scope="row">{escape(name.removesuffix(".weight"))}</th>{cells}</tr>')
     others = ", ".join(f"{escape(name)} {escape(kind)}" for name, kind in sorted(model.other_types.items()))
-    table = _scrolled(f"Types in {model.file}", heads, "".join(rows), "heat")
+    table = scrolled(f"Types in {model.file}", head, "".join(rows), "heat")
     return (
         f"<details{' open' if is_open else ''}><summary>{escape(model.file)}</summary>{table}"
         f'<p class="note">Outside the blocks: {others}</p></details>'
     )
 
 
-def _heat_step(kind: str) -> int:
+def heat_step(kind: str) -> int:
+    """Return which colour a type has: 0 for the fewest bits, 8 for the most."""
     member = TensorType.__members__.get(kind)
     width = 8 * member.block_bytes / member.block_size if member else 16.0
     return sum(width > step for step in _HEAT_STEPS)
 
 
-def _heads(*names: str) -> str:
+def heads(*names: str) -> str:
+    """Write the heads of columns; one without a name heads nothing."""
     return "".join(f'<th scope="col">{escape(name)}</th>' if name else "<td></td>" for name in names)
 
 
-def _scrolled(label: str, heads: str, rows: str, kind: str = "plain") -> str:
+def scrolled(label: str, head: str, rows: str, kind: str = "plain") -> str:
+    """Put rows and the heads of their columns into a table that scrolls by itself where it is too wide."""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
-        f'<table class="{kind}"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 

@@ -12,10 +12,13 @@ import random_models
 
 from ggufkit.allocation import targets, workplace
 from ggufkit.allocation.candidates import candidates_for
+from ggufkit.allocation.chunks import chunks_of
+from ggufkit.allocation.document import document
 from ggufkit.allocation.model import open_model
-from ggufkit.allocation.optimize import Job, Optimization, optimize
+from ggufkit.allocation.optimize import Job, optimize
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.prediction import Prediction
+from ggufkit.allocation.results import Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.cli import main
 from ggufkit.errors import GgufkitError, UsageError
@@ -27,6 +30,7 @@ from ggufkit.quantization import recipe
 from ggufkit.quantization.options import QuantizeOptions
 from ggufkit.quantization.plan import plan
 from ggufkit.quantization.types import quantization_type
+from ggufkit.reports.allocation.reading import read_allocation
 
 pytestmark = pytest.mark.engine
 
@@ -51,9 +55,7 @@ def options(folder: Path, *, pool: str = "k-quants", effort: Effort = Effort.NOR
 
 def made(source: Path, folder: Path, *wanted: targets.Target, **more: object) -> Optimization:
     jobs = [Job(target, folder / f"{target.said}.gguf") for target in wanted]
-    found = optimize(source, jobs, dealt(), options(folder / "state", **more))  # type: ignore[arg-type]
-    assert found is not None
-    return found
+    return optimize(source, jobs, dealt(), options(folder / "state", **more))  # type: ignore[arg-type]
 
 
 def check(found: Optimization) -> None:
@@ -100,7 +102,6 @@ def test_the_same_again_measures_nothing_and_gives_the_same(
     monkeypatch.setattr("ggufkit.allocation.verification.children_side_by_side", refused)
     job = Job(targets.like("Q4_K_M"), tmp_path / "again.gguf")
     again = optimize(tied, [job], dealt(), options(tied.parent / "state"))
-    assert again is not None
     assert again.files[0].types == optimized.files[0].types
     assert job.output.read_bytes() == optimized.files[0].output.read_bytes()
 
@@ -144,11 +145,9 @@ def _probe(tied: Path, name: str) -> dict[str, object]:
     state = options(tied.parent / "state")
     model = open_model(tied, state.quantize, state.pool, [], ())
     texts = dealt()
-    folder = tied.parent / "look"
-    folder.mkdir(exist_ok=True)
     identity = workplace.identity_of(model, state)
     amounts = state.amounts(model.weights)
-    setting = workplace.setting_of(model, state, identity, texts.probing, Use.PROBING, amounts.probing, folder)
+    setting = workplace.setting_of(model, state, identity, texts, Use.PROBING, amounts.probing)
     key = key_of(setting.identity, {name: TensorType.Q3_K})
     lines = (tied.parent / "state" / "measurements.jsonl").read_text().splitlines()
     return next(found for line in lines if (found := json.loads(line))["name"] == key)
@@ -165,8 +164,7 @@ def test_a_killed_run_goes_on_with_the_same_result(optimized: Optimization, tied
     (state / "probing").mkdir()
     (state / "probing" / "base.logits").write_bytes(b"half of something")
     job = Job(targets.like("Q4_K_M"), tmp_path / "resumed.gguf")
-    found = optimize(tied, [job], dealt(), options(state))
-    assert found is not None
+    optimize(tied, [job], dealt(), options(state))
     assert job.output.read_bytes() == optimized.files[0].output.read_bytes()
     after = (state / "measurements.jsonl").read_text().splitlines()
     assert after[: len(kept)] == [line.rstrip("\n") for line in kept]
@@ -232,3 +230,71 @@ def test_refuses_nonsense_with_a_hint(
         main()
     assert ended.value.code == 2
     assert "hint: " in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_it_will_take_and_writes_nothing(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All stages are in it: text of its own, the matrix, refining; and the estimate comes before any of them."""
+    source = tmp_path / "models" / "m-F16.gguf"
+    source.parent.mkdir()
+    source.write_bytes(tied.read_bytes())
+    state = tmp_path / "state"
+    words = ["optimize", str(source), "--like", "Q4_K_M", "--dry-run", "--json", "-c", "64", "--refine"]
+    monkeypatch.setattr(sys, "argv", ["ggufkit", *words, "--threads", "1", "--state", str(state)])
+    main()
+    told = json.loads(capsys.readouterr().out)
+    assert told["dry_run"] is True
+    stages = told["estimate"]["stages"]
+    assert {"text of its own", "importance matrix", "probes", "candidates", "refining", "result"} <= stages.keys()
+    assert all(seconds > 0 for seconds in stages.values())
+    assert sum(stages.values()) == pytest.approx(told["estimate"]["seconds"])
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["m-F16.gguf"]
+
+
+def test_a_checkpoint_is_estimated_before_it_is_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = Path(__file__).parents[2] / "ggufkit" / "demo_model"
+    text = tmp_path / "text.txt"
+    text.write_text(random_models.text(30_000))
+    words = ["optimize", str(demo), "--like", "Q4_K_M", "--dry-run", "--json", "-f", str(text), "--state"]
+    monkeypatch.setattr(sys, "argv", ["ggufkit", *words, str(tmp_path / "state"), "--sensitivity", "fisher"])
+    monkeypatch.chdir(tmp_path)
+    main()
+    stages = json.loads(capsys.readouterr().out)["estimate"]["stages"]
+    assert {"conversion", "importance matrix", "backward pass", "candidates"} <= stages.keys()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["text.txt"]
+
+
+def test_special_tokens_of_chats_are_tokens_when_tensors_are_probed(tied: Path) -> None:
+    header = read_header(tied)
+    tokens = list(header.metadata["tokenizer.ggml.tokens"])  # type: ignore[arg-type] # a list of words
+    start = tokens.index("<|im_start|>")
+    text = 200 * "<|im_start|>user\nWhat is it?<|im_end|>\n"
+    running = options(tied.parent).running
+    cut = {
+        special: chunks_of(Dealt("", text, "", special), Use.PROBING, header, running, length=64, most=2)
+        for special in (True, False)
+    }
+    assert any(start in chunk for chunk in cut[True].tokens)
+    assert not any(start in chunk for chunk in cut[False].tokens)
+
+
+def test_what_probes_foretold_is_kept_beside_what_was_scaled(optimized: Optimization, tied: Path) -> None:
+    """Of the preset the scaled figure is what was measured; that of the probes is what they said before."""
+    for file in optimized.files:
+        assert file.preset is not None
+        preset = file.preset.candidate
+        assert preset.predicted == pytest.approx(file.preset.measured.kld, rel=1e-6)
+        assert preset.predicted_by_probes != pytest.approx(preset.predicted, rel=1e-6)
+    told = document(str(tied), optimized, options(tied.parent), version="1", build={}, command="")
+    read = read_allocation(json.dumps(told), Path("run.json"))
+    assert read is not None
+    assert [file.chosen.measured for file in read.files] == [file.chosen.measured.kld for file in optimized.files]
+    assert {text.use for text in read.texts} == {"probing", "choosing"}
+
+
+def test_no_copy_of_a_text_stays(optimized: Optimization, tied: Path) -> None:
+    kept = b"".join(path.read_bytes() for path in (tied.parent / "state").rglob("*") if path.is_file())
+    assert random_models.text(6000).split("\n\n")[3][:40].encode() not in kept

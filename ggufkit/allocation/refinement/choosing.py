@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufkit.allocation.candidates import pick
@@ -20,9 +20,11 @@ from ggufkit.allocation.refinement.refine import (
     refined_model,
 )
 from ggufkit.allocation.sensitivity import Costs
+from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.allocation.verification import Candidate, Verified, Verifier, best_of
 from ggufkit.errors import UsageError
 from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.llamacpp.input_moments import tensor_of
 from ggufkit.progress import Progress
 from ggufkit.quantization.quantize import quantize
 from ggufkit.quantization.types import QuantizationType
@@ -39,6 +41,11 @@ class RefinedChoice:
     others: tuple[Verified, ...]
     source: Path
     tensors: tuple[RefinedTensor, ...]
+
+
+def refined_candidates(weights: int) -> int:
+    """How many candidates are refined for a budget, at most."""
+    return 2 if weights < _ONE_ONLY else 1
 
 
 def check_text(text: str) -> None:
@@ -59,26 +66,20 @@ def chosen_with_refined(
     prediction: Prediction,
     verifier: Verifier,
     options: OptimizeOptions,
-    text: str,
+    texts: Dealt,
     folder: Path,
     progress: Progress,
 ) -> Iterator[RefinedChoice]:
-    """Refine the most promising types for a budget, measure them, and choose among all. `text` is for calibration.
+    """Refine the most promising types for a budget, measure them, and choose among all. They learn from calibration.
 
     Raises:
         UsageError: there is no text.
         OutputError: there is no room for copies of the model.
         LlamaCppError: llama.cpp failed.
     """
-    check_text(text)
+    check_text(texts.calibration)
     chunks = chunks_of(
-        text,
-        "refining",
-        model.headers[0],
-        folder.parent,
-        options.running,
-        length=options.chunk_tokens,
-        most=MOST_CHUNKS,
+        texts, Use.CALIBRATION, model.headers[0], options.running, length=options.chunk_tokens, most=MOST_CHUNKS
     )
     with contextlib.ExitStack() as stack:
         copies: dict[str, RefinedModel] = {}
@@ -98,6 +99,7 @@ def chosen_with_refined(
                 f"{name}, refined",
                 types,
                 model.size_of(types),
+                _predicted(types, copy, replace(prediction, scale=1.0)),
                 _predicted(types, copy, prediction),
                 refined=_identity(chunks),
             )
@@ -112,19 +114,20 @@ def _promising(model: Model, budget: int, best: Verified, costs: Costs) -> list[
     """Choose types for a refined file: what the knapsack picks knowing what refining saves, and the best so far."""
     picked = pick(model, budget, costs_when_refined(costs))
     found: list[tuple[str, Types]] = [] if picked is None else [("grids", model.types_of(picked.options))]
-    if not found or (model.weights < _ONE_ONLY and best.candidate.types != found[0][1]):
+    if not found or (refined_candidates(model.weights) > 1 and best.candidate.types != found[0][1]):
         found.append((best.candidate.name, best.candidate.types))
     return found
 
 
 def _predicted(types: Types, copy: RefinedModel, prediction: Prediction) -> float:
-    """Foretell the divergence: each tensor's cost, times what is left of its loss."""
-    left = {
-        tensor.tensor: tensor.after / tensor.before
-        for tensor in copy.tensors
-        if tensor.accepted and tensor.before and tensor.after is not None
-    }
-    return prediction.of_sum(sum(prediction.cost(name, types) * left.get(name, 1.0) for name in prediction.costs))
+    """Foretell the divergence: each tensor's cost, times what is left of its loss; of experts, their mean."""
+    left: dict[str, list[float]] = {}
+    for matrix in copy.tensors:
+        is_better = matrix.accepted and matrix.before and matrix.after is not None
+        share = (matrix.after or 0.0) / (matrix.before or 1.0) if is_better else 1.0
+        left.setdefault(tensor_of(matrix.tensor), []).append(share)
+    means = {name: sum(shares) / len(shares) for name, shares in left.items()}
+    return prediction.of_sum(sum(prediction.cost(name, types) * means.get(name, 1.0) for name in prediction.costs))
 
 
 def _identity(chunks: Chunks) -> str:

@@ -22,7 +22,6 @@ Moments = NDArray[np.float64]
 
 _DAMPING = 0.01  # of the mean of the diagonal
 _SWEEPS = 3
-_ROWS_AT_ONCE = 2048
 
 
 def loss(weights: Floats, rounded: Floats, moments: Moments) -> float:
@@ -31,20 +30,27 @@ def loss(weights: Floats, rounded: Floats, moments: Moments) -> float:
     return float(np.einsum("ij,ij->", difference @ moments, difference))
 
 
-def refined(library: Ggml, weights: Floats, kind: TensorType, moments: Moments, importance: Floats | None) -> Floats:
-    """Round a matrix with feedback; return values that lie on the grids of `kind`, float32 [n_out, n_in].
+class Feedback:
+    """The feedback of one matrix's inputs; rows of the matrix are refined independently of each other."""
 
-    `moments` is H, float64 [n_in, n_in]; `importance` what llama-quantize weighs columns with, float32 [n_in].
-    """
-    damped = _damped(moments)
-    # H^-1 = U^T U with an upper triangular U, whose rows say how errors are carried on.
-    carry = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
-    return np.concatenate(
-        [
-            _refined_rows(library, weights[start : start + _ROWS_AT_ONCE], kind, damped, carry, importance)
-            for start in range(0, len(weights), _ROWS_AT_ONCE)
-        ]
-    )
+    def __init__(self, moments: Moments) -> None:
+        """Prepare for H, float64 [n_in, n_in]."""
+        damped = _damped(moments)
+        # H^-1 = U^T U with an upper triangular U, whose rows say how errors are carried on.
+        self._carry: Floats = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
+        self._moments: Floats = damped.astype(np.float32)
+
+    def refined(self, library: Ggml, weights: Floats, kind: TensorType, importance: Floats | None) -> Floats:
+        """Round rows with feedback; return values that lie on the grids of `kind`, float32 [n_rows, n_in].
+
+        `importance` is what llama-quantize weighs columns with, float32 [n_in].
+        """
+        return _refined_rows(library, weights, kind, self._moments, self._carry, importance)
+
+
+def refined(library: Ggml, weights: Floats, kind: TensorType, moments: Moments, importance: Floats | None) -> Floats:
+    """Refine a whole matrix, float32 [n_out, n_in], with H = `moments`. As `Feedback`."""
+    return Feedback(moments).refined(library, weights, kind, importance)
 
 
 def _damped(moments: Moments) -> Moments:
@@ -56,7 +62,7 @@ def _damped(moments: Moments) -> Moments:
 
 
 def _refined_rows(
-    library: Ggml, weights: Floats, kind: TensorType, moments: Moments, carry: Floats, importance: Floats | None
+    library: Ggml, weights: Floats, kind: TensorType, moments: Floats, carry: Floats, importance: Floats | None
 ) -> Floats:
     current = np.array(weights, np.float32)
     found = np.empty_like(current)
@@ -83,9 +89,8 @@ def _refined_rows(
                 block[:, column + 1 :] -= errors[:, column, None] * own[column, column + 1 :]
         current[:, end:] -= errors @ carry[start:end, end:]
     if all(grid is not None for grid in grids):
-        narrow = moments.astype(np.float32)
         for _ in range(_SWEEPS):
-            _sweep(weights, found, narrow, [grid for grid in grids if grid is not None], step)
+            _sweep(weights, found, moments, [grid for grid in grids if grid is not None], step)
     return found
 
 

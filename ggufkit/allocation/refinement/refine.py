@@ -17,6 +17,7 @@ from ggufkit.allocation.model import Model
 from ggufkit.allocation.refinement.child import DONE, READ, RefiningRequest
 from ggufkit.allocation.refinement.grids import has_grid
 from ggufkit.allocation.sensitivity import Costs
+from ggufkit.allocation.weights import rows_of
 from ggufkit.evaluation.child_process import ask
 from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.evaluation.likelihood.texts import Chunks
@@ -33,7 +34,7 @@ _LEFT_ON_GRIDS, _LEFT_IN_BOOKS = 0.45, 0.95
 
 @dataclass(frozen=True, slots=True)
 class RefinedTensor:
-    """What became of a tensor. Losses are per token of held-out text, of the file's weights from the model's.
+    """What became of a matrix: a tensor, or an expert of one. Losses are per token of held-out text.
 
     Where it was left as it was, `reason` says why, or the loss did not drop.
     """
@@ -99,7 +100,8 @@ def refined_model(
         )
         path = folder / "refine.json"
         request.write(path)
-        total, done, read = len(types), [0], [0]
+        tensors = [tensor for header in model.headers for tensor in header.tensors if tensor.name in types]
+        total, done, read = sum(rows_of(tensor)[2] for tensor in tensors), [0], [0]
 
         def on_line(line: str) -> None:
             if line.startswith(READ):
@@ -107,7 +109,7 @@ def refined_model(
                 progress("Reading calibration text", read[0] % len(chunks.tokens), len(chunks.tokens), "steps")
             elif line.startswith(DONE):
                 done[0] += 1
-                progress("Refining tensors", done[0], total, "steps")
+                progress("Refining matrices", done[0], total, "steps")
 
         ask(_CHILD, path, str(model.source), on_line)
         lines = [json.loads(line) for line in results.read_text().splitlines()]

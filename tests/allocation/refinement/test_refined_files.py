@@ -7,8 +7,9 @@ import pytest
 import random_models
 
 from ggufkit.allocation import targets
-from ggufkit.allocation.optimize import Job, Optimization, optimize
+from ggufkit.allocation.optimize import Job, optimize
 from ggufkit.allocation.options import Effort, OptimizeOptions
+from ggufkit.allocation.results import Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.errors import UsageError
 from ggufkit.gguf_file.reader import read_header
@@ -31,9 +32,7 @@ def made(source: Path, folder: Path, uses: list[Use]) -> Optimization:
         folder=folder / "state",
         refine=True,
     )
-    found = optimize(source, [Job(targets.like("Q4_K_M"), folder / "out.gguf")], texts, options)
-    assert found is not None
-    return found
+    return optimize(source, [Job(targets.like("Q4_K_M"), folder / "out.gguf")], texts, options)
 
 
 @pytest.fixture(scope="module")
