@@ -25,8 +25,7 @@ def read_parts(path: Path) -> list[GgufHeader]:
             f"{path} is a part of a split model of {count} files, and not its first",
             hint=f"name the first part, which ends in -00001-of-{count:05d}.gguf",
         )
-    names = [_PART.sub(f"-{number:05d}-of-{count:05d}", path.name) for number in range(2, count + 1)]
-    headers = [first, *(read_header(path.with_name(name)) for name in names)]
+    headers = [first, *(read_header(part) for part in part_names(path, count)[1:])]
     seen: dict[str, Path] = {}
     for number, header in enumerate(headers):
         _check_place(first, header, number)
@@ -40,10 +39,23 @@ def read_parts(path: Path) -> list[GgufHeader]:
     return headers
 
 
+def part_names(path: Path, count: int) -> list[Path]:
+    """Name all parts of a split model, from the name of the whole or of any part."""
+    stem = _PART.sub("", path.name).removesuffix(".gguf")
+    return [path.with_name(f"{stem}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+
+
 def _check_place(first: GgufHeader, header: GgufHeader, number: int) -> None:
     """See that a part is the one that its name says: llama.cpp takes its number without looking at its kind."""
     entry = header.metadata.entries.get("split.no")
     said = header.metadata["split.no"] if entry else None
+    count, said_count = (each.metadata.get("split.count") for each in (first, header))
+    if said_count != count:
+        raise GgufFileError(
+            f"{first.path} and the files beside it are not the parts of one model: {header.path.name} says that there"
+            f" are {said_count!r}, not {count}",
+            hint="download or split it again",
+        )
     if entry is None or entry.kind is not ValueType.UINT16 or said != number:
         raise GgufFileError(
             f"{first.path} and the files beside it are not the parts of one model: {header.path.name} says that it is"

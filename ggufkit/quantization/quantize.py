@@ -9,13 +9,14 @@ from typing import Any
 
 from ggufkit.errors import UsageError, VerificationError
 from ggufkit.files import PlannedFile, check_output, check_space, remove_leftovers
+from ggufkit.gguf_file.parts import part_names
 from ggufkit.progress import Progress, silent
 from ggufkit.quantization import finished
 from ggufkit.quantization.engines import Engine, from_gguf
 from ggufkit.quantization.job import Job, Work
 from ggufkit.quantization.overrides import Shift
 from ggufkit.quantization.plan import Fallback, QuantizationPlan, QuantizeOptions, plan
-from ggufkit.quantization.source import check_loads, part_names
+from ggufkit.quantization.source import check_loads
 from ggufkit.quantization.split_output import finish_dead_runs
 from ggufkit.quantization.types import QuantizationType, quantization_type
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ggufkit.errors import GgufFileError, UsageError
 from ggufkit.fitness import refuse_unfit
+from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, ValueType, read_header
 from ggufkit.llamacpp import load_check
 from ggufkit.quantization.types import type_numbered
 
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 _BLOCK = re.compile(r"(?<=blk\.)\d+(?=\.)")
 _NOT_LOADED_ALONE = {"clip"}  # image and audio encoders: quantized like models, loaded beside one
 _PER_LAYER_EXCEPT = ("tokenizer.", "general.")
@@ -23,40 +23,11 @@ def read_model(source: Path) -> list[GgufHeader]:
     Raises:
         GgufFileError: one is missing or malformed, or the model is one that llama.cpp would die of.
     """
-    headers = _read_model(source)
+    headers = read_parts(source)
+    if "general.architecture" not in headers[0].metadata:
+        raise GgufFileError(f"{source} is not a model: it has no key 'general.architecture'")
     refuse_unfit(headers)
     return headers
-
-
-def _read_model(source: Path) -> list[GgufHeader]:
-    first = read_header(source)
-    count = first.metadata.get("split.count", 0)
-    if not isinstance(count, int) or count < 2:
-        if "general.architecture" not in first.metadata:
-            raise GgufFileError(f"{source} is not a model: it has no key 'general.architecture'")
-        return [first]
-    found = _SHARD.search(source.name)
-    if not found or found[1] != "00001" or int(found[2]) != count:
-        raise GgufFileError(
-            f"{source} is a part of a split model of {count} files, and not its first",
-            hint=f"name the first part, which ends in -00001-of-{count:05d}.gguf",
-        )
-    headers = [first, *(read_header(path) for path in part_names(source, count)[1:])]
-    for number, header in enumerate(headers):
-        said = header.metadata.get("split.no"), header.metadata.get("split.count")
-        if said != (number, count):
-            raise GgufFileError(
-                f"{header.path} says that it is part {said[0]} of {said[1]} (counted from 0), expected {number} of"
-                f" {count}",
-                hint="download or split it again",
-            )
-    return headers
-
-
-def part_names(path: Path, count: int) -> list[Path]:
-    """Name all parts of a split model, from the name of the whole or of any part."""
-    stem = _SHARD.sub("", path.name).removesuffix(".gguf")
-    return [path.with_name(f"{stem}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
 
 
 def check_loads(source: Path, *, called: Path | None = None) -> None:

@@ -3,14 +3,12 @@
 import json
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_runs import Run
 
-from ggufkit import cli
 from ggufkit.cli import _baselines
 from ggufkit.errors import MissingDependencyError
 from ggufkit.evaluation.baselines import environments
@@ -20,32 +18,6 @@ from ggufkit.evaluation.baselines.results import BaselineResult, Origin
 from ggufkit.evaluation.baselines.runners.adapter import Recipe
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "baseline-results.md"
-
-
-@dataclass
-class Ran:
-    """What a run of the command left: exit code and texts."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def ggufkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run `ggufkit …` in this process."""
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["ggufkit", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            code = cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        captured = capsys.readouterr()
-        return Ran(code or 0, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture
@@ -68,9 +40,7 @@ def results(tmp_path: Path) -> Path:
         (["{model}", "--against", "torch-int8", "--checkpoint", "./no-such", "-f", "{model}"], 3, "no such folder"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
-    arguments: list[str], code: int, said: str, tmp_path: Path, ggufkit: Callable[..., Ran]
-):
+def test_what_makes_no_sense_is_refused(arguments: list[str], code: int, said: str, tmp_path: Path, ggufkit: Run):
     model = tmp_path / "model.gguf"
     model.write_bytes(b"GGUF")
     ran = ggufkit("eval", *(argument.format(model=model) for argument in arguments))
@@ -79,7 +49,7 @@ def test_what_makes_no_sense_is_refused(
     assert "Traceback" not in ran.err
 
 
-def test_our_own_python_is_told_where_it_does(ggufkit: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch):
+def test_our_own_python_is_told_where_it_does(ggufkit: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(environments, "_ours_will_do", lambda _: True)
     ran = ggufkit("eval", "--setup-baseline", "transformers", "--json")
     assert ran.code == 0
@@ -115,7 +85,7 @@ def test_the_table_has_files_baselines_and_reasons(results: Path, capsys: pytest
     assert "measured elsewhere, on one GPU of 80 GB (results.json); of another text" in rest[1]
 
 
-def test_what_can_be_set_up_is_where_another_one_fails(ggufkit: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch):
+def test_what_can_be_set_up_is_where_another_one_fails(ggufkit: Run, monkeypatch: pytest.MonkeyPatch):
     def set_up(recipe: Recipe, **_: object) -> environments.Made:
         if recipe.name == "torchao":
             raise MissingDependencyError("cannot install torchao==0", hint="look at the network")

@@ -1,15 +1,12 @@
 """`ggufkit imatrix` and `quantize --imatrix auto`, as people use them, on the demo model."""
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tiny_gguf
+from command_runs import Run
 
-from ggufkit import cli
 from ggufkit.conversion import convert
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.quantization.imatrix import coverage
@@ -17,32 +14,6 @@ from ggufkit.quantization.imatrix import coverage
 pytestmark = pytest.mark.engine
 
 DEMO = Path(__file__).parents[2] / "ggufkit" / "demo_model"
-
-
-@dataclass
-class Ran:
-    """What a run of the command left: exit code and texts."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def ggufkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run `ggufkit …` in this process, with everything between `sys.argv` and the exit code."""
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["ggufkit", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            code = cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        captured = capsys.readouterr()
-        return Ran(code or 0, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +32,7 @@ def here(tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_texts_and_chats_become_a_matrix(ggufkit: Callable[..., Ran], here: Path):
+def test_texts_and_chats_become_a_matrix(ggufkit: Run, here: Path):
     chats = [
         {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"What is {n} + 1?"}]}
         for n in range(40)
@@ -86,7 +57,7 @@ def test_texts_and_chats_become_a_matrix(ggufkit: Callable[..., Ran], here: Path
     assert (document["chunks"], document["coverage"]["is_complete"]) == (2, True)
 
 
-def test_the_model_writes_its_own_text(ggufkit: Callable[..., Ran], here: Path):
+def test_the_model_writes_its_own_text(ggufkit: Run, here: Path):
     for name in ("one", "two"):
         ran = ggufkit("imatrix", "demo-F16.gguf", "--self", "-c", 64, "--chunks", 2, "--save-text", name, "-q")
         assert (ran.code, ran.out, ran.err) == (0, "demo-F16-imatrix.gguf\n", "")
@@ -94,7 +65,7 @@ def test_the_model_writes_its_own_text(ggufkit: Callable[..., Ran], here: Path):
     assert "<|im_start|>assistant" in (here / "one").read_text()
 
 
-def test_merging_and_statistics(ggufkit: Callable[..., Ran], here: Path):
+def test_merging_and_statistics(ggufkit: Run, here: Path):
     matrix = tiny_gguf.write_imatrix(here / "a.gguf")
     ran = ggufkit("imatrix", "--in-file", matrix, "--in-file", matrix, "-o", "b.gguf")
     assert ran.code == 0, ran.err
@@ -117,7 +88,7 @@ def test_merging_and_statistics(ggufkit: Callable[..., Ran], here: Path):
         (["--show-statistics", "demo-F16.gguf"], 3, "but no importance matrix"),
     ],
 )
-def test_refusals_are_one_line(arguments: list[str], code: int, message: str, ggufkit: Callable[..., Ran], here: Path):
+def test_refusals_are_one_line(arguments: list[str], code: int, message: str, ggufkit: Run, here: Path):
     ran = ggufkit("imatrix", *arguments)
     assert ran.code == code
     assert message in ran.err
@@ -125,7 +96,7 @@ def test_refusals_are_one_line(arguments: list[str], code: int, message: str, gg
     assert [path.name for path in here.iterdir()] == ["demo-F16.gguf"]
 
 
-def test_quantize_makes_the_matrix_that_a_type_wants_once(ggufkit: Callable[..., Ran], here: Path):
+def test_quantize_makes_the_matrix_that_a_type_wants_once(ggufkit: Run, here: Path):
     (here / "text.txt").write_text((DEMO / "heldout.txt").read_text()[:30_000])
     refused = ggufkit("quantize", "IQ2_XS", "demo-F16.gguf")
     assert refused.code == 2
@@ -145,7 +116,7 @@ def test_quantize_makes_the_matrix_that_a_type_wants_once(ggufkit: Callable[...,
     assert "--dry-run makes none" in planned.err
 
 
-def test_keep_in_hugging_faces_words(ggufkit: Callable[..., Ran], here: Path):
+def test_keep_in_hugging_faces_words(ggufkit: Run, here: Path):
     ran = ggufkit("quantize", "Q4_K_M", DEMO, "-o", "k.gguf", "--keep", "lm_head,layers.0-1.mlp.down_proj,norm=q8_0")
     assert ran.code == 0, ran.err
     types = {tensor.name: tensor.type.name for tensor in read_header(here / "k.gguf").tensors}

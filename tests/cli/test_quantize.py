@@ -1,5 +1,6 @@
 """`ggufkit quantize` as people use it: arguments in any order, clear refusals, and Ctrl-C that leaves nothing."""
 
+import functools
 import json
 import os
 import re
@@ -9,16 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import handmade_checkpoint
 import numpy as np
 import pytest
 import tiny_gguf
+from command_runs import Run
 
-from ggufkit import cli
 from ggufkit.cli._quantize_arguments import output_paths, sort_arguments
 from ggufkit.errors import UsageError
 from ggufkit.gguf_file.reader import read_header
@@ -28,30 +27,10 @@ from ggufkit.quantization.types import quantization_type
 COMMAND = [sys.executable, "-c", "from ggufkit.cli import main; main()", "quantize"]
 
 
-@dataclass
-class Ran:
-    """What a run of the command left: exit code and texts."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def ggufkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run `ggufkit quantize …` in this process, with everything between `sys.argv` and the exit code."""
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["ggufkit", "quantize", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            code = cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        captured = capsys.readouterr()
-        return Ran(code or 0, captured.out, captured.err)
-
-    return run
+def quantize(ggufkit: Run) -> Run:
+    """Run `ggufkit quantize ...` in this process."""
+    return functools.partial(ggufkit, "quantize")
 
 
 @pytest.fixture
@@ -134,8 +113,8 @@ def test_outputs_are_named_after_the_type(tmp_path: Path):
 
 
 @pytest.mark.engine
-def test_it_says_what_it_made(ggufkit: Callable[..., Ran], here: Path):
-    ran = ggufkit("Q4_K_M", "model-F16.gguf")
+def test_it_says_what_it_made(quantize: Run, here: Path):
+    ran = quantize("Q4_K_M", "model-F16.gguf")
     assert (ran.code, ran.err) == (0, "")
     first, second = ran.out.splitlines()
     assert first.startswith("model-Q4_K_M.gguf: 2.70 MB -> 829.73 kB, 16.02 -> 4.90 bits per weight, in ")
@@ -144,33 +123,33 @@ def test_it_says_what_it_made(ggufkit: Callable[..., Ran], here: Path):
 
 
 @pytest.mark.engine
-def test_fallbacks_are_told_in_few_lines(ggufkit: Callable[..., Ran], here: Path):
+def test_fallbacks_are_told_in_few_lines(quantize: Run, here: Path):
     tiny_gguf.write_model(here / "odd-F16.gguf", hidden=64, feed_forward=96)
-    out = ggufkit("odd-F16.gguf", "q4_k_m").out
+    out = quantize("odd-F16.gguf", "q4_k_m").out
     assert "Q8_0 instead of Q6_K, whose blocks do not divide rows of 64: output.weight, blk.1.attn_v.weight" in out
     assert "rows of 64: token_embd.weight, " in out
     assert re.search(r" and \d+ more$", out, re.MULTILINE)
 
 
 @pytest.mark.engine
-def test_a_type_alone_takes_the_only_unquantized_model_here(ggufkit: Callable[..., Ran], here: Path):
+def test_a_type_alone_takes_the_only_unquantized_model_here(quantize: Run, here: Path):
     (here / "notes.gguf").write_text("no model")
-    ran = ggufkit("Q8_0")
+    ran = quantize("Q8_0")
     assert ran.code == 0
     assert "model-F16.gguf" in ran.err
     assert (here / "model-Q8_0.gguf").exists()
-    assert ggufkit("Q4_0").code == 0  # the Q8_0 file beside it is no source
+    assert quantize("Q4_0").code == 0  # the Q8_0 file beside it is no source
     tiny_gguf.write_model(here / "other.gguf", dtype=np.float32)
-    ran = ggufkit("Q4_0")
+    ran = quantize("Q4_0")
     assert ran.code == 2
     assert "2 here are unquantized: model-F16.gguf, other.gguf" in ran.err
     assert "for example: ggufkit quantize" in ran.err
 
 
 @pytest.mark.engine
-def test_json_quiet_and_several_types(ggufkit: Callable[..., Ran], here: Path):
+def test_json_quiet_and_several_types(quantize: Run, here: Path):
     (here / "out").mkdir()
-    ran = ggufkit("Q8_0,Q4_K_M", "model-F16.gguf", "-o", "out", "--json")
+    ran = quantize("Q8_0,Q4_K_M", "model-F16.gguf", "-o", "out", "--json")
     document = json.loads(ran.out)
     assert (ran.err, document["schema_version"], document["dry_run"]) == ("", 1, False)
     assert [result["output"] for result in document["results"]] == ["out/model-Q8_0.gguf", "out/model-Q4_K_M.gguf"]
@@ -178,23 +157,23 @@ def test_json_quiet_and_several_types(ggufkit: Callable[..., Ran], here: Path):
         assert result["bytes_after"] == Path(result["output"]).stat().st_size < result["bytes_before"]
         assert result["tensors"] == len(read_header(Path(result["output"])).tensors)
         assert 4 < result["bits_per_weight_after"] < 9 < result["bits_per_weight_before"]
-    ran = ggufkit("Q8_0", "Q4_0", "model-F16.gguf", "-q")
+    ran = quantize("Q8_0", "Q4_0", "model-F16.gguf", "-q")
     assert (ran.out, ran.err) == ("model-Q8_0.gguf\nmodel-Q4_0.gguf\n", "")
 
 
 @pytest.mark.engine
-def test_a_dry_run_tells_the_size_and_writes_nothing(ggufkit: Callable[..., Ran], here: Path):
-    ran = ggufkit("Q4_K_M", "model-F16.gguf", "--dry-run", "--json")
+def test_a_dry_run_tells_the_size_and_writes_nothing(quantize: Run, here: Path):
+    ran = quantize("Q4_K_M", "model-F16.gguf", "--dry-run", "--json")
     [planned] = json.loads(ran.out)["results"]
     assert names(here) == {"model-F16.gguf"}
-    assert ggufkit("Q4_K_M", "model-F16.gguf", "--dry-run").out.endswith("nothing was written\n")
-    [made] = json.loads(ggufkit("Q4_K_M", "model-F16.gguf", "--json").out)["results"]
+    assert quantize("Q4_K_M", "model-F16.gguf", "--dry-run").out.endswith("nothing was written\n")
+    [made] = json.loads(quantize("Q4_K_M", "model-F16.gguf", "--json").out)["results"]
     assert planned["bytes_after"] == made["bytes_after"]
     assert {tensor["name"] for tensor in planned["tensors"]} == set(tiny_gguf.weights())
 
 
 @pytest.mark.engine
-def test_options_reach_llama_quantize(ggufkit: Callable[..., Ran], here: Path):
+def test_options_reach_llama_quantize(quantize: Run, here: Path):
     matrix = tiny_gguf.write_imatrix(here / "imatrix.gguf")
     options = [
         "--imatrix",
@@ -207,7 +186,7 @@ def test_options_reach_llama_quantize(ggufkit: Callable[..., Ran], here: Path):
         "-t",
         "1",
     ]
-    ran = ggufkit("q4_k_m", "model-F16.gguf", "-o", "m.gguf", "--output-tensor-type", "bf16", *options)
+    ran = quantize("q4_k_m", "model-F16.gguf", "-o", "m.gguf", "--output-tensor-type", "bf16", *options)
     assert ran.code == 0, ran.err
     types = {tensor.name: tensor.type.name for tensor in read_header(here / "m.gguf").tensors}
     assert types["output.weight"] == "BF16"
@@ -217,11 +196,11 @@ def test_options_reach_llama_quantize(ggufkit: Callable[..., Ran], here: Path):
     assert "without importance data: " in ran.out
 
 
-def test_the_list_of_types(ggufkit: Callable[..., Ran]):
-    lines = ggufkit("--list").out.splitlines()
+def test_the_list_of_types(quantize: Run):
+    lines = quantize("--list").out.splitlines()
     assert next(line for line in lines if line.startswith("Q4_K_M")).split()[1] == "4.89"
     assert "needed" in next(line for line in lines if line.startswith("IQ1_S"))
-    document = json.loads(ggufkit("--list", "--json").out)
+    document = json.loads(quantize("--list", "--json").out)
     assert document["types"][0] == {
         "name": "F32",
         "number": 0,
@@ -266,11 +245,9 @@ def test_the_command_line_starts_without_heavy_packages():
         (["Q4_K_M", "model-F16.gguf", "-o", "/dev/null"], 5, "not a regular file"),
     ],
 )
-def test_refusals_are_one_line_and_a_hint(
-    arguments: list[str], code: int, message: str, ggufkit: Callable[..., Ran], here: Path
-):
+def test_refusals_are_one_line_and_a_hint(arguments: list[str], code: int, message: str, quantize: Run, here: Path):
     (here / "notes.gguf").write_text("no model")
-    ran = ggufkit(*arguments)
+    ran = quantize(*arguments)
     assert ran.code == code
     assert message in ran.err
     assert ran.err.startswith("error: ")
@@ -280,27 +257,27 @@ def test_refusals_are_one_line_and_a_hint(
 
 
 @pytest.mark.engine
-def test_requantizing_must_be_meant(ggufkit: Callable[..., Ran], here: Path):
-    ggufkit("Q8_0", "model-F16.gguf")
-    ran = ggufkit("Q4_0", "model-Q8_0.gguf")
+def test_requantizing_must_be_meant(quantize: Run, here: Path):
+    quantize("Q8_0", "model-F16.gguf")
+    ran = quantize("Q4_0", "model-Q8_0.gguf")
     assert ran.code == 2
     assert "add --allow-requantize" in ran.err
-    assert ggufkit("Q4_0", "model-Q8_0.gguf", "--allow-requantize").code == 0
+    assert quantize("Q4_0", "model-Q8_0.gguf", "--allow-requantize").code == 0
 
 
 # --- from a checkpoint
 
 
 @pytest.mark.engine
-def test_a_checkpoint_is_converted_on_the_way(ggufkit: Callable[..., Ran], here: Path, checkpoint: Path):
+def test_a_checkpoint_is_converted_on_the_way(quantize: Run, here: Path, checkpoint: Path):
     from ggufkit.conversion import convert
 
-    [planned] = json.loads(ggufkit(checkpoint, "Q8_0", "-o", here, "--dry-run", "--json").out)["results"]
-    ran = ggufkit("Q8_0", checkpoint, "-o", here)
+    [planned] = json.loads(quantize(checkpoint, "Q8_0", "-o", here, "--dry-run", "--json").out)["results"]
+    ran = quantize("Q8_0", checkpoint, "-o", here)
     assert ran.code == 0, ran.err
     assert names(here) == {"model-F16.gguf", "llama-Q8_0.gguf"}
     convert(checkpoint, here / "two-F16.gguf")
-    ggufkit("Q8_0", "two-F16.gguf")
+    quantize("Q8_0", "two-F16.gguf")
     assert (here / "llama-Q8_0.gguf").read_bytes() == (here / "two-Q8_0.gguf").read_bytes()
     assert planned["bytes_after"] == (here / "llama-Q8_0.gguf").stat().st_size
 
@@ -308,15 +285,15 @@ def test_a_checkpoint_is_converted_on_the_way(ggufkit: Callable[..., Ran], here:
 @pytest.mark.engine
 @pytest.mark.fault
 def test_a_failure_behind_the_conversion_leaves_nothing(
-    ggufkit: Callable[..., Ran], tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    quantize: Run, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "out"
     out.mkdir()
-    ran = ggufkit("Q8_0", checkpoint, "-o", out, "--output-tensor-type", "Q6_K")
+    ran = quantize("Q8_0", checkpoint, "-o", out, "--output-tensor-type", "Q6_K")
     assert ran.code == 2  # before a weight is converted
     assert "rows of 32 weights do not divide into blocks of 256" in ran.err
     monkeypatch.setenv(VARIABLE, str(tiny_gguf.fake_build(tmp_path / "build", tiny_gguf.HALF)))
-    ran = ggufkit("Q8_0", checkpoint, "-o", out, "--engine", "binary")
+    ran = quantize("Q8_0", checkpoint, "-o", out, "--engine", "binary")
     assert ran.code == 7
     assert "would not be whole" in ran.err
     assert names(out) == set()
@@ -325,12 +302,12 @@ def test_a_failure_behind_the_conversion_leaves_nothing(
 @pytest.mark.engine
 @pytest.mark.fault
 def test_a_disk_too_small_for_both_files_is_found_before_the_conversion(
-    ggufkit: Callable[..., Ran], here: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    quantize: Run, here: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    [plan] = json.loads(ggufkit("Q8_0", checkpoint, "-o", here, "--dry-run", "--json").out)["results"]
+    [plan] = json.loads(quantize("Q8_0", checkpoint, "-o", here, "--dry-run", "--json").out)["results"]
     needed = plan["bytes_before"] + plan["bytes_after"]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": needed - 1}))
-    ran = ggufkit("Q8_0", checkpoint, "-o", here, "--engine", "binary")
+    ran = quantize("Q8_0", checkpoint, "-o", here, "--engine", "binary")
     assert ran.code == 5
     assert f"{needed:,} bytes needed" in ran.err
     assert names(here) == {"model-F16.gguf"}
@@ -390,9 +367,9 @@ def _wait_for(path: Path) -> Path:
 @pytest.mark.engine
 @pytest.mark.parametrize("option", [["--keep-f16"], ["--outtype", "bf16"]])
 def test_options_about_the_conversion_are_refused_where_nothing_is_converted(
-    here: Path, ggufkit: Callable[..., Ran], option: list[str]
+    here: Path, quantize: Run, option: list[str]
 ) -> None:
-    ran = ggufkit("Q8_0", "model-F16.gguf", *option)
+    ran = quantize("Q8_0", "model-F16.gguf", *option)
     assert ran.code == 2
     assert option[0] in ran.err
     assert "checkpoint" in ran.err
@@ -400,33 +377,31 @@ def test_options_about_the_conversion_are_refused_where_nothing_is_converted(
 
 
 @pytest.mark.engine
-def test_a_slash_at_the_end_means_a_folder_which_is_made(here: Path, ggufkit: Callable[..., Ran]) -> None:
-    assert ggufkit("Q8_0", "model-F16.gguf", "-o", "new/").code == 0
+def test_a_slash_at_the_end_means_a_folder_which_is_made(here: Path, quantize: Run) -> None:
+    assert quantize("Q8_0", "model-F16.gguf", "-o", "new/").code == 0
     assert names(here / "new") == {"model-Q8_0.gguf"}
-    ran = ggufkit("Q8_0", "model-F16.gguf", "-o", "model-F16.gguf/")
+    ran = quantize("Q8_0", "model-F16.gguf", "-o", "model-F16.gguf/")
     assert ran.code == 2
     assert "no folder" in ran.err
-    assert ggufkit("IQ1_S", "model-F16.gguf", "-o", "other/").code == 2
+    assert quantize("IQ1_S", "model-F16.gguf", "-o", "other/").code == 2
     assert not (here / "other").exists()
 
 
 @pytest.mark.engine
-def test_a_dry_run_names_the_converted_file_that_would_be_kept(
-    here: Path, ggufkit: Callable[..., Ran], checkpoint: Path
-) -> None:
-    dry = json.loads(ggufkit("Q8_0", checkpoint, "-o", here, "--keep-f16", "--dry-run", "--json").out)
-    assert ggufkit("Q8_0", checkpoint, "-o", here, "--keep-f16").code == 0
+def test_a_dry_run_names_the_converted_file_that_would_be_kept(here: Path, quantize: Run, checkpoint: Path) -> None:
+    dry = json.loads(quantize("Q8_0", checkpoint, "-o", here, "--keep-f16", "--dry-run", "--json").out)
+    assert quantize("Q8_0", checkpoint, "-o", here, "--keep-f16").code == 0
     kept = Path(dry["converted"]["output"])
     assert kept.parent == here
     assert kept.stat().st_size == dry["converted"]["bytes"]
 
 
 @pytest.mark.engine
-def test_the_direct_engine_does_not_take_two_steps_in_silence(here: Path, ggufkit: Callable[..., Ran]) -> None:
+def test_the_direct_engine_does_not_take_two_steps_in_silence(here: Path, quantize: Run) -> None:
     from ggufkit import demo_model
 
     folder = Path(next(iter(demo_model.__path__)))
-    ran = ggufkit("Q8_0", folder, "--engine", "direct", "--keep-f16")
+    ran = quantize("Q8_0", folder, "--engine", "direct", "--keep-f16")
     assert ran.code == 2
     assert "--keep-f16" in ran.err
     assert [path.name for path in here.iterdir()] == ["model-F16.gguf"]
