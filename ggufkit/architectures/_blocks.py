@@ -71,7 +71,7 @@ def routed_experts(moe: str, *, gate: str, up: str, down: str, router: str = "ga
 
 
 def gating_function(config: Config) -> int | None:
-    """Number the router's scoring function; an unknown name is an error, not a guess."""
+    """Number the router's scoring function; an unknown name is an error, not a guess. Raises CheckpointError."""
     name = config.get("scoring_func")
     if name is None:
         return None
@@ -99,7 +99,11 @@ def require_activation(config: Config, *expected: str, keys: tuple[str, ...] = (
 
 
 def require(config: Config, why: str, **expected: Any) -> None:
-    """Refuse a config whose keys, where set, have other values than these; `why` names what llama.cpp does."""
+    """Refuse a config whose keys, where set, have other values than these; `why` names what llama.cpp does.
+
+    Raises:
+        CheckpointError: one of them has another.
+    """
     for key, value in expected.items():
         if (found := config.get(key)) is not None and found != value:
             raise CheckpointError(
@@ -109,7 +113,11 @@ def require(config: Config, why: str, **expected: Any) -> None:
 
 
 def require_experts(config: Config, key: str = "num_experts_per_tok") -> None:
-    """Refuse a router that is to choose more experts than there are, on which llama.cpp aborts."""
+    """Refuse a router that is to choose more experts than there are, on which llama.cpp aborts.
+
+    Raises:
+        CheckpointError: it is to choose more.
+    """
     if (experts := config.get("experts")) and (used := config.get(key)) and used > experts:
         raise CheckpointError(f"config.json: {key} is {used}, but there are {experts} experts")
 

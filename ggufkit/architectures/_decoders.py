@@ -62,7 +62,11 @@ def sliding_pattern(config: Config) -> list[bool] | None:
 
 
 def require_sliding(config: Config, pattern: list[bool]) -> None:
-    """Refuse a model of an architecture with windows in which no layer slides: llama.cpp aborts on it."""
+    """Refuse a model of an architecture with windows in which no layer slides: llama.cpp aborts on it.
+
+    Raises:
+        CheckpointError: no layer slides.
+    """
     if not any(pattern):
         raise CheckpointError(
             f"config.json: none of the {config['layers']} layers has sliding attention; llama.cpp expects some",
@@ -71,7 +75,11 @@ def require_sliding(config: Config, pattern: list[bool]) -> None:
 
 
 def one_rope_base(config: Config) -> Iterable[str]:
-    """Refuse a rope of its own for sliding layers, where llama.cpp has one base, and scales full attention only."""
+    """Refuse a rope of its own for sliding layers, where llama.cpp has one base, and scales full attention only.
+
+    Raises:
+        CheckpointError: sliding layers have a rope of their own.
+    """
     if not is_per_layer(config.get("rope_parameters") or {}):
         return ()  # transformers 4 scales full attention alone, and has one base
     full, sliding = rope(config), rope(config, "sliding_attention")

@@ -29,7 +29,7 @@ def pooling(config: Config) -> int | None:
 
 
 def classifier_pooling(config: Config) -> int | None:
-    """Number the pooling before a classification head; None when the config is silent."""
+    """Number the pooling before a classification head; None when the config is silent. Raises CheckpointError."""
     mode = config.get("classifier_pooling")
     if mode is not None and mode not in ("cls", "mean"):
         raise CheckpointError(f"config.json: classifier_pooling is {mode!r}; llama.cpp pools by cls or mean")
@@ -42,7 +42,11 @@ def is_classifier(config: Config) -> bool:
 
 
 def labels(config: Config) -> list[str]:
-    """List the names of the classes, in the order of their numbers; two when the config is silent."""
+    """List the names of the classes, in the order of their numbers; two when the config is silent.
+
+    Raises:
+        CheckpointError: id2label does not number the classes from 0.
+    """
     names = config.get("id2label")
     if not isinstance(names, dict) or not names:
         return [f"LABEL_{number}" for number in range(config.get("num_labels") or 2)]

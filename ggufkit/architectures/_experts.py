@@ -75,7 +75,7 @@ def dense_first(config: Config, block: int) -> str:
 
 
 def require_all_sparse(config: Config) -> None:
-    """Refuse a model of the Qwen family in which some blocks have no experts."""
+    """Refuse a model of the Qwen family in which some blocks have no experts. Raises CheckpointError."""
     if config.get("mlp_only_layers") or (config.get("decoder_sparse_step") or 1) != 1:
         raise CheckpointError(
             "config.json: by mlp_only_layers or decoder_sparse_step some blocks have no experts; "
@@ -93,7 +93,7 @@ def weights_normalized(config: Config, computed: bool, key: str = "norm_topk_pro
 
 
 def groups_divide(config: Config) -> None:
-    """Refuse groups of experts on which llama.cpp aborts: unequal ones, or of one expert."""
+    """Refuse groups of experts on which llama.cpp aborts: unequal ones, or of one expert. Raises CheckpointError."""
     groups, experts = config.get("n_group") or 1, config.get("experts") or 0
     if groups > 1 and (experts % groups or experts // groups < 2):
         raise CheckpointError(f"config.json: {experts} experts do not make {groups} groups (n_group) of two or more")

@@ -72,13 +72,21 @@ def unusual_pattern(period: int) -> Callable[[Config], list[bool] | None]:
 
 
 def check_sliding_rope(config: Config) -> None:
-    """Refuse a scaled rope of sliding attention: llama.cpp scales that of full attention only."""
+    """Refuse a scaled rope of sliding attention: llama.cpp scales that of full attention only.
+
+    Raises:
+        CheckpointError: the rope of sliding attention is scaled.
+    """
     if rope(config, "sliding_attention")["rope_type"] != "default":
         raise CheckpointError("config.json: the rope of sliding attention is scaled; llama.cpp scales the other only")
 
 
 def check_gemma(config: Config, name: str) -> None:
-    """Refuse another activation, or an attention scale that llama.cpp does not compute for a GGUF architecture."""
+    """Refuse another activation, or an attention scale that llama.cpp does not compute for a GGUF architecture.
+
+    Raises:
+        CheckpointError: it has either.
+    """
     require_activation(config, "gelu_pytorch_tanh", keys=("hidden_activation",))
     config.get("hidden_act")  # released configs carry both; transformers computes the other
     is_27b = config["num_hidden_layers"] == _LAYERS_27B.get(name)

@@ -259,7 +259,11 @@ def llama3_frequency_factors(config: Config) -> Mapping[str, Array]:
 
 
 def longrope_factors(config: Config) -> Mapping[str, Array]:
-    """The divisors of longrope for long and short contexts, one for each rotated pair; empty for other rope types."""
+    """The divisors of longrope for long and short contexts, one for each rotated pair; empty for other rope types.
+
+    Raises:
+        CheckpointError: factors are missing, or not one for each pair.
+    """
     values = rope(config)
     if values["rope_type"] != "longrope":
         return {}

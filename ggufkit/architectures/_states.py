@@ -109,7 +109,11 @@ def every(config: Config, period: str, offset: str) -> list[bool]:
 
 
 def require_unlimited_steps(config: Config) -> None:
-    """Refuse a limit to the time step, which llama.cpp does not apply; transformers writes "none" as 0 to infinity."""
+    """Refuse a limit to the time step, which llama.cpp does not apply; transformers writes "none" as 0 to infinity.
+
+    Raises:
+        CheckpointError: the time step is limited.
+    """
     limits = config.get("time_step_limit")
     if limits is None:
         return
@@ -126,7 +130,11 @@ def heads_by_block(config: Config) -> list[int]:
 
 
 def require_both_kinds(config: Config) -> None:
-    """Refuse a hybrid whose blocks all attend, or of which none does: llama.cpp ends the process at the first token."""
+    """Refuse a hybrid whose blocks all attend, or of which none does: llama.cpp ends the process at the first token.
+
+    Raises:
+        CheckpointError: all blocks are of one kind.
+    """
     kinds = {"attention" if "attention" in kinds else "recurrent" for kinds in config["block_kinds"]}
     if len(kinds) < 2:
         raise CheckpointError(

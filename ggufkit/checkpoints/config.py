@@ -143,7 +143,11 @@ class Config(Mapping[str, Any]):
 
     @property
     def architecture(self) -> str:
-        """The Hugging Face class that the checkpoint names: `architectures[0]`, the text model's own if it has one."""
+        """The Hugging Face class that the checkpoint names: `architectures[0]`, the text model's own if it has one.
+
+        Raises:
+            CheckpointError: it names none.
+        """
         names = self.get("architectures")
         if not isinstance(names, list) or not names or not isinstance(names[0], str):
             raise CheckpointError('config.json names no architecture: expected "architectures": ["…ForCausalLM"]')

@@ -266,7 +266,11 @@ def is_offline() -> bool:
 
 @contextlib.contextmanager
 def told_apart(repository: Repository) -> Iterator[None]:
-    """Turn what can go wrong with a hub into errors that say what to do next. No message repeats request headers."""
+    """Turn what can go wrong with a hub into errors that say what to do next. No message repeats request headers.
+
+    Raises:
+        HubError: the hub cannot be reached, or refuses.
+    """
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{repository.id}"

@@ -28,7 +28,12 @@ class TryAgainError(Exception):
 
 @contextlib.contextmanager
 def opened(listing: Listing, file: RemoteFile, start: int) -> Iterator[Any]:
-    """Ask for the file from byte `start`, and follow redirects: the token stays with the endpoint."""
+    """Ask for the file from byte `start`, and follow redirects: the token stays with the endpoint.
+
+    Raises:
+        UnsafeError: it is redirected to an address that is not encrypted.
+        HubError: it is redirected to no address, or for ever.
+    """
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session
 
@@ -89,7 +94,11 @@ def _check_status(response: Any, *, elsewhere: bool) -> None:
 
 
 def place(response: Any, file: RemoteFile, start: int, output: Any, report: Callable[[int], None]) -> int:
-    """Tell at which byte of the file the answer begins; what lies there already goes."""
+    """Tell at which byte of the file the answer begins; what lies there already goes.
+
+    Raises:
+        TryAgainError: the answer is not the part that was asked for.
+    """
     coded = response.headers.get("Content-Encoding", "identity") != "identity"  # a part of that cannot be decoded
     if response.status_code == 206 and not coded:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))

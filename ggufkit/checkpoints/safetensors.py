@@ -68,7 +68,7 @@ class SafetensorsFile:
         os.close(self._descriptor)
 
     def read_into(self, buffer: memoryview, position: int) -> None:
-        """Fill `buffer` from byte `position` of the file."""
+        """Fill `buffer` from byte `position` of the file. Raises CheckpointError."""
         done = 0
         while done < len(buffer):
             try:

@@ -149,7 +149,11 @@ class WindowedFile:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[WindowedFile]:
-    """Open a regular file. O_NONBLOCK, because opening a named pipe waits for a writer that may never come."""
+    """Open a regular file. O_NONBLOCK, because opening a named pipe waits for a writer that may never come.
+
+    Raises:
+        GgufFileError: there is no such file, or it cannot be read.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -17,6 +17,7 @@ def merge_lora(
 
     Raises:
         UsageError: one is a folder, and the other a file.
+        InputError: there is no such base or adapter.
         As `merge_into_checkpoint` and `merge_into_gguf`.
     """
     for path in (base, adapter):

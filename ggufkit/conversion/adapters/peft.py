@@ -119,7 +119,11 @@ def open_adapter(folder: Path) -> Iterator[Adapter]:
 
 
 def read(tensor: StoredTensor) -> Array:
-    """Read a whole tensor as float32, in its shape."""
+    """Read a whole tensor as float32, in its shape.
+
+    Raises:
+        CheckpointError: it is of no float type.
+    """
     if tensor.dtype not in STORED:
         raise CheckpointError(f"tensor {tensor.name!r} is of type {tensor.dtype}, expected a float type")
     stored: Array = np.empty(math.prod(tensor.shape), STORED[tensor.dtype])

@@ -131,7 +131,11 @@ class Writer:
         return layer
 
     def write_manifest(self, name: ModelName, config: Layer, layers: Iterable[Layer]) -> bytes:
-        """Name a model whose blobs are all there; returns the bytes."""
+        """Name a model whose blobs are all there; returns the bytes.
+
+        Raises:
+            OutputError: a blob vanished meanwhile, or the manifest cannot be written.
+        """
         store, layers = self._store, list(layers)
         content = manifest_bytes(config, layers)
         for layer in (config, *layers):
