@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 _HEADING = ("size", "memory", "load", "prompt/s", "reply/s", "perplexity", "KL divergence")
 
 
-def against_of(asked: Sequence[str], checkpoint: Path | None, *, quiet: bool) -> "Against | None":
+def against_of(asked: Sequence[str], checkpoint: Path | None, minutes: float, *, quiet: bool) -> "Against | None":
     """Read `--against`: names of baselines, and files of results, with commas between them; None where it is absent.
+
+    `minutes` is how long a baseline may give no sign of life, 0: for ever.
 
     Raises:
         UsageError: `--checkpoint` without it.
@@ -32,7 +34,8 @@ def against_of(asked: Sequence[str], checkpoint: Path | None, *, quiet: bool) ->
     names = [part for part in parts if not part.endswith(".json")]
     named(names)
     folder = None if checkpoint is None else _model.resolve(checkpoint, kind="checkpoint", quiet=quiet)
-    return Against(names, [Path(part) for part in parts if part.endswith(".json")], folder)
+    files = [Path(part) for part in parts if part.endswith(".json")]
+    return Against(names, files, folder, patience=60 * minutes or None)
 
 
 def set_up(asked: Sequence[str], *, as_json: bool, quiet: bool) -> None:

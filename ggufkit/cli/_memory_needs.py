@@ -2,11 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from ggufkit.gguf_file.reader import GgufHeader
+    from ggufkit.gguf_file.tensor_types import TensorType
     from ggufkit.planning.memory import MemoryModel
-    from ggufkit.planning.subject import Subject
+
+
+class _Weight(NamedTuple):
+    """A tensor as it lies in its file; see `planning.memory.Weight`."""
+
+    name: str
+    shape: tuple[int, ...]
+    to: "TensorType"
+    bytes_after: int
 
 
 def memory_needs(models: Sequence[Path]) -> list[dict[str, int] | None]:
@@ -15,35 +25,47 @@ def memory_needs(models: Sequence[Path]) -> list[dict[str, int] | None]:
     `weights` is the file, mapped; `repacked` what the CPU holds of it a second time; `process` all that is no model's.
     """
     from ggufkit.errors import GgufkitError
-    from ggufkit.planning.subject import opened
 
     asked: dict[object, tuple[MemoryModel, int]] = {}
     found: list[dict[str, int] | None] = []
     for model in models:
         try:
-            with opened(str(model)) as subject:
-                found.append(_of(subject, asked))
+            found.append(_needs(model, asked))
         except GgufkitError:
             found.append(None)
     return found
 
 
-def _of(subject: "Subject", asked: "dict[object, tuple[MemoryModel, int]]") -> dict[str, int] | None:
+def _needs(model: Path, asked: "dict[object, tuple[MemoryModel, int]]") -> dict[str, int] | None:
+    if model.is_dir():
+        from ggufkit.planning.subject import opened  # here: it knows about checkpoints, which takes time to import
+
+        with opened(str(model)) as subject:
+            return _of(subject.file, subject.headers, asked)
+    from ggufkit.gguf_file.parts import read_parts
+
+    return _of(model, read_parts(model), asked)
+
+
+def _of(
+    file: Path, headers: "Sequence[GgufHeader]", asked: "dict[object, tuple[MemoryModel, int]]"
+) -> dict[str, int] | None:
     from ggufkit.llamacpp.memory import Setting
     from ggufkit.planning import memory
-    from ggufkit.planning.plan import DEFAULT_CONTEXT
-    from ggufkit.quantization.plan import PlannedTensor
 
-    tensors = [tensor for header in subject.headers for tensor in header.tensors]
-    shape = (subject.architecture, *sorted((tensor.name, tensor.shape) for tensor in tensors))
+    metadata = headers[0].metadata
+    architecture = metadata.get("general.architecture")
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    shape = (architecture, *sorted((tensor.name, tensor.shape) for tensor in tensors))
     if shape not in asked:
-        trained = subject.headers[0].metadata.get(f"{subject.architecture}.context_length")
-        context = min(trained, DEFAULT_CONTEXT) if isinstance(trained, int) and trained > 0 else DEFAULT_CONTEXT
-        asked[shape] = memory.ask(subject, [Setting(context)]), context
+        trained = metadata.get(f"{architecture}.context_length")
+        most = trained if isinstance(trained, int) and trained > 0 else memory.DEFAULT_CONTEXT
+        context = min(most, memory.DEFAULT_CONTEXT)
+        asked[shape] = memory.ask(file, headers, [Setting(context)]), context
     answer, context = asked[shape]
     takes = answer.of(
-        sum(header.file_size for header in subject.headers),
-        [PlannedTensor(each.name, each.shape, each.type, each.type, each.size, each.size) for each in tensors],
+        sum(header.file_size for header in headers),
+        [_Weight(each.name, each.shape, each.type, each.size) for each in tensors],
     )
     if takes is None:
         return None

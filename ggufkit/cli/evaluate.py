@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufkit.cli import _baselines, _model, _options, _output
+from ggufkit.cli import _baseline_environments, _baselines, _model, _options, _output
 
 if TYPE_CHECKING:
     from ggufkit.evaluation.gates import Gates
@@ -112,6 +112,30 @@ def command(
             help="Install what baselines need, apart from all else, and stop.",
         ),
     ] = None,
+    list_baselines: Annotated[
+        bool,
+        typer.Option(
+            "--list-baselines", rich_help_panel=_BASELINES, help="Show all, what is installed and its size, and stop."
+        ),
+    ] = False,
+    remove_baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...|all|unused",
+            show_default=False,
+            rich_help_panel=_BASELINES,
+            help="Remove what was installed for baselines (unused: for versions that are not), and stop.",
+        ),
+    ] = None,
+    baseline_patience: Annotated[
+        float,
+        typer.Option(
+            metavar="MINUTES",
+            min=0,
+            rich_help_panel=_BASELINES,
+            help="End one that gives no sign of life for so long; 0: never.",
+        ),
+    ] = 120,
     threads: _options.Threads = None,
     gpu_layers: Annotated[
         str,
@@ -146,6 +170,9 @@ def command(
     if setup_baseline:
         _baselines.set_up(setup_baseline, as_json=as_json, quiet=quiet)
         return
+    if list_baselines or remove_baseline:
+        _baseline_environments.manage(remove_baseline or [], as_json=as_json, quiet=quiet)
+        return
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.child_process import one_for_all
     from ggufkit.evaluation.gates import Gates, fraction
@@ -176,7 +203,7 @@ def command(
     silent = quiet or as_json
     base = _model.resolve(base, kind="any", quiet=silent)
     models = [_model.resolve(model, kind="gguf", quiet=silent) for model in models]
-    others = _baselines.against_of(against or [], checkpoint, quiet=silent)
+    others = _baselines.against_of(against or [], checkpoint, baseline_patience, quiet=silent)
     with one_for_all(), _output.progress_bar(quiet=silent) as progress:  # the child loads libraries while we import
         from ggufkit.cli import _evaluate_results
         from ggufkit.evaluation.answers.generations import read_prompts
@@ -203,9 +230,7 @@ def command(
         )
     with _output.progress_bar(quiet=silent) as progress:
         speed = _evaluate_results.speed(base, models, running, progress) if bench or others else []
-    written = _evaluate_results.written(
-        found, gates, speed, (base, *models) if output or report or as_json else ()
-    )
+    written = _evaluate_results.written(found, gates, speed, (base, *models) if output or report or as_json else ())
     _evaluate_results.publish(written, found, output, report, as_json=as_json, quiet=quiet)
     _evaluate_results.refuse_failures(written)
 

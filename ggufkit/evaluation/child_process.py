@@ -1,13 +1,46 @@
-"""Running one of our children that answer a request file, with its errors as errors of ours."""
+"""Running our children that answer request files: one for each request, or one for all; their errors become ours.
 
+`python -c "from ggufkit.evaluation.child_process import attend; attend()"` is the one for all.
+"""
+
+import contextvars
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 from ggufkit import errors
 from ggufkit.errors import GgufkitError, LlamaCppError
+from ggufkit.llamacpp.attendant import ENDED, LEAVES, Attendant
+from ggufkit.llamacpp.binding import load_declarations
 from ggufkit.llamacpp.run import run
+from ggufkit.peak_memory import forget_peak
+
+REFUSED = 3  # the status of a child that has written a refusal
+_ATTEND = "from ggufkit.evaluation.child_process import attend; attend()"
+_attendant: contextvars.ContextVar[Attendant | None] = contextvars.ContextVar("_attendant", default=None)
+
+
+@contextmanager
+def one_for_all() -> Iterator[None]:
+    """Let one child, which starts now, answer all that `ask` is called for by this thread: it loads libraries once.
+
+    Where one of them makes it die, another one takes its place. Inside of another such block nothing changes.
+
+    Raises:
+        LlamaCppError: it could not be started.
+    """
+    if _attendant.get():
+        yield
+        return
+    with Attendant([sys.executable, "-P", "-c", _ATTEND]) as attendant:
+        token = _attendant.set(attendant)
+        try:
+            yield
+        finally:
+            _attendant.reset(token)
 
 
 def refusal(error: GgufkitError) -> str:
@@ -25,11 +58,39 @@ def ask(module: str, request: Path, model: str, on_line: Callable[[str], None] |
     """
     answer = request.with_suffix(".error.json")
     answer.unlink(missing_ok=True)
+    attendant = _attendant.get()
     try:
-        run([sys.executable, "-P", "-c", f"from {module} import main; main()", request], on_line=on_line)
+        if attendant:
+            attendant.ask(json.dumps([module, str(request)]), on_line)
+        else:
+            run([sys.executable, "-P", "-c", f"from {module} import main; main()", request], on_line=on_line)
     except LlamaCppError as error:
         if answer.exists():
             told = json.loads(answer.read_text())
             kind = getattr(errors, told["kind"], GgufkitError)
             raise kind(told["message"], hint=told["hint"]) from None
         raise LlamaCppError(f"{model}: {str(error).partition(' (command: ')[0]}") from None
+
+
+def attend() -> None:
+    """Do what each line of stdin asks for, a module and a request file, until stdin ends.
+
+    Where the memory that one has taken would count for the next one too, there is no next one.
+    """
+    with suppress(GgufkitError):  # whoever needs it will be told why it cannot be had
+        load_declarations()
+        import_module("ggufkit.inference.loaded_model")
+    for line in sys.stdin:
+        module, request = json.loads(line)
+        sys.argv[1:] = [request]
+        status: object = 0
+        try:
+            import_module(module).main()
+        except SystemExit as end:
+            status = end.code
+        stays = forget_peak()
+        # On a line of its own, whatever C may have left unfinished.
+        sys.stdout.write(f"\n{ENDED} {status or 0}{'' if stays else f' {LEAVES}'}\n")
+        sys.stdout.flush()
+        if not stays:
+            return

@@ -4,39 +4,42 @@ The base reads first; its log-probabilities go to a file of two bytes for each e
 token. Every model then reads the same chunks, in a process of its own, and is compared token by token.
 """
 
-import hashlib
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ggufkit.errors import InputError, UsageError
 from ggufkit.evaluation.answers.asking import Reply, replies_of
 from ggufkit.evaluation.answers.generations import side_by_side
 from ggufkit.evaluation.answers.tasks import Task, TaskResult, answer_task, task_result
 from ggufkit.evaluation.baselines.results import Against, BaselineResult
+from ggufkit.evaluation.calibration import CalibrationCheck, check_calibration, find_calibration
+from ggufkit.evaluation.child_process import one_for_all
 from ggufkit.evaluation.evaluation_results import (
     DomainResult,
     Evaluation,
-    ModelFacts,
     ModelResult,
     PairedResult,
     Speed,
 )
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.logits_file import estimated_bytes
-from ggufkit.evaluation.likelihood.passes import Reading, Running
+from ggufkit.evaluation.likelihood.passes import Reading
+from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.statistics import compare_all, divergence, likelihood
 from ggufkit.evaluation.likelihood.texts import DEFAULT_CHUNKS, DEFAULT_LENGTH, Chunks, cut_into_chunks
+from ggufkit.evaluation.models import check_same_vocabulary, facts_of, hashes_of, key_of, vocabulary_size
 from ggufkit.evaluation.workplace import workplace
-from ggufkit.files import PlannedFile, check_space
+from ggufkit.files import PlannedFile, atomic_output, check_space
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.progress import Progress, silent
-from ggufkit.quantization.types import type_numbered
 
 _KLD_COLUMN = 2
 
@@ -52,6 +55,7 @@ class EvaluationOptions:
         folder: where work lies that an interrupted run goes on with; None: in ggufkit's cache.
         keep_logits: keep the base's log-probabilities as this file, which llama-perplexity reads too.
         max_tokens: most tokens of a reply to a prompt or a question.
+        calibration: what models were calibrated or chosen with, besides what their files say.
     """
 
     chunk_tokens: int = DEFAULT_LENGTH
@@ -60,6 +64,7 @@ class EvaluationOptions:
     folder: Path | None = None
     keep_logits: Path | None = None
     max_tokens: int = 128
+    calibration: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense. Raises UsageError."""
@@ -98,11 +103,19 @@ def evaluate(
     options = options or EvaluationOptions()
     if not (texts or prompts or tasks):
         raise UsageError("there is nothing to measure", hint="give a text with -f, --prompts or --task")
+    if options.calibration and not texts:
+        raise UsageError("--calibration is compared with a text", hint="-f TEXT")
     _check_texts(texts)
     parts = {model: read_parts(model) for model in models}
+    told = {model: facts_of(model, found, {}).calibration for model, found in parts.items()}
+    calibration, not_here = find_calibration(options.calibration, told)
     settings = repr((options.chunk_tokens, options.chunks, options.running))
     read = [base] if base.is_dir() else [part.path for part in read_parts(base)]
-    with workplace(options.folder, (*read, *texts), settings, note) as folder, ThreadPoolExecutor(1) as beside:
+    with (
+        workplace(options.folder, (*read, *texts), settings, note) as folder,
+        ThreadPoolExecutor(1) as beside,
+        one_for_all(),
+    ):
         base_model = _as_gguf(base, folder, options, progress) if base.is_dir() else base
         base_parts = read_parts(base_model)
         for model in models:
@@ -110,11 +123,12 @@ def evaluate(
         if against:
             from ggufkit.evaluation.baselines.measure import check_against  # here, for it takes time to import
 
-            check_against(against, base, _vocabulary_size(base_parts[0]))
+            check_against(against, base, vocabulary_size(base_parts[0]))
         parts[base_model] = base_parts
-        keyed = [(model, _key(parts[model])) for model in (base_model, *models)]
+        keyed = [(model, key_of(parts[model])) for model in (base_model, *models)]
         hashes = {model: beside.submit(hashes_of, parts[model]) for model in (base_model, *models)}
         chunks = _cut(base_model, base_parts[0], texts, folder, options, note) if texts else None
+        checked = _check_calibration(base_model, chunks, calibration, not_here, folder, options, note)
         readings = _read(keyed, chunks, folder, options, progress) if chunks else None
         answers = _answers(keyed, prompts, tasks, folder, options, progress)
         rows = (
@@ -123,7 +137,7 @@ def evaluate(
             else []
         )
         if chunks and options.keep_logits is not None:
-            shutil.move(passes.base_file(folder, chunks).path, options.keep_logits)
+            _keep(passes.base_file(folder, chunks).path, options.keep_logits)
         results = [
             _result(
                 path,
@@ -148,6 +162,7 @@ def evaluate(
             chunk_tokens=options.chunk_tokens,
             chunks=len(chunks.tokens) if chunks else 0,
             running=options.running,
+            calibration=checked,
             generations=side_by_side(prompts, answers.replies[0], answers.replies[1:]) if prompts else (),
             baselines=rows,
         )
@@ -169,11 +184,34 @@ def _cut(
     options: EvaluationOptions,
     note: Callable[[str], None],
 ) -> Chunks:
-    vocabulary_size = _vocabulary_size(header)
     tokens = passes.tokenize(base, texts, folder, options.running)
-    chunks = cut_into_chunks(texts, tokens, vocabulary_size, length=options.chunk_tokens, chunks=options.chunks)
+    chunks = cut_into_chunks(texts, tokens, vocabulary_size(header), length=options.chunk_tokens, chunks=options.chunks)
     _say_what_it_takes(chunks, folder, note)
     return chunks
+
+
+def _check_calibration(
+    base: Path,
+    chunks: Chunks | None,
+    calibration: Sequence[Path],
+    not_here: Mapping[str, str],
+    folder: Path,
+    options: EvaluationOptions,
+    note: Callable[[str], None],
+) -> CalibrationCheck:
+    """See whether the texts were used before; say so at once, for reading takes long."""
+    if chunks is None:
+        return CalibrationCheck()
+
+    def tokenize(texts: Sequence[Path]) -> Sequence[NDArray[np.int32]]:
+        return passes.tokenize(base, texts, folder, options.running)
+
+    checked = check_calibration(chunks, calibration, not_here, folder, tokenize)
+    for warning in checked.warnings:
+        note(f"warning: {warning}")
+    for remark in checked.remarks:
+        note(remark)
+    return checked
 
 
 def _read(
@@ -186,6 +224,17 @@ def _read(
         first,
         *(passes.read_against(model, key, chunks, folder, options.running, progress) for model, key in others),
     ]
+
+
+def _keep(logits: Path, output: Path) -> None:
+    """Give the file its final name, whole or not at all: it may lie on another disk than the cache."""
+    nearby = logits.stat().st_dev == output.absolute().parent.stat().st_dev
+    with atomic_output(output, size=0 if nearby else logits.stat().st_size) as temporary:
+        if nearby:
+            shutil.copymode(temporary, logits)
+            logits.replace(temporary)
+        else:
+            shutil.copyfile(logits, temporary)
 
 
 def _answers(
@@ -221,11 +270,12 @@ def _others(
     progress: Progress,
 ) -> Sequence[BaselineResult]:
     """Let the baselines read the same chunks, answer the same prompts and do the same tasks."""
-    from ggufkit.evaluation.baselines.measure import Questions, compare
+    from ggufkit.evaluation.baselines.measure import compare
+    from ggufkit.evaluation.baselines.questions import Questions
 
     questions = Questions(
         base=base_model,
-        vocabulary_size=_vocabulary_size(read_parts(base_model)[0]),
+        vocabulary_size=vocabulary_size(read_parts(base_model)[0]),
         chunks=chunks,
         prompts=prompts,
         replies=answers.replies[0] if prompts else (),
@@ -236,30 +286,6 @@ def _others(
         threads=options.running.threads,
     )
     return compare(against, against.checkpoint or base, questions, progress)
-
-
-def check_same_vocabulary(base: GgufHeader, model: GgufHeader) -> None:
-    """Refuse a model whose tokens are not the base's: their probabilities could not be compared.
-
-    llama-perplexity only logs another count and goes on.
-
-    Raises:
-        InputError: naming the first token that differs.
-    """
-    ours, theirs = (header.metadata.get("tokenizer.ggml.tokens") for header in (base, model))
-    if not isinstance(ours, list) or not isinstance(theirs, list):
-        raise InputError(f"{(base if not isinstance(ours, list) else model).path} holds no vocabulary")
-    if len(ours) != len(theirs):
-        raise InputError(
-            f"{model.path} has a vocabulary of {len(theirs):,} tokens, and {base.path} one of {len(ours):,}",
-            hint="compare a model with the one that it was quantized from",
-        )
-    for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-        if one != other:
-            raise InputError(
-                f"token {number} is {other!r} in {model.path}, and {one!r} in {base.path}",
-                hint="compare a model with the one that it was quantized from",
-            )
 
 
 def _as_gguf(checkpoint: Path, folder: Path, options: EvaluationOptions, progress: Progress) -> Path:
@@ -314,57 +340,3 @@ def _result(
 
 def _speed(reading: Reading) -> Speed:
     return Speed(reading.tokens_per_second, reading.load_seconds, reading.peak_bytes, reading.seconds)
-
-
-def facts_of(path: Path, parts: Sequence[GgufHeader], hashes: Mapping[str, str]) -> ModelFacts:
-    """Say what a model is, from the headers of its files."""
-    metadata = parts[0].metadata
-    number = metadata.get("general.file_type")
-    kind = type_numbered(number) if isinstance(number, int) else None
-    tensors = [tensor for part in parts for tensor in part.tensors]
-    elements = sum(tensor.elements for tensor in tensors)
-    size = sum(tensor.size for tensor in tensors)
-    blocks: dict[str, dict[int, str]] = defaultdict(dict)
-    others: dict[str, str] = {}
-    for tensor in tensors:
-        first, _, rest = tensor.name.partition(".")
-        block, _, name = rest.partition(".")
-        if first == "blk" and block.isdigit():
-            blocks[name][int(block)] = tensor.type.name
-        else:
-            others[tensor.name] = tensor.type.name
-    return ModelFacts(
-        path=path,
-        name=str(metadata.get("general.name", path.stem)),
-        architecture=str(metadata.get("general.architecture", "")),
-        type=kind.name if kind else "unknown",
-        bytes=sum(part.file_size for part in parts),
-        elements=elements,
-        bits_per_weight=8 * size / elements if elements else 0.0,
-        hashes=hashes,
-        imatrix=metadata.get("quantize.imatrix.file") is not None,
-        block_types={name: dict(sorted(found.items())) for name, found in blocks.items()},
-        other_types=others,
-    )
-
-
-def _vocabulary_size(header: GgufHeader) -> int:
-    entry = header.metadata.entries.get("tokenizer.ggml.tokens")
-    if entry is None:
-        raise InputError(f"{header.path} holds no vocabulary, so no text can be given to it")
-    return entry.count
-
-
-def _key(parts: Sequence[GgufHeader]) -> str:
-    """Name what a model's files are now: what was computed of others must not be taken for its."""
-    stamps = [(str(part.path.absolute()), part.path.stat().st_size, part.path.stat().st_mtime_ns) for part in parts]
-    return hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
-
-
-def hashes_of(parts: Sequence[GgufHeader]) -> Mapping[str, str]:
-    """Return the SHA-256 of each of a model's files, by name."""
-    found = {}
-    for part in parts:
-        with part.path.open("rb", buffering=0) as file:
-            found[part.path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found

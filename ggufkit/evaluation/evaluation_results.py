@@ -4,9 +4,8 @@ import hashlib
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from ggufkit.evaluation.answers.asking import Reply
@@ -14,31 +13,16 @@ from ggufkit.evaluation.answers.generations import SideBySide
 from ggufkit.evaluation.answers.tasks import TaskResult
 from ggufkit.evaluation.baselines.documents import document_of
 from ggufkit.evaluation.baselines.results import BaselineResult
+from ggufkit.evaluation.calibration import CalibrationCheck
 from ggufkit.evaluation.gates import Gates, failures, figures_of
-from ggufkit.evaluation.likelihood.passes import Running
+from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.statistics import Divergence, Likelihood, PairedDifference
 from ggufkit.evaluation.likelihood.texts import Domain
+from ggufkit.evaluation.models import ModelFacts
 from ggufkit.llamacpp import cpu
 
 SCHEMA_VERSION = 1
 KIND = "evaluation"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """A model as its files say: sizes in bytes; the type of every tensor, by name and block; SHA-256 by file."""
-
-    path: Path
-    name: str
-    architecture: str
-    type: str
-    bytes: int
-    elements: int
-    bits_per_weight: float
-    hashes: Mapping[str, str]
-    imatrix: bool
-    block_types: Mapping[str, Mapping[int, str]]
-    other_types: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +76,7 @@ class Evaluation:
     chunk_tokens: int
     chunks: int
     running: Running
+    calibration: CalibrationCheck = field(default_factory=CalibrationCheck)
     generations: Sequence[SideBySide] = ()
     baselines: Sequence[BaselineResult] = ()
 
@@ -126,7 +111,7 @@ def document(
             "cpu": cpu.model_name(),
             "cores": cpu.usable_cores(),
             "memory": cpu.usable_memory(),
-            "system": platform.platform(),
+            "system": cpu.system_name(),
         },
         "settings": {
             "chunk_tokens": evaluation.chunk_tokens,
@@ -144,6 +129,14 @@ def document(
             }
             for domain in evaluation.domains
         ],
+        "calibration": {
+            "checked": list(evaluation.calibration.checked),
+            "shared": [
+                {"text": it.within, "calibration": it.of, "share": it.share, "too_much": it.is_too_much}
+                for it in evaluation.calibration.overlaps
+            ],
+            "not_here": dict(evaluation.calibration.not_here),
+        },
         "gates": asdict(gates),
         "base": {**_model(evaluation.base), "memory": needs[0]},
         "models": [
@@ -200,6 +193,7 @@ def _model(result: ModelResult) -> dict[str, Any]:
         "sha256": _one_hash(facts.hashes),
         "files": dict(facts.hashes),
         "imatrix": facts.imatrix,
+        "calibration": facts.calibration,
         "block_types": {name: list(kinds.values()) for name, kinds in facts.block_types.items()},
         "other_types": dict(facts.other_types),
         **_figures(result.likelihood, result.divergence),

@@ -48,26 +48,17 @@ def load_declarations() -> ModuleType:
     """Import only the declarations of libllama's functions, in a tenth of the time; for processes that need no more.
 
     What a package imports on its own account is passed over: `llama_cpp` would bring numpy, jinja2 and all its classes.
-    Never to be used beside `load`.
+    From then on `load` returns the same; where it was called before, its module is returned.
 
     Raises:
         As `load`.
     """
-    _check_version()
-    package = importlib.util.find_spec(_PACKAGE)
-    hollow = ModuleType(_PACKAGE)
-    hollow.__path__ = list(package.submodule_search_locations or ()) if package else []
-    sys.modules[_PACKAGE] = hollow
-    libraries = find.find().lib
-    with _environment(_LIBRARY_PATH, str(libraries)):
-        try:
-            module = importlib.import_module(f"{_PACKAGE}.llama_cpp")
-        except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            raise LlamaCppError(
-                f"the llama.cpp libraries in {libraries} cannot be loaded: {error}", hint="ggufkit doctor"
-            ) from error
-    _catch_log(module)
-    return module
+    global _module
+    with _loading:
+        if _module is None:
+            _check_version()
+            _module = _import_declarations(find.find().lib)
+        return _module
 
 
 def installed_version() -> str | None:
@@ -129,6 +120,24 @@ def _import(libraries: Path) -> ModuleType:
     _leave_streams_alone(llama_cpp._utils.suppress_stdout_stderr)  # noqa: SLF001 - there is no public switch
     module: ModuleType = llama_cpp
     return module
+
+
+def _import_declarations(libraries: Path) -> ModuleType:
+    package = importlib.util.find_spec(_PACKAGE)
+    hollow = ModuleType(_PACKAGE)
+    hollow.__path__ = list(package.submodule_search_locations or ()) if package else []
+    sys.modules[_PACKAGE] = hollow
+    with _environment(_LIBRARY_PATH, str(libraries)):
+        try:
+            module: Any = importlib.import_module(f"{_PACKAGE}.llama_cpp")
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            raise LlamaCppError(
+                f"the llama.cpp libraries in {libraries} cannot be loaded: {error}", hint="ggufkit doctor"
+            ) from error
+    _catch_log(module)
+    module.llama_cpp = module  # as the package has it
+    found: ModuleType = module
+    return found
 
 
 def _catch_log(module: Any) -> None:

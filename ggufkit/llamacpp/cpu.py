@@ -60,6 +60,12 @@ def cgroup_quota(root: Path = _SYSTEM) -> float | None:
     return min(quotas, default=None)
 
 
+def system_name() -> str:
+    """Return the system and its release, such as `Linux-6.8.0-x86_64`; `platform.platform` would start a process."""
+    system = platform.uname()
+    return f"{system.system}-{system.release}-{system.machine}"
+
+
 def model_name(root: Path = _SYSTEM) -> str:
     """Return what the CPU calls itself, else its architecture."""
     found = re.search(r"^model name\s*:\s*(.+)$", _read(root / "proc/cpuinfo"), re.MULTILINE)

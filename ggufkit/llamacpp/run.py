@@ -35,6 +35,10 @@ class DiedError(LlamaCppError):
         self.number = number
 
 
+class SilentError(LlamaCppError):
+    """A program has written nothing for longer than it may, and was killed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     """A program that ended with status 0: `output` is the last 200 lines of both streams, `stdout` all of that one."""
@@ -55,23 +59,56 @@ def run(
     death_signal: signal.Signals | None = signal.SIGKILL,
     pass_fds: Sequence[int] = (),
     line_ends: bytes = b"\r\n",
+    patience: float | None = None,
 ) -> Completed:
     """Run a program to its end; it never outlives us.
 
     `on_line` is called with every line of stdout and stderr as it comes, without its end: one of the bytes in
     `line_ends`. `environment` is added to ours. On any exception the whole process group is killed; on Linux the
-    program also gets `death_signal` when we die without a chance to do that.
+    program also gets `death_signal` when we die without a chance to do that. One that writes nothing for `patience`
+    seconds is killed as well (None: it may take its time).
 
     Raises:
         MissingDependencyError: there is no such program.
-        LlamaCppError: it could not be started, or ended with another status than 0 (a DiedError: by a signal).
+        LlamaCppError: it could not be started, or ended with another status than 0 (a DiedError: by a signal; a
+            SilentError: it wrote nothing for too long).
     """
     command = tuple(str(argument) for argument in argv)
     started = time.monotonic()
+    process = start(command, environment=environment, cwd=cwd, death_signal=death_signal, pass_fds=pass_fds)
+    output = Output(on_line, line_ends)
+    with process:
+        try:
+            output.follow(process, patience=patience)
+            status = process.wait()
+        except BaseException:
+            kill(process)  # here, because leaving the outer block waits for the process to end
+            raise
+    if status:
+        raise failure(command, status, output)
+    text = b"".join(output.stdout).decode("utf-8", "replace")
+    return Completed(command, status, "\n".join(output.last), text, time.monotonic() - started)
+
+
+def start(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    death_signal: signal.Signals | None = signal.SIGKILL,
+    pass_fds: Sequence[int] = (),
+    takes_input: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a program as `run` does, in a process group of its own. Whoever calls follows its output, and ends it.
+
+    Raises:
+        MissingDependencyError: there is no such program.
+        LlamaCppError: it could not be started.
+    """
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, EXPENDABLE: "1", **(environment or {})},
@@ -85,45 +122,53 @@ def run(
         raise MissingDependencyError(f"no such program: {error.filename}", hint="ggufkit doctor") from None
     except OSError as error:
         raise LlamaCppError(f"cannot start {command[0]}: {error.strerror}", hint="ggufkit doctor") from error
-    output = _Output(on_line, line_ends)
-    with process:
-        try:
-            output.follow(process)
-            status = process.wait()
-        except BaseException:
-            _kill(process)  # here, because leaving the outer block waits for the process to end
-            raise
-    if status:
-        raise _failure(command, status, output)
-    text = b"".join(output.stdout).decode("utf-8", "replace")
-    return Completed(command, status, "\n".join(output.last), text, time.monotonic() - started)
 
 
-class _Output:
+class Output:
     """Takes what a program writes on its two streams, cuts it into lines and keeps the last of them."""
 
-    def __init__(self, on_line: Callable[[str], None] | None, line_ends: bytes) -> None:
+    def __init__(
+        self, on_line: Callable[[str], None] | None, line_ends: bytes = b"\r\n", *, keeps_stdout: bool = True
+    ) -> None:
+        """Call `on_line` with each line; `keeps_stdout` keeps all of that stream."""
+        self.keeps_stdout = keeps_stdout
         self.last: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self.last_errors: collections.deque[str] = collections.deque(maxlen=_QUOTED_LINES)
         self.stdout: list[bytes] = []
+        self._rest: dict[int, bytes] = {}
         self._on_line = on_line
         self._line_end = re.compile(b"[" + re.escape(line_ends) + b"]")
 
-    def follow(self, process: subprocess.Popen[bytes]) -> None:
-        """Read both streams until they are closed."""
-        rest: dict[int, bytes] = {}
+    def follow(
+        self,
+        process: subprocess.Popen[bytes],
+        until: Callable[[], bool] = lambda: False,
+        *,
+        patience: float | None = None,
+    ) -> None:
+        """Read both streams until they are closed, or `until` says that it is enough; a second call reads on.
+
+        Raises:
+            SilentError: nothing came for `patience` seconds.
+        """
         with selectors.DefaultSelector() as selector:
             for stream in (process.stdout, process.stderr):
                 if stream is not None:
                     selector.register(stream, selectors.EVENT_READ, stream is process.stderr)
             while selector.get_map():
-                for key, _ in selector.select():
+                enough = until()
+                ready = selector.select(0 if enough else patience)  # what is there already belongs to it
+                if enough and not ready:
+                    break
+                if not ready and patience is not None:
+                    raise SilentError(f"it wrote nothing for {patience:g} seconds")
+                for key, _ in ready:
                     chunk = os.read(key.fd, 1 << 16)
-                    if not key.data:
+                    if not key.data and self.keeps_stdout:
                         self.stdout.append(chunk)
-                    *lines, rest[key.fd] = self._line_end.split(rest.get(key.fd, b"") + chunk)
-                    if not chunk or len(rest[key.fd]) > _LONGEST_LINE:
-                        lines.append(rest.pop(key.fd))
+                    *lines, self._rest[key.fd] = self._line_end.split(self._rest.get(key.fd, b"") + chunk)
+                    if not chunk or len(self._rest[key.fd]) > _LONGEST_LINE:
+                        lines.append(self._rest.pop(key.fd))
                     if not chunk:
                         selector.unregister(key.fileobj)
                     for line in lines:
@@ -140,7 +185,8 @@ class _Output:
             self._on_line(text)
 
 
-def _failure(command: tuple[str, ...], status: int, output: _Output) -> LlamaCppError:
+def failure(command: Sequence[str], status: int, output: Output) -> LlamaCppError:
+    """Make the error for a program that ended with another status than 0: it quotes what was said last."""
     quoted = list(output.last_errors) or list(output.last)[-_QUOTED_LINES:]
     said = " | ".join(line.strip() for line in quoted) or "it printed nothing"
     ended = f"{Path(command[0]).name} ended with {describe(status)}"
@@ -175,7 +221,7 @@ def describe(status: int) -> str:
     return f"signal {-status}"
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
     """End the whole group: politely first, so that it can remove its temporary files."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):

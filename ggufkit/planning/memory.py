@@ -8,20 +8,42 @@ copy of those that the CPU rearranges for itself. Added is what `ggufkit chat` t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
 
 from ggufkit.errors import LlamaCppError, MissingDependencyError
+from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import memory as libllama
 from ggufkit.llamacpp.memory import Answer, Caches, Matrix, Setting
-from ggufkit.planning.subject import Subject
-from ggufkit.quantization.plan import PlannedTensor
 
+DEFAULT_CONTEXT = 8192  # tokens, as `ggufkit chat`, or what the model was trained for, if that is less
 # What `ggufkit chat` holds more than the process that asks libllama: command line, templates, samplers. Measured by
 # scripts/bench-plan on a model of a billion weights.
 CHAT_BYTES = 20_000_000
 _FOR_THE_SYSTEM = 0.1  # of all memory, which a model should leave to others
 _COMPUTED_ONLY = {TensorType.Q8_1, TensorType.Q8_K}
 _LOOKED_UP = {"token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"}
+
+
+class Weight(Protocol):
+    """A tensor of a file that is there, or planned."""
+
+    @property
+    def name(self) -> str:
+        """As in the file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As ggml has it: columns first."""
+
+    @property
+    def to(self) -> TensorType:
+        """Its type."""
+
+    @property
+    def bytes_after(self) -> int:
+        """Its bytes."""
 
 
 class Fit(StrEnum):
@@ -73,7 +95,7 @@ class MemoryModel:
         """What the first setting allocates."""
         return self.answer.settings[0] if self.answer else None
 
-    def of(self, file_bytes: int, tensors: Sequence[PlannedTensor]) -> Memory | None:
+    def of(self, file_bytes: int, tensors: Sequence[Weight]) -> Memory | None:
         """Add the weights of a planned file; None where libllama could not be asked."""
         if self.answer is None or self.caches is None or self.caches.failure:
             return None
@@ -93,13 +115,16 @@ class MemoryModel:
         )
 
 
-def ask(subject: Subject, settings: Sequence[Setting]) -> MemoryModel:
-    """Ask libllama about a model; a failure is part of the answer, for the sizes are worth showing without it."""
-    shapes = {tensor.shape for header in subject.headers for tensor in header.tensors if 2 <= len(tensor.shape) <= 3}
+def ask(file: Path, headers: Sequence[GgufHeader], settings: Sequence[Setting]) -> MemoryModel:
+    """Ask libllama about a model, of which `file` (for a split one, the first) may have holes instead of weights.
+
+    A failure is part of the answer, for the sizes are worth showing without it.
+    """
+    shapes = {tensor.shape for header in headers for tensor in header.tensors if 2 <= len(tensor.shape) <= 3}
     types = [kind for kind in TensorType if kind.is_quantized and kind not in _COMPUTED_ONLY]
     matrices = sorted({_matrix(shape, kind) for shape in shapes for kind in types if not shape[0] % kind.block_size})
     try:
-        answer = libllama.ask(subject.file, settings, matrices)
+        answer = libllama.ask(file, settings, matrices)
     except (LlamaCppError, MissingDependencyError) as error:
         return MemoryModel(None, f"{error}")
     return MemoryModel(answer, answer.settings[0].failure)

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ggufkit.checkpoints.hub_selection import RemoteGguf
+from ggufkit.inference.attention import attention
+from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
 from ggufkit.llamacpp import cpu
 from ggufkit.llamacpp.memory import Caches, Setting
 from ggufkit.llamacpp.speed import Speeds
 from ggufkit.planning import advice, memory, quality, speed, survey
 from ggufkit.planning.advice import Advice
-from ggufkit.planning.memory import Fit, Memory, MemoryModel
+from ggufkit.planning.memory import DEFAULT_CONTEXT, Fit, Memory, MemoryModel
 from ggufkit.planning.quality import Quality
 from ggufkit.planning.row import Row
 from ggufkit.planning.subject import Origin, Subject, opened
@@ -19,7 +21,6 @@ from ggufkit.planning.survey import Surveyed
 from ggufkit.quantization.plan import PlannedTensor, QuantizeOptions
 from ggufkit.quantization.types import TYPES, QuantizationType
 
-DEFAULT_CONTEXT = 8192  # as `ggufkit chat`, or what the model was trained for, if that is less
 _OTHER_CONTEXTS = (2048, 8192, 32768, 131072)
 
 
@@ -95,7 +96,7 @@ def plan(source: str | Path, options: PlanOptions | None = None) -> ModelPlan:
     options = options or PlanOptions()
     with opened(str(source)) as subject, ThreadPoolExecutor(1) as pool:
         settings = _settings(subject, options)
-        to_come = pool.submit(memory.ask, subject, settings)
+        to_come = pool.submit(memory.ask, subject.file, subject.headers, settings)
         surveyed = survey.survey(subject, options.types, options.quantize)
         asked = to_come.result()
         # Last and alone, for whatever else is running would be measured with it.
@@ -107,17 +108,26 @@ def _settings(subject: Subject, options: PlanOptions) -> list[Setting]:
     trained = subject.headers[0].metadata.get(f"{subject.architecture}.context_length")
     most = trained if isinstance(trained, int) and trained > 0 else DEFAULT_CONTEXT
     wanted = min(most, DEFAULT_CONTEXT) if options.context_size is None else options.context_size or most
-    return [
-        Setting(
+    engine = EngineOptions(
+        cache_type_k=CacheType(options.cache_type_k),
+        cache_type_v=CacheType(options.cache_type_v),
+        flash_attention=FlashAttention(options.flash_attention),
+        batch_size=options.batch_size,
+        micro_batch_size=options.micro_batch_size,
+    )
+
+    def setting(size: int) -> Setting:
+        chosen = attention(engine, subject.headers[0], size, on_cpu=options.vram is None)
+        return Setting(
             size,
             options.cache_type_k,
             options.cache_type_v,
-            options.flash_attention,
+            chosen.flash,
             options.batch_size,
-            options.micro_batch_size,
+            chosen.micro_batch_size,
         )
-        for size in (wanted, *(size for size in _OTHER_CONTEXTS if size <= most and size != wanted))
-    ]
+
+    return [setting(size) for size in (wanted, *(size for size in _OTHER_CONTEXTS if size <= most and size != wanted))]
 
 
 def _assemble(

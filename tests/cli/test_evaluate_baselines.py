@@ -98,3 +98,23 @@ def test_what_can_be_set_up_is_where_another_one_fails(ggufkit: Run, monkeypatch
     assert ran.out == "/made/bitsandbytes\n"
     assert "torchao: cannot install torchao==0" in ran.err
     assert "look at the network" in ran.err
+
+
+def test_environments_are_listed_and_removed(ggufkit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GGUFKIT_CACHE", str(tmp_path))
+    old = tmp_path / "baselines" / "torchao-0123456789"
+    gone = tmp_path / "baselines" / "forgotten-0123456789"
+    for folder in (old, gone):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(bytes(5000))
+    listed = ggufkit("eval", "--list-baselines")
+    assert listed.code == 0
+    assert f"{old}: " in listed.out
+    assert "--remove-baseline unused" in listed.out
+    assert ggufkit("eval", "--remove-baseline", "no-such").code == 2
+    removed = ggufkit("eval", "--remove-baseline", "forgotten", "--json")
+    assert [it["folder"] for it in json.loads(removed.out)["removed"]] == [str(gone)]
+    assert old.exists()
+    assert ggufkit("eval", "--remove-baseline", "unused").out.startswith("removed torchao: ")
+    assert not old.exists()
+    assert "there was none of these" in ggufkit("eval", "--remove-baseline", "all").out

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ggufkit.errors import LlamaCppError, MissingDependencyError
-from ggufkit.llamacpp.run import run
+from ggufkit.llamacpp.run import SilentError, run
 
 
 @pytest.fixture
@@ -137,3 +137,11 @@ def test_program_dies_with_us_even_by_sigkill(script, tmp_path):
         assert is_alive(pid)
         parent.send_signal(signal.SIGKILL)
     wait_until(lambda: not is_alive(pid))
+
+
+def test_a_program_that_says_nothing_for_too_long_is_ended(script, tmp_path):
+    """Its patience begins anew with every sign of life; the test itself would wait for an hour."""
+    text = f"echo $$ > {tmp_path}/pid; echo one; sleep 0.1; echo two >&2; exec sleep 3600"
+    with pytest.raises(SilentError, match="wrote nothing for 2 seconds"):
+        run([script(text)], patience=2)
+    assert not is_alive(int((tmp_path / "pid").read_text()))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ggufkit.errors import InputError
 from ggufkit.evaluation.answers.child import DONE, Request
 from ggufkit.evaluation.child_process import ask
-from ggufkit.evaluation.likelihood.child import Running
+from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.progress import Progress
 
 _CHILD = "ggufkit.evaluation.answers.child"
@@ -44,6 +44,7 @@ def replies_of(
     content = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
     stem = f"{key}-{hashlib.sha256(content + str(max_tokens).encode()).hexdigest()[:16]}"
     prompts, output = folder / f"{stem}.prompts.jsonl", folder / f"{stem}.replies.jsonl"
+    _drop_damaged(output, _replies)
     if not output.exists():
         prompts.write_bytes(content)
         request = Request(
@@ -54,7 +55,7 @@ def replies_of(
             running=running,
         )
         _ask(folder / f"{stem}.request.json", request, f"Asking {model.name}", progress)
-    return [_reply(json.loads(line)) for line in output.read_bytes().splitlines()]
+    return _replies(output)
 
 
 def weights_of(
@@ -74,11 +75,29 @@ def weights_of(
     asked = [(dict(line), list(texts)) for line, texts in choices]
     stem = f"{key}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}"
     output = folder / f"{stem}.weights.json"
+    _drop_damaged(output, _weights)
     if not output.exists():
         request = Request(model=str(model.absolute()), output=str(output.absolute()), choices=asked, running=running)
         _ask(folder / f"{stem}.request.json", request, f"Asking {model.name}", progress)
-    found: list[list[float]] = json.loads(output.read_text())
-    return found
+    return _weights(output)
+
+
+def _drop_damaged(output: Path, read: Callable[[Path], Any]) -> None:
+    """Remove what an earlier run has kept, if a disk has made something else of it: then it is asked again."""
+    try:
+        read(output)
+    except FileNotFoundError:
+        pass
+    except (ValueError, OverflowError, RecursionError, KeyError, TypeError, AttributeError):
+        output.unlink()
+
+
+def _replies(output: Path) -> list[Reply]:
+    return [_reply(json.loads(line)) for line in output.read_bytes().splitlines()]
+
+
+def _weights(output: Path) -> list[list[float]]:
+    return [[float(weight) for weight in each] for each in json.loads(output.read_text())]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

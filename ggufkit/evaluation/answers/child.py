@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ggufkit.errors import GgufkitError
-from ggufkit.evaluation.child_process import refusal
-from ggufkit.evaluation.likelihood.child import REFUSED, Running
+from ggufkit.evaluation.child_process import REFUSED, refusal
+from ggufkit.evaluation.likelihood.running import Running
 
 if TYPE_CHECKING:
     from ggufkit.inference.engine import Engine

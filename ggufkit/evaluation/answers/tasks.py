@@ -15,7 +15,7 @@ from typing import Any
 
 from ggufkit.errors import InputError
 from ggufkit.evaluation.answers.asking import Reply, prompt_of, read_lines, replies_of, weights_of
-from ggufkit.evaluation.likelihood.child import Running
+from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.progress import Progress
 
 _Z = 1.959963984540054  # standard normal, 97.5 %

@@ -10,13 +10,13 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from ggufkit.errors import LlamaCppError, MissingDependencyError
+from ggufkit.errors import LlamaCppError, MissingDependencyError, OutputError
 from ggufkit.evaluation.baselines.runners.adapter import Recipe
 from ggufkit.files import locked
 from ggufkit.llamacpp import packages
@@ -28,6 +28,7 @@ from ggufkit.progress import Progress, silent
 _Result = TypeVar("_Result")
 _STAMP = "ggufkit.json"
 _ROOM = 2_500_000_000  # bytes: an environment with torch takes 1.2 to 1.6 GB, and pip unpacks wheels beside it
+_NAME = re.compile(r".+-[0-9a-f]{10}")  # as `folder_of` names them
 _UV = (0, 5)  # the first versions with --torch-backend
 _HINT = "check the network and pip's settings (pip config list); the same command goes on with what is there already"
 
@@ -66,7 +67,52 @@ def folder_of(recipe: Recipe) -> Path:
     told = {name: value for name, value in asdict(recipe).items() if name != "accepts"}
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     digest = hashlib.sha256(json.dumps([told, version, sys.base_prefix], sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "baselines" / f"{recipe.name}-{digest[:10]}"
+    return _root() / f"{recipe.name}-{digest[:10]}"
+
+
+def _root() -> Path:
+    return cache_folder() / "baselines"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An environment on the disk. `ready`: whole, and one that this ggufkit would use; else it only takes room."""
+
+    recipe: str
+    folder: Path
+    bytes: int
+    ready: bool
+
+
+def kept(recipes: Iterable[Recipe]) -> list[Kept]:
+    """Find all environments that were made, for whichever version; `recipes` are those that are known now."""
+    current = {folder_of(recipe) for recipe in recipes}
+    folders = sorted(path for path in _root().glob("*") if _NAME.fullmatch(path.name) and path.is_dir())
+    return [
+        Kept(
+            folder.name.rpartition("-")[0],
+            folder,
+            size_of(folder),
+            ready=folder in current and (folder / _STAMP).is_file() and os.access(_python(folder), os.X_OK),
+        )
+        for folder in folders
+        if not folder.is_symlink()
+    ]
+
+
+def remove(environment: Kept) -> None:
+    """Remove an environment.
+
+    Raises:
+        OutputError: another process is making it, or it cannot be removed.
+    """
+    with locked(environment.folder):
+        # Without its stamp it counts no more, should the rest be interrupted.
+        (environment.folder / _STAMP).unlink(missing_ok=True)
+        try:
+            shutil.rmtree(environment.folder)
+        except OSError as error:
+            raise OutputError(f"cannot remove {environment.folder}: {error.strerror}") from error
 
 
 def set_up(

@@ -4,60 +4,28 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ggufkit.checkpoints import Checkpoint, open_checkpoint
 from ggufkit.errors import InputError, UsageError
-from ggufkit.evaluation.answers.asking import Reply
-from ggufkit.evaluation.answers.generations import agreement
-from ggufkit.evaluation.answers.tasks import Task, grade, task_result
 from ggufkit.evaluation.baselines import environments, vocabulary
 from ggufkit.evaluation.baselines.catalogue import named
 from ggufkit.evaluation.baselines.elsewhere import read_results
 from ggufkit.evaluation.baselines.environments import Environment
 from ggufkit.evaluation.baselines.processes import ask
-from ggufkit.evaluation.baselines.results import Against, BaselineResult, Footprint, Origin, Rate
+from ggufkit.evaluation.baselines.questions import Questions, cut_into_tokens, ids_of_chunks
+from ggufkit.evaluation.baselines.results import Against, BaselineResult
+from ggufkit.evaluation.baselines.rows import not_run, row_of
 from ggufkit.evaluation.baselines.runners.adapter import Baseline, Job
 from ggufkit.evaluation.baselines.scoring import Scoring
-from ggufkit.evaluation.likelihood.statistics import divergence, likelihood
-from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.files import write_atomically
 from ggufkit.llamacpp.cpu import available_memory, usable_cores
 from ggufkit.progress import Progress
 
 _OVERHEAD = 600_000_000  # bytes that Python and the libraries take themselves
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Questions:
-    """What is asked of every system, and what the base has answered.
-
-    Attributes:
-        base: the GGUF file whose vocabulary cuts all text.
-        vocabulary_size: its entries.
-        chunks: the text, whose log-probabilities by the base lie in `folder`; None without a text.
-        prompts: to be continued; `replies` are the base's.
-        tasks: with `right`, what the base got right in each.
-        max_tokens: of a reply.
-        folder: where work lies that an interrupted run goes on with.
-        threads: how many to use; None: as many as llama.cpp would.
-    """
-
-    base: Path
-    vocabulary_size: int
-    chunks: Chunks | None
-    prompts: Sequence[Mapping[str, Any]]
-    replies: Sequence[Reply]
-    tasks: Sequence[Task]
-    right: Sequence[Sequence[bool]]
-    max_tokens: int
-    folder: Path
-    threads: int | None
 
 
 def check_against(against: Against, base: Path, vocabulary_size: int) -> None:
@@ -94,7 +62,14 @@ def compare(against: Against, checkpoint: Path, questions: Questions, progress: 
     folder = questions.folder / "baselines"
     folder.mkdir(exist_ok=True)
     with open_checkpoint(checkpoint) as opened:
-        run = _Run(opened, questions, against, folder, _cut(questions, against, folder), progress)
+        run = _Run(
+            opened,
+            questions,
+            against,
+            folder,
+            cut_into_tokens(questions, folder, plain=against.prompt_tokens),
+            progress,
+        )
         return [*(run.result_of(baseline) for baseline in baselines), *elsewhere]
 
 
@@ -105,21 +80,6 @@ def _check_same_model(checkpoint: Checkpoint, base: Path, vocabulary_size: int) 
             f"{checkpoint.folder} has a vocabulary of {size:,} tokens, and {base} one of {vocabulary_size:,}",
             hint="give the checkpoint that the base was converted from",
         )
-
-
-def _cut(questions: Questions, against: Against, folder: Path) -> vocabulary.Cut:
-    """Have everything that is asked cut into tokens: prompts first, then the open questions of each task."""
-    open_ones = [it.prompt for task in questions.tasks for it in task.questions if not it.choices]
-    closed = [(it.prompt, it.choices) for task in questions.tasks for it in task.questions if it.choices]
-    chunks = questions.chunks
-    return vocabulary.cut(
-        questions.base,
-        [*questions.prompts, *open_ones],
-        closed,
-        [(domain.path, domain.chunks * chunks.length) for domain in chunks.domains] if chunks else [],
-        folder,
-        plain=against.prompt_tokens,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +95,17 @@ class _Run:
         """Measure, unless that was done for the same inputs already."""
         environment = environments.find(baseline.recipe)
         if environment is None:
-            return _not_run(baseline, f"not installed: ggufkit eval --setup-baseline {baseline.recipe.name}")
+            return not_run(baseline, f"not installed: ggufkit eval --setup-baseline {baseline.recipe.name}")
         if why := self._lacks_memory(baseline):
-            return _not_run(baseline, why)
+            return not_run(baseline, why)
         key = self._key(baseline, environment)
         output = self.folder / f"{key}.json"
         if not output.exists() and (why := self._measure(baseline, environment, key, output)):
-            return _not_run(baseline, why)
+            return not_run(baseline, why)
         try:
-            return self._read(baseline, key, json.loads(output.read_text()))
+            answers, scoring = json.loads(output.read_text()), self._scoring(key)
+            scores = scoring.scores() if scoring else None
+            return row_of(baseline, answers, scores, self.questions, self.cut, self.against, self.folder)
         finally:
             shutil.rmtree(self.folder / f"{key}.work", ignore_errors=True)
 
@@ -165,7 +127,7 @@ class _Run:
             bench_tokens=self.cut.plain,
             bench_generated=self.against.generated_tokens,
             repeats=self.against.repeats,
-            chunks=self._chunks(),
+            chunks=ids_of_chunks(self.questions, self.cut.bos),
             first=scoring.first if scoring else 0,
             done=scoring.done if scoring else 0,
             logits=str((self.folder / f"{key}.").absolute()),
@@ -189,78 +151,17 @@ class _Run:
                 shutil.rmtree(work)
                 work.mkdir()
                 started = time.monotonic()
-                if why := ask(environment, "prepare", job, path, on_event):
+                if why := ask(environment, "prepare", job, path, on_event, self.against.patience):
                     return why
                 prepared.write_text(str(time.monotonic() - started))
             seconds = float(prepared.read_text())
-        if why := ask(environment, "measure", job, path, on_event):
+        if why := ask(environment, "measure", job, path, on_event, self.against.patience):
             return why
         answers = json.loads(Path(job.output).read_text())
         answers["prepare_seconds"] = seconds
         answers["disk_bytes"] = _size(work) or _weights(self.checkpoint.folder)
         write_atomically(output, json.dumps(answers).encode())
         return None
-
-    def _read(self, baseline: Baseline, key: str, answers: Mapping[str, Any]) -> BaselineResult:
-        """Make the row of what the child has answered."""
-        scoring = self._scoring(key)
-        scores = scoring.scores() if scoring else None
-        apart = None if scores is None else divergence(scores)
-        replies = self._replies(answers)
-        questions = self.questions
-        own, said = replies[: len(questions.prompts)], iter(replies[len(questions.prompts) :])
-        weighed = iter(answers["weights"])
-        tasks = []
-        for task, right in zip(questions.tasks, questions.right, strict=True):
-            open_ones = [next(said) for it in task.questions if not it.choices]
-            closed = [next(weighed) for it in task.questions if it.choices]
-            tasks.append(task_result(task, grade(task, open_ones, closed), right))
-        return BaselineResult(
-            name=baseline.name,
-            title=baseline.title,
-            origin=Origin.HERE,
-            versions=answers["versions"],
-            footprint=Footprint(
-                disk_bytes=answers["disk_bytes"],
-                weight_bytes=answers["weight_bytes"],
-                loaded_bytes=answers["loaded_bytes"],
-                peak_bytes=answers["peak_bytes"],
-                load_seconds=answers["load_seconds"],
-                prepare_seconds=answers["prepare_seconds"],
-                prompt_tokens=self.against.prompt_tokens,
-                prompt=Rate.of(answers["prompt_samples"]),
-                generated_tokens=self.against.generated_tokens,
-                generation=Rate.of(answers["generation_samples"]),
-            ),
-            likelihood=None if scores is None else likelihood(scores[:, :, 0]),
-            divergence=apart,
-            mean_kld=apart.mean_kld if apart else None,
-            tasks=tasks,
-            replies=[(mine, agreement(base, mine)) for mine, base in zip(own, questions.replies, strict=True)],
-        )
-
-    def _replies(self, answers: Mapping[str, Any]) -> list[Reply]:
-        """Put texts to the ids, and the reasons where there was nothing to ask."""
-        there = [tokens for tokens in self.cut.prompts if not isinstance(tokens, str)]
-        found = answers["replies"]
-        pairs = [(prompt, it["tokens"]) for prompt, it in zip(there, found, strict=True)]
-        texts = iter(vocabulary.spell(self.questions.base, pairs, self.folder) if pairs else [])
-        each = iter(found)
-        replies = []
-        for tokens in self.cut.prompts:
-            if isinstance(tokens, str):
-                replies.append(Reply("", (), "", tokens))
-            else:
-                it = next(each)
-                replies.append(Reply(next(texts), tuple(it["tokens"]), it["finish_reason"]))
-        return replies
-
-    def _chunks(self) -> list[list[int]]:
-        """Return the ids of the text as llama-perplexity gives them: BOS in place of the first, if the model wants."""
-        if self.questions.chunks is None:
-            return []
-        begin = [] if self.cut.bos is None else [self.cut.bos]
-        return [[*begin, *chunk[len(begin) :]] for chunk in self.questions.chunks.tokens]
 
     def _scoring(self, key: str) -> Scoring | None:
         chunks = self.questions.chunks
@@ -294,10 +195,6 @@ class _Run:
             (self.against.prompt_tokens, self.against.generated_tokens, self.against.repeats),
         ]
         return f"{baseline.name}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}"
-
-
-def _not_run(baseline: Baseline, why: str) -> BaselineResult:
-    return BaselineResult(name=baseline.name, title=baseline.title, origin=Origin.NOT_RUN, why=why)
 
 
 def _files(folder: Path) -> list[Path]:

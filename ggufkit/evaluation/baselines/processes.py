@@ -9,7 +9,7 @@ from ggufkit.evaluation.baselines import runners
 from ggufkit.evaluation.baselines.environments import Environment
 from ggufkit.evaluation.baselines.runners.adapter import Job
 from ggufkit.evaluation.baselines.runners.child import MARK
-from ggufkit.llamacpp.run import run
+from ggufkit.llamacpp.run import SilentError, run
 
 # Load the adapters as a package of their own: nothing else of ours must be visible in another environment.
 _BOOT = """\
@@ -43,19 +43,29 @@ _SURROUNDINGS = {
 
 
 def ask(
-    environment: Environment, task: str, job: Job, path: Path, on_event: Callable[[str, int, int], None]
+    environment: Environment,
+    task: str,
+    job: Job,
+    path: Path,
+    on_event: Callable[[str, int, int], None],
+    patience: float | None = None,
 ) -> str | None:
     """Run `prepare` or `measure`; return why it did not work, or None.
 
-    `path` is where the job is written for the child; `on_event` takes a stage, and how much of how much is done.
+    `path` is where the job is written for the child; `on_event` takes a stage, and how much of how much is done. It
+    is ended when it has written nothing for `patience` seconds; None: never.
     """
     job.write(path)
     why = Path(f"{job.output}.why")
     why.unlink(missing_ok=True)
 
+    doing = "it was loading"
+
     def on_line(line: str) -> None:
+        nonlocal doing
         if line.startswith(MARK):
             event = json.loads(line.removeprefix(MARK))
+            doing = f"{event['stage']} ({event['done']} of {event['total']})"
             on_event(event["stage"], event["done"], event["total"])
 
     # Ours may see packages by PYTHONPATH; another one must not.
@@ -71,9 +81,11 @@ def ask(
     ]
     surroundings = {**_SURROUNDINGS, **dict.fromkeys(_THREADS, str(job.threads))}
     try:
-        run(command, environment=surroundings, on_line=on_line)
+        run(command, environment=surroundings, on_line=on_line, patience=patience)
     except MissingDependencyError as error:
         return f"its Python cannot be started: {error}"
+    except SilentError:
+        return f"it hung: no sign of life for {(patience or 0) / 60:g} minutes (--baseline-patience) while {doing}"
     except LlamaCppError as error:
         return why.read_text() if why.exists() else _end(str(error))
     return None

@@ -11,6 +11,8 @@ from ggufkit.evaluation.answers.generations import Agreement
 from ggufkit.evaluation.answers.tasks import TaskResult
 from ggufkit.evaluation.likelihood.statistics import Divergence, Estimate, Likelihood
 
+PATIENCE = 7200.0  # seconds: a large model may be quantized for an hour without a word
+
 
 class Origin(StrEnum):
     """Where figures come from."""
@@ -114,6 +116,7 @@ class Against:
         prompt_tokens: length of the prompt whose reading is timed.
         generated_tokens: how many tokens' generation is timed.
         repeats: how often both are timed.
+        patience: seconds for which a baseline may give no sign of life before it is ended; None: for ever.
     """
 
     names: Sequence[str] = ()
@@ -122,3 +125,4 @@ class Against:
     prompt_tokens: int = 512
     generated_tokens: int = 128
     repeats: int = 3
+    patience: float | None = PATIENCE

@@ -12,8 +12,7 @@ from typing import Any
 
 from ggufkit.errors import GgufkitError
 from ggufkit.evaluation import texts as own_texts
-from ggufkit.evaluation.child_process import ask
-from ggufkit.evaluation.likelihood.child import REFUSED
+from ggufkit.evaluation.child_process import REFUSED, ask
 from ggufkit.inference import batch_file
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import EngineOptions

@@ -12,21 +12,20 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit.errors import GgufkitError, UsageError
-from ggufkit.evaluation.child_process import refusal
+from ggufkit.errors import GgufkitError
+from ggufkit.evaluation.child_process import REFUSED, refusal
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
+from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.scores import score_against, score_base
-from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
 from ggufkit.llamacpp import cpu
 from ggufkit.peak_memory import peak_memory
 
 DONE = "chunk done:"
-REFUSED = 3
 
 
 class Task(StrEnum):
@@ -35,43 +34,6 @@ class Task(StrEnum):
     TOKENIZE = "tokenize"  # the texts, each into the file `tokens` with a number behind its name
     BASE = "base"  # read the chunks; write the base file and the scores (nll)
     COMPARE = "compare"  # read the chunks; write the scores against the base file
-
-
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-def _one_of(choices: type[_Choice], word: str, what: str) -> _Choice:
-    if word not in [choice.value for choice in choices]:
-        raise UsageError(f"{word!r} is no {what}; there are {', '.join(choices)}")
-    return choices(word)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """How models are run; the same for all that are compared."""
-
-    threads: int | None = None
-    gpu_layers: int | str = "auto"
-    cache_type_k: str = "f16"
-    cache_type_v: str = "f16"
-    flash_attention: str = "auto"
-    rpc_servers: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what the engine would refuse later, in a process of its own. Raises UsageError."""
-        self.options()
-
-    def options(self, *, vocabulary_only: bool = False) -> EngineOptions:
-        """Make the engine's options."""
-        return EngineOptions(
-            threads=self.threads,
-            gpu_layers=self.gpu_layers,  # type: ignore[arg-type]  # "auto" and "all" are checked there
-            cache_type_k=_one_of(CacheType, self.cache_type_k, "type of keys"),
-            cache_type_v=_one_of(CacheType, self.cache_type_v, "type of values"),
-            flash_attention=_one_of(FlashAttention, self.flash_attention, "flash attention"),
-            rpc_servers=tuple(self.rpc_servers),
-            vocabulary_only=vocabulary_only,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +45,7 @@ class Request:
     running: Running = field(default_factory=Running)
     texts: tuple[str, ...] = ()
     tokens: str = ""
+    parse_special: bool = False
     chunk_tokens: int = 0
     chunks: int = 0
     start: int = 0
@@ -108,7 +71,7 @@ def _tokenize(request: Request) -> None:
     with ChunkReader.open(Path(request.model), request.running.options(vocabulary_only=True)) as reader:
         for number, path in enumerate(request.texts):
             text = Path(path).read_text(encoding="utf-8", errors="replace")
-            tokens = reader.tokenize(text, add_special=True)
+            tokens = reader.tokenize(text, add_special=True, parse_special=request.parse_special)
             np.asarray(tokens, "<i4").tofile(f"{request.tokens}.{number}")
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.evaluation.child_process import ask
-from ggufkit.evaluation.likelihood.child import DONE, Request, Running, Task
+from ggufkit.evaluation.likelihood.child import DONE, Request, Task
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
+from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.scores import COLUMNS
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.progress import Progress
@@ -34,8 +35,12 @@ class Reading:
     seconds: float | None
 
 
-def tokenize(model: Path, texts: Sequence[Path], folder: Path, running: Running) -> list[NDArray[np.int32]]:
+def tokenize(
+    model: Path, texts: Sequence[Path], folder: Path, running: Running, *, parse_special: bool = False
+) -> list[NDArray[np.int32]]:
     """Cut texts into tokens by llama.cpp, as llama-perplexity does: BOS in front if the model wants it.
+
+    With `parse_special`, for rendered chats, the names of special tokens become those tokens.
 
     Raises:
         As the engine; LlamaCppError when it died.
@@ -49,6 +54,7 @@ def tokenize(model: Path, texts: Sequence[Path], folder: Path, running: Running)
             running=running,
             texts=tuple(str(text.absolute()) for text in texts),
             tokens=str(tokens),
+            parse_special=parse_special,
         ),
     )
     found = []

@@ -201,3 +201,25 @@ def uv_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     return lambda: noted.read_text().splitlines()
+
+
+def test_what_is_kept_is_told_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those of other versions count as unused; what is no environment of ours, or is being made, stays."""
+    monkeypatch.setenv("GGUFKIT_CACHE", str(tmp_path))
+    used = environments.folder_of(RECIPE)
+    old = used.with_name("tiny-0123456789")
+    for folder in (used, old, used.with_name("something-else")):
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").write_bytes(b"#!/bin/sh\n" * 100)
+        (folder / "bin" / "python").chmod(0o755)
+        (folder / "ggufkit.json").write_text("{}")
+    found = environments.kept([RECIPE])
+    assert {it.folder: it.ready for it in found} == {used: True, old: False}
+    assert {it.recipe for it in found} == {"tiny"}
+    assert all(it.bytes >= 1000 for it in found)
+    stale = next(it for it in found if not it.ready)
+    with locked(old), pytest.raises(OutputError, match="is being written"):
+        environments.remove(stale)
+    environments.remove(stale)
+    assert not old.exists()
+    assert [it.folder for it in environments.kept([RECIPE])] == [used]

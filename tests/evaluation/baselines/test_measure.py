@@ -248,3 +248,10 @@ def test_another_models_checkpoint_is_refused(demo_f32: Path, checkpoint: Path, 
     options = EvaluationOptions(folder=tmp_path / "work", max_tokens=1)
     with pytest.raises(InputError, match="vocabulary of 1,000"):
         evaluate(demo_f32, [], options=options, prompts=[{"prompt": "a"}], against=Against(["table"], checkpoint=other))
+
+
+def test_one_that_hangs_is_ended_and_says_so(demo_f32: Path, checkpoint: Path, tmp_path: Path, fakes: Path):
+    options = EvaluationOptions(folder=tmp_path / "work", max_tokens=1)
+    against = Against(["hangs"], checkpoint=checkpoint, patience=3)
+    found = evaluate(demo_f32, [], options=options, prompts=[{"prompt": "a"}], against=against)
+    assert "no sign of life for 0.05 minutes (--baseline-patience)" in str(row(found, "hangs").why)
