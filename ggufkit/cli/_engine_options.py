@@ -90,14 +90,20 @@ class EngineChoices:
             "-ub",
             "--ubatch-size",
             min=1,
-            help="Tokens of a prompt computed at once. [512]",
+            help="Tokens of a prompt computed at once. [512; 128 where attention is not fused]",
             show_default=False,
             rich_help_panel=PANEL,
         ),
     ] = None
     flash_attention: Annotated[
         FlashAttention | None,
-        typer.Option("-fa", "--flash-attn", help="Fused attention. [auto]", show_default=False, rich_help_panel=PANEL),
+        typer.Option(
+            "-fa",
+            "--flash-attn",
+            help="Fused attention. [auto: not on a CPU with a context above 1024]",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
     ] = None
     cache_type_k: Annotated[
         CacheType | None,

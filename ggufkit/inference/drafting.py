@@ -31,7 +31,7 @@ class DraftModel(LoadedModel):
 
     def _prepare(self) -> None:
         self._held: list[int] = []
-        self._context: native.Context | None = self._new_context(most_outputs=1)
+        self._context: native.Context | None = self._new_context(most_outputs=1, chosen=self._attention())
 
     def close(self) -> None:
         """Free all memory; a second call does nothing."""

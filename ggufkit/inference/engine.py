@@ -35,7 +35,7 @@ class Engine(LoadedModel):
         self._turn = 0
         self.drafting: Drafting | None = None  # set from outside; closed with the engine
         if not self.options.vocabulary_only:
-            self._context = self._new_context(most_outputs=1 + self.options.most_drafted)
+            self._context = self._new_context(most_outputs=1 + self.options.most_drafted, chosen=self._attention())
 
     def close(self) -> None:
         """Free all memory; a second call does nothing."""
@@ -100,7 +100,7 @@ class Engine(LoadedModel):
 
         self._check(tokens)
         rows = min(_LOGIT_ROWS_AT_ONCE, len(tokens), self.options.batch_size)
-        with self._new_context(most_outputs=rows) as context:
+        with self._new_context(most_outputs=rows, chosen=self._attention()) as context:
             parts = [context.logits(tokens[start : start + rows]) for start in range(0, len(tokens), rows)]
         return np.concatenate(parts)
 

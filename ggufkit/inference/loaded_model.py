@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from ggufkit.errors import GgufFileError, InputError, UsageError
 from ggufkit.inference import placement
+from ggufkit.inference.attention import Attention, attention
 from ggufkit.inference.model_file import cache_bytes, check_model_file
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SamplingOptions
 from ggufkit.llamacpp import cpu, load_check, native
@@ -236,11 +237,18 @@ class LoadedModel:
             )
 
     def _new_context(
-        self, *, most_outputs: int, size: int | None = None, sequences: int = 1, batch_size: int | None = None
+        self,
+        *,
+        most_outputs: int,
+        size: int | None = None,
+        sequences: int = 1,
+        batch_size: int | None = None,
+        chosen: Attention | None = None,
     ) -> native.Context:
         """Make a context of `size` tokens (None: `context_size`), which the `sequences` share.
 
-        `batch_size` tokens are handed over in one call (None: as the options say).
+        `batch_size` tokens are handed over in one call (None: as the options say). How attention is `chosen` comes
+        before the options.
 
         Raises:
             GgufFileError: the model cannot continue a text.
@@ -260,8 +268,8 @@ class LoadedModel:
             threads=threads,
             threads_batch=options.threads_batch or threads,
             batch_size=batch_size or options.batch_size,
-            micro_batch_size=options.micro_batch_size,
-            flash_attention=options.flash_attention,
+            micro_batch_size=chosen.micro_batch_size if chosen else options.micro_batch_size,
+            flash_attention=chosen.flash if chosen else options.flash_attention,
             cache_type_k=options.cache_type_k,
             cache_type_v=options.cache_type_v,
             most_outputs=most_outputs,
@@ -271,6 +279,11 @@ class LoadedModel:
             offload_operations=options.offload_operations,
             adapters=self._adapters,
         )
+
+    def _attention(self) -> Attention:
+        """Choose how a context of `context_size` for one sequence computes attention."""
+        on_cpu = not native.has_gpu() and not self.options.rpc_servers
+        return attention(self.options, self._header, self.context_size, on_cpu=on_cpu)
 
     def _check_memory(self, size: int) -> None:
         """Refuse a context that cannot fit: the system would grant the memory, and kill us when it is used."""

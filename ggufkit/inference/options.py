@@ -14,7 +14,7 @@ LARGEST_SEED = 2**32 - 2  # 2**32 - 1 means "any" to llama.cpp
 
 
 class FlashAttention(StrEnum):
-    """Whether attention is computed in one fused step; AUTO lets llama.cpp decide by device."""
+    """Whether attention is computed in one fused step; AUTO: see `attention`."""
 
     AUTO = "auto"
     ON = "on"
@@ -112,7 +112,7 @@ class EngineOptions:
         threads: CPU threads for generating. None: the physical cores that this process may use.
         threads_batch: CPU threads for reading prompts. None: as `threads`.
         batch_size: tokens handed to llama.cpp in one call.
-        micro_batch_size: tokens computed at once.
+        micro_batch_size: tokens computed at once; where `attention` leaves the fused kernel, 512 becomes 128.
         flash_attention: see FlashAttention.
         cache_type_k: storage type of the keys.
         cache_type_v: storage type of the values.
