@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import soak
+from soak import evil_folders
+
+from ggufkit.cli import Commands
 
 pytestmark = pytest.mark.fault
 
@@ -25,3 +28,8 @@ def test_a_few_cases(row: soak.Row, tmp_path: Path, figure: Callable[[str, str],
     assert tried.problems == []
     assert tried.broken == 0
     assert tried.cases == row.quick
+
+
+def test_every_command_meets_folders_with_code():
+    commands = {entry.name for entries in Commands.table.values() for entry in entries if not entry.hidden}
+    assert commands - {command[0] for command, _ in evil_folders.COMMANDS} == set()

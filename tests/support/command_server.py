@@ -86,6 +86,7 @@ class CommandServer:
         folder: Path,
         decide: Callable[[Callable[[], int]], Decide] | None = None,
         watched: Sequence[Path] = (),
+        reads: bool = False,
         after: tuple[float, int] | None = None,
         environment: Mapping[str, str | None] | None = None,
         umask: int = 0o022,
@@ -99,6 +100,7 @@ class CommandServer:
             folder: where it runs.
             decide: is given a function that tells the command's process, and decides about its calls.
             watched: folders whose calls are decided about; default: `folder`.
+            reads: decide about the calls that read, not about those that write.
             after: seconds, and a signal that the process gets then.
             environment: added to ours; None takes a variable away.
             umask: the process's.
@@ -112,6 +114,7 @@ class CommandServer:
                 "folder": str(folder),
                 "environment": {**(environment or {}), _MARK: mark},
                 "watch": decide is not None,
+                "reads": reads,
                 "umask": umask,
                 "largest_file": largest_file,
                 "powerless": powerless,
@@ -129,7 +132,8 @@ class CommandServer:
                 timer.start()
             watch = None
             if decide:
-                watch = Watch(descriptors[0], [path.resolve() for path in watched or [folder]], decide(lambda: process))
+                folders = [path.resolve() for path in watched or [folder]]
+                watch = Watch(descriptors[0], folders, decide(lambda: process), reads=reads)
                 watcher = threading.Thread(target=watch.run, daemon=True)
                 watcher.start()
             status = int(self._socket.recv(100))
@@ -213,7 +217,7 @@ def _become(request: dict, channel: socket.socket, descriptors: list[int]) -> No
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"], request["largest_file"]))
     if request["powerless"] and os.geteuid() == 0:
         _give_up_powers()
-    listener = [listen()] if request["watch"] else []
+    listener = [listen(reads=request["reads"])] if request["watch"] else []
     socket.send_fds(channel, [_PROCESS + str(os.getpid()).encode()], listener)
     for descriptor in [*listener, channel.fileno()]:
         os.close(descriptor)

@@ -16,12 +16,15 @@ import fault_jobs
 import syscall_faults
 from command_server import CommandServer, Outcome
 from fault_jobs import Job, State
+from small_disk import SmallDisk
 from syscall_faults import Call, Decide
 
 # Where a call fails that would clear something away, it stays until the next run.
 _CLEARS = {"unlink", "unlinkat", "rmdir"}
 _SECONDS_TO_END = 2.0
 EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+_INPUT = 3
+UNREADABLE = (5, 6)  # by who noticed: we, or llama.cpp
 DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
@@ -46,6 +49,7 @@ class FaultBench:
         self.inputs = folder / "inputs"
         self._server = CommandServer()
         self._references: dict[str, Reference] = {}
+        self._reads: dict[str, tuple[Call, ...]] = {}
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -133,6 +137,58 @@ class FaultBench:
             wrong.append("ended well without its output")
         return wrong
 
+    def reads(self, job: Job) -> tuple[Call, ...]:
+        """List the calls by which a job reads its inputs; what is mapped into memory is read without."""
+        if job.name not in self._reads:
+            self.reference(job)
+            job.prepare(self.inputs, self.out)
+            outcome = self.run(job, decide=lambda _: lambda _: None, reads=True, watched=[self.inputs])
+            assert outcome.status == job.code, outcome
+            self._reads[job.name] = outcome.calls
+        return self._reads[job.name]
+
+    def unreadable_at(self, job: Job, number: int) -> list[str]:
+        """Let the n-th call that reads an input fail, as on a disk that dies: one line, the old file kept."""
+        decide = syscall_faults.fail_at(number, errno.EIO)
+        wrong = self._faulty(job, lambda _: decide, [*UNREADABLE, job.code], tidy=True, reads=True)
+        if self.last_outcome.status == _INPUT and "llama.cpp cannot load" in self.last_outcome.err:
+            wrong = [text for text in wrong if not text.startswith("exit ")]  # it does not say why
+        if self.last_outcome.status == job.code and self.after_fault != self.reference(job).new:
+            wrong.append("ended well without its output")
+        return wrong
+
+    def undisturbed(self, job: Job, decide: Decide) -> list[str]:
+        """Do a job with what must not matter: short writes, a file system without locks."""
+        wrong = self._faulty(job, lambda _: decide, [job.code], tidy=True)
+        if not job.store:
+            return wrong if self.after_fault == self.reference(job).new else [*wrong, "not the same files"]
+        # Without locks, blobs that no model needs any more stay: somebody may be about to name them.
+        wrong = [text for text in wrong if "left" not in text and "same files" not in text]
+        return (
+            wrong if self.reference(job).new.items() <= self.after_fault.items() else [*wrong, "something is missing"]
+        )
+
+    def without_room(self, job: Job, room: int, disk: SmallDisk) -> list[str]:
+        """Do a job where so many bytes are free once what was there before lies there."""
+        self.reference(job)
+        wrong = self._faulty(job, None, [5, job.code], tidy=True, before=lambda: disk.fill(but=room), between=disk.free)
+        if self.last_outcome.status == job.code and self.after_fault != self.reference(job).new:
+            wrong.append("ended well without its output")
+        return wrong
+
+    def filled_at(self, job: Job, number: int, disk: SmallDisk) -> list[str]:
+        """Fill the disk that `out` lies on just before the n-th call: nothing more can be written, really."""
+
+        def decide(call: Call) -> None:
+            if call.number == number:
+                disk.fill()
+
+        self.reference(job)
+        wrong = self._faulty(job, lambda _: decide, [5, job.code], tidy=True, between=disk.free)
+        if self.last_outcome.status == job.code and self.after_fault != self.reference(job).new:
+            wrong.append("ended well without its output")
+        return wrong
+
     def _faulty(
         self,
         job: Job,
@@ -141,11 +197,15 @@ class FaultBench:
         *,
         after: tuple[float, int] | None = None,
         tidy: bool = False,
+        reads: bool = False,
+        before: Callable[[], None] = lambda: None,
+        between: Callable[[], None] = lambda: None,
     ) -> list[str]:
         """Do a job with a fault, look, do it again without, and look again."""
         reference = self.reference(job)
         job.prepare(self.inputs, self.out)
-        outcome = self.run(job, decide=decide, after=after)
+        before()
+        outcome = self.run(job, decide=decide, after=after, reads=reads, watched=[self.inputs] if reads else ())
         self.ended = time.monotonic()
         self.last_outcome = outcome
         self.after_fault = job.state(self.out)
@@ -153,6 +213,7 @@ class FaultBench:
         wrong += job.problems(self.out, reference.old, reference.new)
         if tidy:
             wrong += [f"left at once: {name}" for name in job.leftovers(self.out, {*reference.clean, *reference.old})]
+        between()
         return wrong + self.next_run(job)
 
     def next_run(self, job: Job) -> list[str]:

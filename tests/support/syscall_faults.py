@@ -14,7 +14,7 @@ import platform
 import select
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06  # of BPF: ld [k], jeq
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 _NOTIFICATION, _RESPONSE = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 _CONTINUE = 1
+_PIDFD_GETFD = 438  # on every machine
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 # name: numbers on x86_64 and aarch64, and which arguments say what file is meant: (folder, path) or (descriptor,)
@@ -62,6 +63,16 @@ _CALLS: dict[str, tuple[int, int, tuple[int | None, ...]]] = {
     "flock": (73, 32, (0,)),
     "ioctl": (16, 29, (0,)),  # FICLONE
 }
+# The same for calls that read a file; what is mapped into memory is read without any.
+_READS: dict[str, tuple[int, int, tuple[int | None, ...]]] = {
+    "read": (0, 63, (0,)),
+    "pread64": (17, 67, (0,)),
+    "readv": (19, 65, (0,)),
+    "preadv": (295, 69, (0,)),
+    "preadv2": (327, 286, (0,)),
+    "sendfile": (40, 71, (1,)),
+    "copy_file_range": (326, 285, (0,)),
+}
 _COLUMN = {"x86_64": 0, "aarch64": 1}.get(platform.machine())
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}.get(platform.machine(), 0)
 _FLAGS_AT = {"open": 24, "openat": 32}  # where in seccomp_data the flags of opening are; little-endian, low half
@@ -87,7 +98,12 @@ class Refuse:
     error: int
 
 
-Decide = Callable[[Call], "Refuse | None"]
+@dataclass(frozen=True, slots=True)
+class Shorten:
+    """The call writes half of what it was given, as the kernel may do at any time; at least a byte."""
+
+
+Decide = Callable[[Call], "Refuse | Shorten | None"]
 """Says what becomes of a call; it may also kill, or send a signal. None: it happens."""
 
 
@@ -106,10 +122,14 @@ def why_not() -> str:
     return f"seccomp does not notify here: {os.strerror(code)}" if code else ""
 
 
-def listen() -> int:
-    """Have our calls, and those of what we start, reported on the descriptor that is returned. For a single thread."""
+def listen(*, reads: bool = False) -> int:
+    """Have our calls, and those of what we start, reported on the descriptor that is returned. For a single thread.
+
+    Args:
+        reads: report the calls that read, not those that write.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    program = _filter()
+    program = _filter(_READS if reads else _CALLS)
     content = ctypes.create_string_buffer(b"".join(program), len(program) * 8)
     header = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(program), ctypes.addressof(content)), 16)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
@@ -122,14 +142,14 @@ def listen() -> int:
     raise OSError(ctypes.get_errno(), "seccomp")
 
 
-def _filter() -> list[bytes]:
+def _filter(calls: Mapping[str, tuple[int, int, object]]) -> list[bytes]:
     """Assemble: other machines' calls pass; of ours those in the table are reported, opening only for writing."""
 
     def step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("=HBBI", code, if_true, if_false, value)
 
     program = [step(_LOAD, 4), step(_EQUAL, _AUDIT, 1, 0), step(_RETURN, _RET_ALLOW), step(_LOAD, 0)]
-    for name, (*numbers, _) in _CALLS.items():
+    for name, (*numbers, _) in calls.items():
         number = numbers[_COLUMN or 0]
         if number < 0:
             continue
@@ -149,12 +169,13 @@ def _filter() -> list[bytes]:
 class Watch:
     """Answers the kernel's questions about calls to files in some folders until the last process is gone."""
 
-    def __init__(self, listener: int, folders: list[Path], decide: Decide) -> None:
+    def __init__(self, listener: int, folders: list[Path], decide: Decide, *, reads: bool = False) -> None:
         self.calls: list[Call] = []
         self._listener = listener
         self._folders = [f"{folder}/" for folder in folders]
         self._decide = decide
-        self._names = {numbers[_COLUMN or 0]: name for name, (*numbers, _) in _CALLS.items()}
+        self._table = _READS if reads else _CALLS
+        self._names = {numbers[_COLUMN or 0]: name for name, (*numbers, _) in self._table.items()}
 
     def run(self) -> None:
         """Answer until nobody is left who could ask."""
@@ -181,13 +202,17 @@ class Watch:
             call = Call(len(self.calls) + 1, self._names[number], path, process)
             self.calls.append(call)
             answer = self._decide(call)
-        error, flags = (-answer.error, 0) if answer else (0, _CONTINUE)
+        value, error, flags = 0, 0, _CONTINUE
+        if isinstance(answer, Refuse):
+            error, flags = -answer.error, 0
+        elif isinstance(answer, Shorten) and arguments[2] > 1:
+            value, flags = _write_half(self._names[number], process, arguments), 0
         with contextlib.suppress(OSError):  # killed, or interrupted by a signal: then it asks again
-            fcntl.ioctl(self._listener, _SEND, _RESPONSE.pack(identity, 0, error, flags))
+            fcntl.ioctl(self._listener, _SEND, _RESPONSE.pack(identity, value, error, flags))
 
     def _path(self, name: str, process: int, arguments: list[int]) -> Path | None:
         """Find out which file of ours a call is about."""
-        where = _CALLS[name][2]
+        where = self._table[name][2]
         try:
             if len(where) == 1:
                 path = str(Path(f"/proc/{process}/fd/{arguments[where[0] or 0] & 0xFFFFFFFF}").readlink())
@@ -205,6 +230,24 @@ class Watch:
         if name == "close" and not _is_written(process, arguments[0] & 0xFFFFFFFF):
             return None
         return Path(path.removesuffix(" (deleted)"))
+
+
+def _write_half(name: str, process: int, arguments: list[int]) -> int:
+    """Do `write` or `pwrite64` in place of a process, but for the second half; returns what it shall be told."""
+    number, address, size, place = arguments[:4]
+    with Path(f"/proc/{process}/mem").open("rb", buffering=0) as memory:
+        memory.seek(address)
+        content = memory.read(size // 2)
+    status = Path(f"/proc/{process}/status").read_text()
+    whole = os.pidfd_open(int(status.split("Tgid:")[1].split()[0]))
+    descriptor = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, whole, number & 0xFFFFFFFF, 0)
+    os.close(whole)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    try:  # one description of the file, so that its position moves for both
+        return os.pwrite(descriptor, content, place) if name == "pwrite64" else os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
 
 
 def _text(process: int, address: int) -> str:
@@ -240,3 +283,13 @@ def fail_at(number: int, error: int, *, lasting: bool = False) -> Decide:
         return Refuse(error) if call.number == number or (lasting and call.number > number and needs_room) else None
 
     return decide
+
+
+def shorten(call: Call) -> Shorten | None:
+    """Let every write write half of what it was given."""
+    return Shorten() if call.name in {"write", "pwrite64"} else None
+
+
+def without_locks(error: int) -> Decide:
+    """Have no locks, as some network file systems."""
+    return lambda call: Refuse(error) if call.name == "flock" else None

@@ -109,8 +109,12 @@ def _has_locks(descriptor: int) -> bool:
 def note_unused(store: Store, digests: Sequence[str]) -> Path:
     """Note blobs that will soon be of no use: should we be killed before they are gone, the next run removes them."""
     note = store.path / f".{_UNUSED}{os.getpid()}-{secrets.token_hex(4)}"
-    with _errors(store):
-        write_new(store, note, "\n".join(digests).encode())
+    try:
+        with _errors(store):
+            write_new(store, note, "\n".join(digests).encode())
+    except BaseException:
+        note.unlink(missing_ok=True)
+        raise
     return note
 
 

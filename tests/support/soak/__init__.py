@@ -42,7 +42,7 @@ class Row:
         figure: what is done, as the table of target figures says it.
         target: what must come out.
         measure: does it.
-        count: how many cases the figure asks for.
+        count: how many cases the figure asks for; 0 when only `measure` can tell, which gives it to `cases` then.
         quick: how many of them the test suite tries; 0 when other tests do that.
         engine: whether the built llama.cpp is needed.
     """
@@ -61,6 +61,7 @@ class Tried:
     """What is known of a row so far."""
 
     cases: int = 0
+    total: int = 0  # where the row does not say it
     problems: list[str] = field(default_factory=list)
     broken: int = 0
     worst: dict[str, float] = field(default_factory=dict)
@@ -90,10 +91,16 @@ class Trial:
         self.hurried = hurried  # whether it counts how long something takes; not in tests, on a busy machine
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
-    def cases(self) -> Iterator[int]:
-        """Give the numbers of the cases to try, from 0 or where the last run stopped, at least one."""
+    def cases(self, total: int = 0) -> Iterator[int]:
+        """Give the numbers of the cases to try, from 0 or where the last run stopped, at least one.
+
+        Args:
+            total: how many there are, where the row cannot know it beforehand.
+        """
         first = True
-        while self.tried.cases < self.count and (first or self._deadline is None or time.monotonic() < self._deadline):
+        self.tried.total = total
+        count = min(self.count or total, total or self.count)
+        while self.tried.cases < count and (first or self._deadline is None or time.monotonic() < self._deadline):
             first = False
             yield self.tried.cases
             self.tried.cases += 1

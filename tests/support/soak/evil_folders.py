@@ -4,18 +4,23 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import evil_folder
 
+import ggufkit
 from soak import Row, Trial
 
 _SECONDS = 300
 _INPUT, _UNSAFE = 3, 4
+_GOES_ON = ("worker", "--port", "0")
 
 # In the folder itself, where Python would look for modules first; each with the exit codes that are right.
-_COMMANDS: tuple[tuple[tuple[str, ...], set[int]], ...] = (
+_OPTIMIZED = ("-c", "64", "--pool", "Q8_0,Q4_0", "--state", "{out}/state", "-o", "{out}/optimized.gguf")
+_NOBODY = "ray://127.0.0.1:1"
+COMMANDS: tuple[tuple[tuple[str, ...], set[int]], ...] = (
     (("convert", ".", "-o", "{out}/again.gguf"), {0}),
     (("convert", ".", "-o", "{out}/again.gguf", "--converter", "llama.cpp"), {_UNSAFE}),
     (("verify", "{model}", "."), {0, 7}),
@@ -42,8 +47,32 @@ _COMMANDS: tuple[tuple[tuple[str, ...], set[int]], ...] = (
     (("serve", ".", "--port", "0"), {_INPUT}),
     (("diff", "{model}", "{model}"), {0}),
     (("bench", "{model}", "-p", "8", "-n", "4", "-r", "1"), {0}),
-    (("export", "ollama", "{model}", "evil", "--template", "go", "--modelfile", "{out}/Modelfile"), {0}),
+    (("export", "ollama", "{model}", "evil", "--template", "go", "--modelfile", "{out}/Modelfile"), {0, _INPUT}),
     (("doctor",), {0, 1}),
+    (("optimize", ".", "--target-bpw", "9", "--effort", "fast", "-f", "{long}", *_OPTIMIZED), {0, _INPUT}),
+    (("optimize", ".", "--target-bpw", "9", "--sensitivity", "fisher", "-f", "{long}", *_OPTIMIZED), {0, _INPUT}),
+    (("optimize", "{pickled}", "--target-bpw", "9", "-f", "{text}", *_OPTIMIZED), {_UNSAFE}),
+    (("optimize", "{model}", "--target-bpw", "9", "-f", "{text}", "--workers", _NOBODY, *_OPTIMIZED), {2, _INPUT}),
+    (("eval", ".", "{model}", "-f", "{text}", "-c", "64", "--chunks", "1", "--against", "transformers"), {0, _INPUT}),
+    (("eval", "{model}", "--against", "all", "--checkpoint", ".", "-f", "{text}", "--chunks", "1"), {0, _INPUT}),
+    (("eval", "{pickled}", "{model}", "-f", "{text}", "-c", "64", "--chunks", "1"), {_UNSAFE}),
+    (("eval", "{model}", "{model}", "-f", "{text}", "-c", "64", "--chunks", "1", "-o", "{out}/run.json"), {0}),
+    (("report", "{run}", "-o", "{out}/run.html"), {0}),
+    (("tune", "{model}", "--seconds", "1", "--dry-run"), {0}),
+    (("worker", "--port", "0"), {0}),
+    (("worker", "--list", "127.0.0.1:1"), {0, _INPUT, 6}),
+    (("edit", "{model}", "--set", "general.name=x", "-o", "{out}/e.gguf"), {0}),
+    (("edit", "{model}", "--metadata", "config.json", "-o", "{out}/e.gguf"), {0, 2, _INPUT}),
+    (("list", "."), {0}),
+    (("rm", "no-such-model", "-y"), {2, _INPUT}),
+    (("pull", "evil/folder"), {_INPUT}),
+    (("push", "{model}", "some/body", "--dry-run", "-o", "{out}/README.md"), {0}),
+    (("export", "hub", "{model}", "some/body", "--dry-run", "-o", "{out}/README.md"), {0}),
+    (("export", "lmstudio", "{model}", "some/body", "--folder", "{out}"), {0}),
+    (("setup", "--dry-run"), {0, _INPUT}),
+    (("generate", "{model}", "--batch", "{prompts}", "-n", "1", "-o", "{out}/a.jsonl"), {0, _INPUT}),
+    (("quantize", "Q8_0", "{model}", "--recipe", "config.json", "-o", "{out}/q.gguf"), {2, _INPUT}),
+    (("imatrix", ".", "-f", "{text}", "-o", "{out}/i.gguf", "-c", "64"), {0, _INPUT}),
 )
 
 
@@ -52,6 +81,9 @@ def _run(arguments: Sequence[str], folder: Path, trace: Path | None = None) -> t
     if trace is not None:
         command = ["strace", "-f", "-qq", "-e", "trace=open,openat,openat2,execve", "-o", str(trace), *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder.parent / "cache")}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder.parent / "hub")}
+    if tuple(arguments) == _GOES_ON:
+        return _until_it_speaks(command, folder, environment)
     done = subprocess.run(
         command,
         cwd=folder,
@@ -65,6 +97,20 @@ def _run(arguments: Sequence[str], folder: Path, trace: Path | None = None) -> t
     return done.returncode, done.stderr
 
 
+def _until_it_speaks(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run what goes on until it is ended, and end it when it has said that it is ready."""
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        guard = threading.Timer(_SECONDS, process.kill)
+        guard.start()
+        said = process.stderr.readline() if process.stderr else ""
+        process.terminate()
+        said += process.stderr.read() if process.stderr else ""
+        guard.cancel()
+    return process.returncode, said
+
+
 def _carried_code(trial: Trial) -> None:
     """Run every command in and on folders with code; afterwards there is no marker."""
     marker = trial.folder / "marker"
@@ -75,6 +121,9 @@ def _carried_code(trial: Trial) -> None:
         "adapter": evil_folder.adapter(evil, trial.folder / "adapter", marker),
         "model": trial.folder / "model.gguf",
         "text": trial.folder / "text.txt",
+        "long": Path(ggufkit.__file__).parent / "demo_model" / "heldout.txt",
+        "prompts": trial.folder / "prompts.jsonl",
+        "run": trial.folder / "run.json",
         "out": trial.folder / "out",
     }
     places["text"].write_text("some words to be read by a model, again and again. " * 200)
@@ -82,10 +131,14 @@ def _carried_code(trial: Trial) -> None:
     if code:
         trial.broken(0, f"the good part of the folder does not convert: {said[-300:]}")
         return
+    places["prompts"].write_text('{"prompt": "hi"}\n')
     for case in trial.cases():
-        command, right = _COMMANDS[case]
+        command, right = COMMANDS[case]
         shutil.rmtree(places["out"], ignore_errors=True)
         places["out"].mkdir()
+        if "{run}" in command:
+            text = ["-f", str(places["text"]), "-c", "64", "--chunks", "1", "-o", str(places["run"])]
+            _run(["eval", str(places["model"]), str(places["model"]), *text], trial.folder)
         code, said = _run([part.format(**places) for part in command], evil)
         what = " ".join(command)
         if marker.exists():
@@ -130,10 +183,10 @@ def _paths_that_lead_out(trial: Trial) -> None:
 ROWS = [
     Row(
         "evil-folders",
-        f"model folders with code, pickles and templates that reach out, under {len(_COMMANDS)} commands",
+        f"model folders with code, pickles and templates that reach out, under {len(COMMANDS)} commands",
         "0 markers written",
         _carried_code,
-        count=len(_COMMANDS),
+        count=len(COMMANDS),
         quick=5,
         engine=True,
     ),

@@ -1,11 +1,10 @@
 """Models that are wrong in one way, given to the commands: no command may die of one, hang or write half a file."""
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import one_fault
+from command_server import CommandServer, Outcome
 
 import ggufkit
 from ggufkit.conversion import convert
@@ -14,8 +13,6 @@ from soak import Row, Trial
 DEMO = Path(ggufkit.__file__).parent / "demo_model"
 COMMANDS = ("check", "generate", "chat", "quantize", "inspect", "imatrix", "eval", "bench", "export", "verify")
 _STATUSES = {0, 2, 3, 4, 6, 7}
-_PATIENCE = 120  # seconds; far more than any of these takes
-_GGUFKIT = [sys.executable, "-c", "from ggufkit.cli import main; main()"]
 
 
 def arguments(command: str, good: Path, path: Path, output: Path) -> Sequence[str | Path]:
@@ -33,19 +30,19 @@ def arguments(command: str, good: Path, path: Path, output: Path) -> Sequence[st
     }[command]
 
 
-def problem(done: subprocess.CompletedProcess[str], output: Path) -> str | None:
+def problem(done: Outcome, output: Path) -> str | None:
     """Tell what is wrong with how a command ended; None for nothing."""
-    if done.returncode not in _STATUSES:
-        return f"status {done.returncode}"
-    if "Traceback" in done.stderr or "this is a bug" in done.stderr:
+    if done.status not in _STATUSES:
+        return f"status {done.status}"  # of one that hangs that of SIGKILL, with which it is ended
+    if "Traceback" in done.err or "this is a bug" in done.err:
         return "a traceback"
-    if "\x1b" in done.stdout + done.stderr:
+    if "\x1b" in done.out + done.err:
         return "a control sequence of the file on the terminal"
-    if len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) > 1:
+    if len([line for line in done.err.splitlines() if line.startswith("error: ")]) > 1:
         return "several errors"
-    if done.returncode and output.exists():
+    if done.status and output.exists():
         return "an output, although it failed"
-    return None
+    return "processes left" if done.survivors else None
 
 
 def _measure(trial: Trial) -> None:
@@ -53,32 +50,21 @@ def _measure(trial: Trial) -> None:
     convert(DEMO, good)
     model = one_fault.Model.read(good)
     faults = one_fault.faults_of(model)
-    for case in trial.cases():
-        name = list(faults)[case // len(COMMANDS) % len(faults)]
-        command = COMMANDS[case % len(COMMANDS)]
-        broken = model.copy()
-        try:
-            faults[name](broken)
-        except KeyError:  # there is no such key in this model
-            continue
-        broken.write(path)
-        output.unlink(missing_ok=True)
-        try:
-            done = subprocess.run(
-                [*_GGUFKIT, *arguments(command, good, path, output)],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=_PATIENCE,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            trial.broken(case, f"{command}, {name}: it hangs")
-            continue
-        trial.add({0: "fine", 6: "deaths of llama.cpp told of"}.get(done.returncode, "refused"))
-        if found := problem(done, output):
-            trial.broken(case, f"{command}, {name}: {found}: {done.stderr[-200:]!r}")
+    with CommandServer() as server:
+        for case in trial.cases():
+            name = list(faults)[case // len(COMMANDS) % len(faults)]
+            command = COMMANDS[case % len(COMMANDS)]
+            broken = model.copy()
+            try:
+                faults[name](broken)
+            except KeyError:  # there is no such key in this model
+                continue
+            broken.write(path)
+            output.unlink(missing_ok=True)
+            done = server.run(arguments(command, good, path, output), folder=trial.folder)
+            trial.add({0: "fine", 6: "deaths of llama.cpp told of"}.get(done.status, "refused"))
+            if found := problem(done, output):
+                trial.broken(case, f"{command}, {name}: {found}: {done.err[-200:]!r}")
 
 
 ROWS = [

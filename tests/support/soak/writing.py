@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 
 import fault_jobs
+import small_disk
 import surroundings
 import syscall_faults
 from fault_runs import DISK_ERRORS, EXIT_OF_SIGNAL, FaultBench
@@ -14,6 +15,8 @@ from soak import Row, Trial
 
 _THREE = fault_jobs.FAST[:3]  # convert, quantize, export ollama
 _ALL = [*fault_jobs.FAST, *fault_jobs.ENGINES]
+_SMALL_DISK = 24 << 20
+_SMALL_MODEL = 300_000  # bytes; about what a job writes
 
 
 def _note(trial: Trial, case: int, job: fault_jobs.Job, where: object, problems: list[str]) -> None:
@@ -36,18 +39,66 @@ def random_kills(trial: Trial) -> None:
 
 
 def _at_every_call(one: Callable[[FaultBench, fault_jobs.Job, int], list[str]]) -> Callable[[Trial], None]:
-    """Make a row whose cases are jobs: each is done as often as it calls the system, with a fault at every call."""
+    """Make a row whose cases are the system calls of all jobs: each job is done as often as it has calls."""
 
     def measure(trial: Trial) -> None:
         _needs_watch(trial)
         with FaultBench(trial.folder) as bench:
-            for case in trial.cases():
-                job = _ALL[case]
-                for call in bench.reference(job).calls:
-                    _note(trial, case, job, f"call {call.number}, {call}", one(bench, job, call.number))
-                    trial.add("system calls")
+            # The first call of each, then the second of each: so some of every job are among the first.
+            every = sorted(
+                (call.number, place) for place, job in enumerate(_ALL) for call in bench.reference(job).calls
+            )
+            for case in trial.cases(len(every)):
+                number, place = every[case]
+                job = _ALL[place]
+                call = bench.reference(job).calls[number - 1]
+                _note(trial, case, job, f"call {number}, {call}", one(bench, job, number))
 
     return measure
+
+
+def failing_reads(trial: Trial) -> None:
+    _needs_watch(trial)
+    with FaultBench(trial.folder) as bench:
+        every = sorted((call.number, place) for place, job in enumerate(_ALL) for call in bench.reads(job))
+        for case in trial.cases(len(every)):
+            number, place = every[case]
+            job = _ALL[place]
+            _note(trial, case, job, f"EIO at read {number}", bench.unreadable_at(job, number))
+            trial.add("noticed", bench.last_outcome.status != job.code)
+
+
+def harmless(trial: Trial) -> None:
+    _needs_watch(trial)
+    ways = {
+        "every write writes half": syscall_faults.shorten,
+        "no locks (ENOLCK)": syscall_faults.without_locks(errno.ENOLCK),
+        "no locks (EOPNOTSUPP)": syscall_faults.without_locks(errno.EOPNOTSUPP),
+    }
+    with FaultBench(trial.folder) as bench:
+        for case in trial.cases():
+            job, way = _ALL[case // len(ways)], list(ways)[case % len(ways)]
+            _note(trial, case, job, way, bench.undisturbed(job, ways[way]))
+
+
+def small_disks(trial: Trial) -> None:
+    if reason := small_disk.why_not():
+        trial.skip(reason)
+    mounted = trial.folder / "small"
+    with FaultBench(trial.folder) as bench, small_disk.SmallDisk(mounted, _SMALL_DISK) as disk:
+        bench.out = mounted / "out"
+        watched = not syscall_faults.why_not()
+        for case in trial.cases():
+            job, chance = fault_jobs.FAST[case % len(fault_jobs.FAST)], trial.random(case)
+            calls = len(bench.reference(job).calls)
+            if watched and case // len(fault_jobs.FAST) % 2:
+                number = chance.randint(1, calls)
+                _note(trial, case, job, f"filled at call {number}", bench.filled_at(job, number, disk))
+            else:
+                room = chance.randrange(_SMALL_MODEL)
+                _note(trial, case, job, f"{room} bytes free", bench.without_room(job, room, disk))
+            trial.add("refused", bench.last_outcome.status == 5)
+            disk.free()
 
 
 def _kill(bench: FaultBench, job: fault_jobs.Job, number: int) -> list[str]:
@@ -137,7 +188,7 @@ ROWS = [
         f"kill -9 at every system call that changes a file, of {len(_ALL)} commands",
         "0",
         _at_every_call(_kill),
-        count=len(_ALL),
+        count=0,
         quick=0,  # tests/faults/test_system_calls.py
         engine=True,
     ),
@@ -146,7 +197,7 @@ ROWS = [
         f"ENOSPC, EIO, EDQUOT at every such call, of {len(_ALL)} commands",
         "0 broken, 0 temporary files left, exit 5",
         _at_every_call(_fail),
-        count=len(_ALL),
+        count=0,
         quick=0,
         engine=True,
     ),
@@ -155,8 +206,35 @@ ROWS = [
         f"a disk that is full from every such call on, of {len(_ALL)} commands",
         "0 broken, 0 temporary files left, exit 5",
         _at_every_call(_fill),
-        count=len(_ALL),
+        count=0,
         quick=0,
+        engine=True,
+    ),
+    Row(
+        "failing-reads",
+        f"EIO at every call that reads an input, of {len(_ALL)} commands",
+        "0 broken, 0 temporary files left, exit 5 or llama.cpp's failure told of (6)",
+        failing_reads,
+        count=0,
+        quick=0,  # tests/faults/test_disks.py
+        engine=True,
+    ),
+    Row(
+        "harmless",
+        f"short writes, and file systems without locks, of {len(_ALL)} commands",
+        "the same files, exit 0",
+        harmless,
+        count=3 * len(_ALL),
+        quick=0,  # tests/faults/test_disks.py
+        engine=True,
+    ),
+    Row(
+        "small-disk",
+        "a tmpfs that is full before, or gets full at a random moment",
+        "0 broken, 0 temporary files left, exit 5",
+        small_disks,
+        count=300,
+        quick=0,  # tests/faults/test_disks.py
         engine=True,
     ),
     Row(
