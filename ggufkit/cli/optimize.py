@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
-from ggufkit.cli import _options
+from ggufkit.cli import _options, _size_options
+from ggufkit.cli._size_options import SizeChoices
 
-_SIZES = "How large"
 _TEXTS = "Texts"
 _WORK = "How it is done"
 
 
 def command(
+    *,
     source: Annotated[
         str,
         typer.Argument(
@@ -21,31 +22,13 @@ def command(
             help="A GGUF file in F16, BF16 or F32, a checkpoint folder (converted first), or owner/repo[:QUANT].",
         ),
     ],
-    like: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TYPE[,TYPE...]",
-            show_default=False,
-            rich_help_panel=_SIZES,
-            help="As large as this preset would be, such as Q4_K_M. May be given several times, as the next two.",
-        ),
-    ] = None,
-    target_size: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SIZE", show_default=False, rich_help_panel=_SIZES, help="At most so large: 4.5GB, 4200MiB."
-        ),
-    ] = None,
-    target_bpw: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="BITS", show_default=False, rich_help_panel=_SIZES, help="At most so many bits per weight."
-        ),
-    ] = None,
+    sizes: SizeChoices,
     frontier: Annotated[
         bool,
         typer.Option(
-            "--frontier", rich_help_panel=_SIZES, help="Show what every size would cost; alone, no file is made."
+            "--frontier",
+            rich_help_panel=_size_options.PANEL,
+            help="Show what every size would cost; alone, no file is made.",
         ),
     ] = False,
     output: Annotated[
@@ -188,7 +171,7 @@ def command(
     from ggufkit.evaluation.likelihood.passes import Running
     from ggufkit.quantization.options import QuantizeOptions
 
-    targets = _optimize_work.targets_of(like or [], target_size or [], target_bpw or [])
+    targets = sizes.targets()
     if not targets and not frontier:
         raise UsageError(
             "how large is the file to be?",

@@ -17,19 +17,37 @@ from ggufkit.cli import (
     _quantize_recipe,
     _quantize_report,
     _quantize_work,
+    _size_options,
 )
+from ggufkit.cli._size_options import SizeChoices
+from ggufkit.cli._tensor_type_options import TensorTypeChoices
 
 if TYPE_CHECKING:
     from ggufkit.quantization.types import QuantizationType
 
-_ONE_TENSOR = "Types of single tensors"
-_SIZES = "The best file of a size (see ggufkit optimize)"
 _MATRIX = "Importance matrix"
 _ENGINE = "How it is done"
 _RARE = "Rarely needed"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _SizeChoices(SizeChoices):
+    """In place of a type."""
+
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE[,TYPE...]",
+            show_default=False,
+            rich_help_panel=_size_options.PANEL,
+            help="In place of TYPE: as large as that, with types chosen by measuring the model. -f and --imatrix are as"
+            " in `ggufkit optimize`, whose defaults these three have.",
+        ),
+    ] = None
+
+
 def command(
+    *,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -44,30 +62,14 @@ def command(
         str | None,  # a path would lose the slash at its end
         typer.Option("-o", "--output", metavar="FILE|FOLDER/", help="A file, or a folder (for several types)."),
     ] = None,
-    like: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TYPE",
-            show_default=False,
-            rich_help_panel=_SIZES,
-            help="In place of TYPE: as large as that, with types chosen by measuring the model. -f and --imatrix are as"
-            " in `ggufkit optimize`, whose defaults these three have.",
-        ),
-    ] = None,
-    target_size: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SIZE", show_default=False, rich_help_panel=_SIZES, help="At most so large: 4.5GB."),
-    ] = None,
-    target_bpw: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="BITS", show_default=False, rich_help_panel=_SIZES, help="At most so many bits per weight: 4.6."
-        ),
-    ] = None,
+    sizes: _SizeChoices,
     effort: Annotated[
         str | None,
         typer.Option(
-            metavar="fast|normal|thorough", show_default=False, rich_help_panel=_SIZES, help="How much is measured."
+            metavar="fast|normal|thorough",
+            show_default=False,
+            rich_help_panel=_size_options.PANEL,
+            help="How much is measured.",
         ),
     ] = None,
     imatrix: Annotated[
@@ -107,59 +109,7 @@ def command(
             help="Do not use it for tensors with this in their name. May be given several times.",
         ),
     ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAMES=TYPE",
-            show_default=False,
-            rich_help_panel=_ONE_TENSOR,
-            help="Give modules another type, in Hugging Face's words, such as lm_head,embed_tokens=f16 or"
-            " layers.0-3.mlp.down_proj=q8_0; nothing else changes. May be given several times.",
-        ),
-    ] = None,
-    tensor_type: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="REGEX=TYPE",
-            show_default=False,
-            rich_help_panel=_ONE_TENSOR,
-            help="The type of the tensors whose name matches, such as attn_v=q8_0; the first match counts. As in"
-            " llama-quantize, other tensors may change too. May be given several times.",
-        ),
-    ] = None,
-    tensor_type_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", rich_help_panel=_ONE_TENSOR, help="A file of REGEX=TYPE, parted by white space."),
-    ] = None,
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            rich_help_panel=_ONE_TENSOR,
-            help="Give every tensor the type that this recipe says, in place of TYPE: a file of `ggufkit inspect"
-            " --recipe` or of an optimized model, or a GGUF model whose types are taken over.",
-        ),
-    ] = None,
-    pin: Annotated[
-        bool,
-        typer.Option("--pin", rich_help_panel=_ONE_TENSOR, help="Let --tensor-type change no other tensor."),
-    ] = False,
-    output_tensor_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", rich_help_panel=_ONE_TENSOR, help="The tensor type of output.weight.")
-    ] = None,
-    token_embedding_type: Annotated[
-        str | None,
-        typer.Option(metavar="TYPE", rich_help_panel=_ONE_TENSOR, help="The tensor type of the token embeddings."),
-    ] = None,
-    leave_output_tensor: Annotated[
-        bool,
-        typer.Option("--leave-output-tensor", rich_help_panel=_ONE_TENSOR, help="Leave output.weight as it is."),
-    ] = False,
-    pure: Annotated[
-        bool,
-        typer.Option("--pure", rich_help_panel=_ONE_TENSOR, help="Give every tensor the same type, mix nothing."),
-    ] = False,
+    one_tensor: TensorTypeChoices,
     allow_requantize: Annotated[
         bool,
         typer.Option(
@@ -234,28 +184,17 @@ def command(
     types, those that an interrupted run had finished are verified and kept.
     """
     from ggufkit.errors import UsageError
-    from ggufkit.quantization.keep import parse_keep
     from ggufkit.quantization.offered import offered_types
     from ggufkit.quantization.options import QuantizeOptions, check_options
-    from ggufkit.quantization.types import tensor_type as parse_tensor_type
 
     if list_types:
         offers, asked = offered_types()
         _quantize_report.show_types(offers, asked=asked, as_json=as_json)
         return
-    if like or target_size or target_bpw or effort:
+    if sizes.like or sizes.target_size or sizes.target_bpw or effort:
         from ggufkit.cli import _optimize_work
 
         only_presets = {
-            "--keep": keep,
-            "--tensor-type": tensor_type,
-            "--tensor-type-file": tensor_type_file,
-            "--recipe": recipe,
-            "--output-tensor-type": output_tensor_type,
-            "--token-embedding-type": token_embedding_type,
-            "--leave-output-tensor": leave_output_tensor,
-            "--pure": pure,
-            "--pin": pin,
             "--allow-requantize": allow_requantize,
             "--prune-layers": prune_layers,
             "--keep-split": keep_split,
@@ -268,8 +207,8 @@ def command(
         }
         _optimize_work.instead_of_types(
             arguments or [],
-            targets=_optimize_work.targets_of(like or [], target_size or [], target_bpw or []),
-            refused=[flag for flag, given in only_presets.items() if given],
+            targets=sizes.targets(),
+            refused=[*one_tensor.given(), *(flag for flag, given in only_presets.items() if given)],
             effort=effort or "normal",
             options=QuantizeOptions(
                 threads=threads,
@@ -285,20 +224,14 @@ def command(
             quiet=quiet,
         )
         return
-    kinds, source = _quantize_arguments.sort_arguments(arguments or [], recipe=recipe)
+    kinds, source = _quantize_arguments.sort_arguments(arguments or [], recipe=one_tensor.recipe)
     options = QuantizeOptions(
         threads=threads,
         imatrix=Path(imatrix) if imatrix and imatrix != _auto_imatrix.AUTO else None,
         include_weights=tuple(include_weights or ()),
         exclude_weights=tuple(exclude_weights or ()),
         allow_requantize=allow_requantize,
-        pure=pure,
-        leave_output_tensor=leave_output_tensor,
-        output_tensor_type=parse_tensor_type(output_tensor_type) if output_tensor_type else None,
-        token_embedding_type=parse_tensor_type(token_embedding_type) if token_embedding_type else None,
-        tensor_types=_quantize_arguments.tensor_types(tensor_type or [], tensor_type_file),
-        pin=pin,
-        keep=tuple(word for text in keep or [] for word in parse_keep(text)),
+        **one_tensor.options(),
         prune_layers=_quantize_arguments.layers(prune_layers) if prune_layers else (),
         keep_split=keep_split,
         max_buffer_size=max_buffer_size,
@@ -314,8 +247,8 @@ def command(
             _output.note(f"quantizing {source}, the only unquantized model in this folder")
     source = _model.resolve(source, quiet=quiet or as_json)
     between = _quantize_work.type_between(source, outtype, keep_converted=keep_f16)
-    if recipe:
-        kinds, options, output = _quantize_recipe.taken(source, recipe, options, output, between)
+    if one_tensor.recipe:
+        kinds, options, output = _quantize_recipe.taken(source, one_tensor.recipe, options, output, between)
     jobs = _quantize_arguments.output_paths(source, kinds, output)
     in_folder = len(jobs) > 1 or _quantize_arguments.names_folder(output)
     silent = quiet or as_json
