@@ -23,6 +23,7 @@ _SPEEDS: Mapping[TensorType, float] = {
     _T.IQ3_XXS: 0.23, _T.Q3_K: 3.2, _T.IQ3_S: 0.34, _T.IQ4_XS: 0.49, _T.IQ4_NL: 0.49, _T.Q4_0: 4.6, _T.Q4_K: 1.0,
     _T.Q4_1: 0.97, _T.Q5_K: 1.1, _T.Q5_0: 5.0, _T.Q5_1: 1.0, _T.Q6_K: 3.9, _T.Q8_0: 23.0,
 }  # fmt: skip
+_NEAR = 1.5  # bits per weight: how far the types of a file lie from its mean
 _SAMPLE = 1 << 18  # weights
 _START = 0.4  # seconds until a process of ours has loaded what it needs
 # Measured on small models, on one machine: bytes of a checkpoint converted, reading with sums of inputs and with
@@ -117,7 +118,8 @@ def estimate(
 
     choosing_tokens = len(choosing.chunks.tokens) * choosing.chunks.length
     read = choosing_tokens / speeds.tokens_per_second
-    making = speeds.encoding(all_weights, _T.Q4_K) * 1.3 / cores
+    bits = 8 * asked.largest_file / max(1, all_weights)
+    making = sum(_stored_about(speeds, choice, bits) for choice in choices) / cores
     sampled = sum(
         speeds.encoding(_sampled(choice, asked.rows), kind) for choice in choices for kind in choice.types[:-1]
     )
@@ -154,6 +156,12 @@ def estimate(
         count,
         measuring(asked.groups) / count if count else 0.0,
     )
+
+
+def _stored_about(speeds: Speeds, choice: Choices, bits: float) -> float:
+    """Seconds that one core takes to store a tensor in one of the types of about so many bits per weight."""
+    near = [kind for kind in choice.types[:-1] if abs(kind.bits_per_weight - bits) < _NEAR] or choice.types[-1:]
+    return sum(speeds.encoding(choice.weights, kind) for kind in near) / len(near)
 
 
 def _of_feedback(choice: Choices) -> float:

@@ -205,8 +205,9 @@ def _file(
             )
             best, source, refined = choice.verified, choice.source, choice.tensors
             verified += choice.others
-        if best.candidate.is_preset:
-            label, chosen = model.presets[best.candidate.name].type, options.quantize
+        if preset is not None and best.candidate.types == preset.candidate.types:
+            # Also where its weights are refined: a file of its size has no room for keys of ours.
+            label, chosen = model.presets[preset.candidate.name].type, options.quantize
         else:
             chosen = model.quantize_options(best.candidate.types, _overrides(options, budget))
         result = quantize(source, label, job.output, chosen, progress=progress)

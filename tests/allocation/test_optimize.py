@@ -242,7 +242,8 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(
     state = tmp_path / "state"
     words = ["optimize", str(source), "--like", "Q4_K_M", "--dry-run", "--json", "-c", "64", "--refine"]
     monkeypatch.setattr(sys, "argv", ["ggufkit", *words, "--threads", "1", "--state", str(state)])
-    main()
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
     told = json.loads(capsys.readouterr().out)
     assert told["dry_run"] is True
     stages = told["estimate"]["stages"]
@@ -261,7 +262,8 @@ def test_a_checkpoint_is_estimated_before_it_is_converted(
     words = ["optimize", str(demo), "--like", "Q4_K_M", "--dry-run", "--json", "-f", str(text), "--state"]
     monkeypatch.setattr(sys, "argv", ["ggufkit", *words, str(tmp_path / "state"), "--sensitivity", "fisher"])
     monkeypatch.chdir(tmp_path)
-    main()
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
     stages = json.loads(capsys.readouterr().out)["estimate"]["stages"]
     assert {"conversion", "importance matrix", "backward pass", "candidates"} <= stages.keys()
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["text.txt"]

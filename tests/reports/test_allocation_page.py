@@ -144,7 +144,8 @@ def test_the_command_takes_it_alone_and_refuses_what_is_broken(
     path = tmp_path / "run.json"
     path.write_text(json.dumps(document))
     monkeypatch.setattr(sys, "argv", ["ggufkit", "report", str(path), "-q"])
-    cli.main()
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main()
     assert capsys.readouterr().out.strip() == str(tmp_path / "run.html")
     assert "chosen types" in (tmp_path / "run.html").read_text()
     assert len(read_results([path])[1]) == 1

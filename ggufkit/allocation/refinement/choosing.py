@@ -81,10 +81,11 @@ def chosen_with_refined(
     chunks = chunks_of(
         texts, Use.CALIBRATION, model.headers[0], options.running, length=options.chunk_tokens, most=MOST_CHUNKS
     )
+    plain = best_of(verified)
     with contextlib.ExitStack() as stack:
         copies: dict[str, RefinedModel] = {}
         found = []
-        for number, (name, types) in enumerate(_promising(model, budget, best_of(verified), costs)):
+        for number, (name, types) in enumerate(_promising(model, budget, plain, costs)):
             place = folder / str(number)
             copy = stack.enter_context(
                 refined_model(model, types, chunks, options.quantize, options.running, place, progress)
@@ -98,7 +99,7 @@ def chosen_with_refined(
             candidate = Candidate(
                 f"{name}, refined",
                 types,
-                model.size_of(types),
+                plain.candidate.bytes if types == plain.candidate.types else model.size_of(types),
                 _predicted(types, copy, replace(prediction, scale=1.0)),
                 _predicted(types, copy, prediction),
                 refined=_identity(chunks),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import random_models
@@ -9,10 +10,12 @@ import random_models
 from ggufkit.allocation import targets
 from ggufkit.allocation.optimize import Job, optimize
 from ggufkit.allocation.options import Effort, OptimizeOptions
+from ggufkit.allocation.refinement import child
 from ggufkit.allocation.results import Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.errors import UsageError
-from ggufkit.gguf_file.reader import read_header
+from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
+from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.quantization import recipe
 from ggufkit.quantization.options import QuantizeOptions
 
@@ -60,3 +63,30 @@ def test_refined_weights_are_shipped_where_they_are_better(source: Path, tmp_pat
 def test_text_that_only_chooses_is_not_learned_from(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--refine needs text"):
         made(source, tmp_path, [Use.PROBING, Use.CHOOSING])
+
+
+def test_each_expert_is_refined_by_the_tokens_sent_to_it(tmp_path: Path) -> None:
+    """Experts are matrices of their own: refined where enough tokens came, and the reason is told where not."""
+    source = random_models.write(tmp_path / "experts-F16.gguf", seed=3, blocks=1, experts=4)
+    (file,) = made(source, tmp_path, list(Use)).files
+    told = {tensor.tensor: tensor for tensor in file.refined}
+    experts = {name for name in told if "_exps" in name}
+    assert {"blk.0.ffn_up_exps.weight[0]", "blk.0.ffn_down_exps.weight[3]"} <= experts
+    assert len(experts) == 12
+    assert any(told[name].accepted and told[name].after < told[name].before for name in experts)
+    assert all(told[name].accepted or told[name].reason or told[name].before is not None for name in experts)
+
+
+def test_what_memory_does_not_hold_is_left_and_said() -> None:
+    def piece(columns: int, number: int) -> Any:
+        tensor = TensorInfo(f"m{number}", (columns, 8), TensorType.F16, 0, 2 * columns * 8)
+        return child._Piece(cast("GgufHeader", None), tensor, 0, -1, -1)
+
+    narrow = [piece(256, number) for number in range(60)]
+    batches, left = child._batches([piece(8192, 99), *narrow], 10 * 8 * 256**2)
+    assert left[0][0].name == "m99"
+    assert "rows of 8192 need" in left[0][1]
+    assert sum(map(len, batches)) + len(left) == 61
+    assert all(len(batch) * 2 + 5 <= 10 for batch in batches)
+    assert left[1:]
+    assert all("more than 24 times" in reason for _, reason in left[1:])
