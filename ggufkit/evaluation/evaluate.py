@@ -4,22 +4,19 @@ The base reads first; its log-probabilities go to a file of two bytes for each e
 token. Every model then reads the same chunks, in a process of its own, and is compared token by token.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ggufkit.errors import InputError, UsageError
+from ggufkit.errors import UsageError
+from ggufkit.evaluation import reading
 from ggufkit.evaluation.answers.asking import Reply, replies_of
 from ggufkit.evaluation.answers.generations import side_by_side
 from ggufkit.evaluation.answers.tasks import Task, TaskResult, answer_task, task_result
 from ggufkit.evaluation.baselines.results import Against, BaselineResult
-from ggufkit.evaluation.calibration import CalibrationCheck, check_calibration, find_calibration
+from ggufkit.evaluation.calibration import find_calibration
 from ggufkit.evaluation.child_process import one_for_all
 from ggufkit.evaluation.evaluation_results import (
     DomainResult,
@@ -29,49 +26,19 @@ from ggufkit.evaluation.evaluation_results import (
     Speed,
 )
 from ggufkit.evaluation.likelihood import passes
-from ggufkit.evaluation.likelihood.logits_file import estimated_bytes
 from ggufkit.evaluation.likelihood.passes import Reading
-from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.statistics import compare_all, divergence, likelihood
-from ggufkit.evaluation.likelihood.texts import DEFAULT_CHUNKS, DEFAULT_LENGTH, Chunks, cut_into_chunks
+from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.evaluation.models import check_same_vocabulary, facts_of, hashes_of, key_of, vocabulary_size
+from ggufkit.evaluation.options import EvaluationOptions
 from ggufkit.evaluation.workplace import workplace
-from ggufkit.files import PlannedFile, atomic_output, check_space
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.progress import Progress, silent
 
+__all__ = ["EvaluationOptions", "evaluate"]
+
 _KLD_COLUMN = 2
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationOptions:
-    """How models are compared.
-
-    Attributes:
-        chunk_tokens: tokens of a chunk, of which the second half is scored.
-        chunks: how many are read in all; None: all that the texts hold.
-        running: threads, devices and caches, the same for all models.
-        folder: where work lies that an interrupted run goes on with; None: in ggufkit's cache.
-        keep_logits: keep the base's log-probabilities as this file, which llama-perplexity reads too.
-        max_tokens: most tokens of a reply to a prompt or a question.
-        calibration: what models were calibrated or chosen with, besides what their files say.
-    """
-
-    chunk_tokens: int = DEFAULT_LENGTH
-    chunks: int | None = DEFAULT_CHUNKS
-    running: Running = field(default_factory=Running)
-    folder: Path | None = None
-    keep_logits: Path | None = None
-    max_tokens: int = 128
-    calibration: tuple[Path, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense. Raises UsageError."""
-        if self.chunk_tokens < 16:
-            raise UsageError(f"a chunk of {self.chunk_tokens} tokens is too short; 16 at least")
-        if self.chunks is not None and self.chunks < 1:
-            raise UsageError("--chunks must be positive")
 
 
 def evaluate(
@@ -103,9 +70,11 @@ def evaluate(
     options = options or EvaluationOptions()
     if not (texts or prompts or tasks):
         raise UsageError("there is nothing to measure", hint="give a text with -f, --prompts or --task")
+    reading.check_named_once(models, "model")
+    reading.check_named_once(texts, "text")
     if options.calibration and not texts:
         raise UsageError("--calibration is compared with a text", hint="-f TEXT")
-    _check_texts(texts)
+    reading.check_texts(texts)
     parts = {model: read_parts(model) for model in models}
     told = {model: facts_of(model, found, {}).calibration for model, found in parts.items()}
     calibration, not_here = find_calibration(options.calibration, told)
@@ -127,9 +96,9 @@ def evaluate(
         parts[base_model] = base_parts
         keyed = [(model, key_of(parts[model])) for model in (base_model, *models)]
         hashes = {model: beside.submit(hashes_of, parts[model]) for model in (base_model, *models)}
-        chunks = _cut(base_model, base_parts[0], texts, folder, options, note) if texts else None
-        checked = _check_calibration(base_model, chunks, calibration, not_here, folder, options, note)
-        readings = _read(keyed, chunks, folder, options, progress) if chunks else None
+        chunks = reading.cut(base_model, base_parts[0], texts, folder, options, note) if texts else None
+        checked = reading.compare_with_calibration(base_model, chunks, calibration, not_here, folder, options, note)
+        readings = reading.read(keyed, chunks, folder, options, progress) if chunks else None
         answers = _answers(keyed, prompts, tasks, folder, options, progress)
         rows = (
             _others(against, base, base_model, chunks, prompts, tasks, answers, folder, options, progress)
@@ -137,7 +106,7 @@ def evaluate(
             else []
         )
         if chunks and options.keep_logits is not None:
-            _keep(passes.base_file(folder, chunks).path, options.keep_logits)
+            reading.keep(passes.base_file(folder, chunks).path, options.keep_logits)
         results = [
             _result(
                 path,
@@ -153,7 +122,7 @@ def evaluate(
             )
             for number, (path, model) in enumerate(zip((base, *models), (base_model, *models), strict=True))
         ]
-        differences = compare_all([reading.scores[:, :, _KLD_COLUMN] for reading in readings[1:]]) if readings else []
+        differences = compare_all([each.scores[:, :, _KLD_COLUMN] for each in readings[1:]]) if readings else []
         return Evaluation(
             base=results[0],
             models=tuple(results[1:]),
@@ -174,67 +143,6 @@ class _Answers:
 
     replies: list[list[Reply]]
     right: list[list[tuple[bool, ...]]]
-
-
-def _cut(
-    base: Path,
-    header: GgufHeader,
-    texts: Sequence[Path],
-    folder: Path,
-    options: EvaluationOptions,
-    note: Callable[[str], None],
-) -> Chunks:
-    tokens = passes.tokenize(base, texts, folder, options.running)
-    chunks = cut_into_chunks(texts, tokens, vocabulary_size(header), length=options.chunk_tokens, chunks=options.chunks)
-    _say_what_it_takes(chunks, folder, note)
-    return chunks
-
-
-def _check_calibration(
-    base: Path,
-    chunks: Chunks | None,
-    calibration: Sequence[Path],
-    not_here: Mapping[str, str],
-    folder: Path,
-    options: EvaluationOptions,
-    note: Callable[[str], None],
-) -> CalibrationCheck:
-    """See whether the texts were used before; say so at once, for reading takes long."""
-    if chunks is None:
-        return CalibrationCheck()
-
-    def tokenize(texts: Sequence[Path]) -> Sequence[NDArray[np.int32]]:
-        return passes.tokenize(base, texts, folder, options.running)
-
-    checked = check_calibration(chunks, calibration, not_here, folder, tokenize)
-    for warning in checked.warnings:
-        note(f"warning: {warning}")
-    for remark in checked.remarks:
-        note(remark)
-    return checked
-
-
-def _read(
-    models: Sequence[tuple[Path, str]], chunks: Chunks, folder: Path, options: EvaluationOptions, progress: Progress
-) -> list[Reading]:
-    """Let the base read, the first of `models`, then the others; in the result it comes first too."""
-    (base, _), *others = models
-    first = passes.read_base(base, chunks, folder, options.running, progress)
-    return [
-        first,
-        *(passes.read_against(model, key, chunks, folder, options.running, progress) for model, key in others),
-    ]
-
-
-def _keep(logits: Path, output: Path) -> None:
-    """Give the file its final name, whole or not at all: it may lie on another disk than the cache."""
-    nearby = logits.stat().st_dev == output.absolute().parent.stat().st_dev
-    with atomic_output(output, size=0 if nearby else logits.stat().st_size) as temporary:
-        if nearby:
-            shutil.copymode(temporary, logits)
-            logits.replace(temporary)
-        else:
-            shutil.copyfile(logits, temporary)
 
 
 def _answers(
@@ -296,24 +204,6 @@ def _as_gguf(checkpoint: Path, folder: Path, options: EvaluationOptions, progres
     if not path.exists():
         convert(checkpoint, path, outtype=OutputType.AUTO, threads=options.running.threads, progress=progress)
     return path
-
-
-def _check_texts(texts: Sequence[Path]) -> None:
-    for text in texts:
-        if not text.is_file():
-            raise InputError(f"no such text: {text}")
-
-
-def _say_what_it_takes(chunks: Chunks, folder: Path, note: Callable[[str], None]) -> None:
-    needed = estimated_bytes(chunks.vocabulary_size, chunks.length, len(chunks.tokens))
-    there = sum(path.stat().st_size for path in folder.glob("base.logits"))
-    check_space([PlannedFile(folder / "base.logits", max(0, needed - there))])
-    error = 3.2 / (chunks.scored * len(chunks.tokens)) ** 0.5
-    note(
-        f"{len(chunks.tokens)} chunks of {chunks.length} tokens, of which"
-        f" {chunks.scored * len(chunks.tokens):,} are scored: the perplexity is known to about {error:.1%};"
-        f" the base's log-probabilities take {needed / 1e6:,.0f} MB on disk meanwhile"
-    )
 
 
 def _result(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ggufkit.errors import InputError, OutputError
+from ggufkit.errors import InputError, OutputError, UsageError
 from ggufkit.evaluation.answers.tasks import read_task
 from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
 from ggufkit.evaluation.evaluation_results import ModelResult, document
@@ -268,3 +268,39 @@ def test_a_gate_that_is_not_a_number_fails_what_is_not_a_number(demo_models: Map
     found = divergence(np.full((20, 4), np.nan, np.float32))
     model = ModelResult(None, found.likelihood, found, (), None)  # type: ignore[arg-type]  # only figures count here
     assert len(failures(figures_of(model), Gates(max_kld=1, max_ppl_increase=1, min_same_top=0))) == 3
+
+
+def test_nothing_is_measured_twice_under_one_name(demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path):
+    same = held_out.parent / ".." / held_out.parent.name / held_out.name
+    with pytest.raises(UsageError, match=r"the text .* is named twice"):
+        evaluate(demo_models["F16"], [demo_models["Q2_K"]], [held_out, same], options(tmp_path))
+    with pytest.raises(UsageError, match=r"the model .* is named twice"):
+        evaluate(demo_models["F16"], [demo_models["Q2_K"]] * 2, [held_out], options(tmp_path))
+
+
+def test_what_is_known_before_reading_is_said(demo_models: Mapping[str, Path], tmp_path: Path):
+    """A text that is none, one that the model was calibrated with, and the base's file on another disk or this one."""
+    text, kept, notes = tmp_path / "text.txt", tmp_path / "kept.kld", []
+    text.write_bytes((DEMO / "heldout.txt").read_bytes()[:3000] + b"\xff\xfe")
+    kept.write_bytes(b"old")
+    found = evaluate(
+        demo_models["F16"],
+        [demo_models["F16"]],
+        [text],
+        EvaluationOptions(
+            chunk_tokens=64,
+            chunks=1,
+            folder=tmp_path / "work",
+            running=Running(threads=1),
+            keep_logits=kept,
+            calibration=(DEMO / "heldout.txt",),
+        ),
+        note=notes.append,
+    )
+    said = "\n".join(notes)
+    assert "1 chunk of 64 tokens" in said
+    assert "is not UTF-8" in said
+    assert "100.0% of text is in" in said
+    assert kept.stat().st_size > 31 * 2 * 1000
+    shared = document(found, version="", build={})["calibration"]["shared"]
+    assert [(it["text"], it["share"], it["too_much"]) for it in shared] == [("text", 1.0, True)]

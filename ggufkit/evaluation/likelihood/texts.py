@@ -12,6 +12,7 @@ from ggufkit.errors import InputError
 
 DEFAULT_CHUNKS = 32
 DEFAULT_LENGTH = 512
+_PIECE = 1 << 20  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,17 @@ def cut_into_chunks(
         for number in range(some)
     )
     return Chunks(cut, length, vocabulary_size, domains)
+
+
+def is_utf8(text: Path) -> bool:
+    """Tell whether a file holds nothing but characters."""
+    try:
+        with text.open(encoding="utf-8") as file:
+            while file.read(_PIECE):
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _shares(available: Sequence[int], wanted: int | None) -> list[int]:

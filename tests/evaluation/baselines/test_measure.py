@@ -179,9 +179,9 @@ def test_a_death_costs_the_chunk_and_not_the_rest(
     tasks = []
     ask = processes.ask
 
-    def watched(environment, task, job, path, on_event):  # type: ignore[no-untyped-def]  # as `ask`
+    def watched(environment, task, job, path, on_event, patience):  # type: ignore[no-untyped-def]  # as `ask`
         tasks.append((job.variant, task, job.done))
-        why = ask(environment, task, job, path, on_event)
+        why = ask(environment, task, job, path, on_event, patience)
         if job.variant == "dies" and why:
             raise KeyboardInterrupt
         return why
