@@ -13,6 +13,7 @@ from ggufkit.reports.figures import figures
 from ggufkit.reports.reading import Model, Run
 from ggufkit.reports.replies import replies
 from ggufkit.reports.reproducibility import reproducibility
+from ggufkit.reports.shared_texts import shared_texts
 from ggufkit.reports.verdict import Verdict, verdict
 from ggufkit.reports.wording import change, percent, rate, short, size
 
@@ -49,6 +50,7 @@ def _section(number: int, run: Run, limits: Gates | None, *, alone: bool) -> str
     found = verdict(run, limits)
     parts = [
         _verdict(run, found),
+        shared_texts(run.raw),
         tables.all_figures(run, found),
         figures(run, found),
         tables.by_text(run),

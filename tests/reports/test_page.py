@@ -388,3 +388,14 @@ def test_the_validator_has_no_complaint(full: dict[str, Any], tmp_path: Path):
     path.write_text(render([run_of(full, "run.json"), run_of(copy.deepcopy(full), "other.json")]))
     assert command
     assert page_checks.faults_by_validator(command, path) == ""
+
+
+def test_a_text_that_models_were_calibrated_with_is_warned_of(document: dict[str, Any]):
+    shared = {"text": "<prose>", "calibration": "c.txt", "share": 0.25, "too_much": True}
+    little = {"text": "other", "calibration": "c.txt", "share": 0.0005, "too_much": False}
+    document["calibration"] = {"checked": ["c.txt"], "shared": [shared, little], "not_here": {}}
+    page = render([run_of(document, "run")])
+    assert "25.00% of &lt;prose&gt; is in c.txt, which a model was calibrated with" in page
+    assert "of other is in" not in page
+    document["calibration"] = {"shared": [None, {"too_much": True}]}
+    assert "calibrated with" not in render([run_of(document, "run")])
