@@ -47,6 +47,8 @@ def model_metadata(spec: ArchSpec, config: Config) -> dict[str, Any]:
 
 def _typed(key: str, value: Any) -> Any:
     """Give a value the type that llama.cpp's converter gives it: by the key where JSON leaves it open."""
+    if key.endswith("_token_id") and (isinstance(value, bool) or not isinstance(value, int)):
+        raise CheckpointError(f"config.json: {key} would be {str(value)[:60]!r}, expected the number of one token")
     if isinstance(value, list | tuple):
         return [_typed(key, item) for item in value]
     if isinstance(value, str | bool) and key not in _FLOATS:
