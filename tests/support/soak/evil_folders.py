@@ -139,8 +139,12 @@ def _carried_code(trial: Trial) -> None:
         if "{run}" in command:
             text = ["-f", str(places["text"]), "-c", "64", "--chunks", "1", "-o", str(places["run"])]
             _run(["eval", str(places["model"]), str(places["model"]), *text], trial.folder)
-        code, said = _run([part.format(**places) for part in command], evil)
         what = " ".join(command)
+        try:
+            code, said = _run([part.format(**places) for part in command], evil)
+        except subprocess.TimeoutExpired:
+            trial.broken(case, f"{what}: not done after {_SECONDS} s")
+            continue
         if marker.exists():
             trial.broken(case, f"{what}: ran code of {marker.read_text()!r}")
             marker.unlink()
