@@ -13,7 +13,7 @@ import evil_folder
 import ggufkit
 from soak import Row, Trial
 
-_SECONDS = 300
+_SECONDS = 900  # a baseline may be measured
 _INPUT, _UNSAFE = 3, 4
 _GOES_ON = ("worker", "--port", "0")
 
