@@ -16,12 +16,15 @@ from ggufkit.conversion.metadata_edits import MetadataEdits
 from ggufkit.conversion.plan import ConversionPlan, OutputType, make_plan, own_type
 from ggufkit.conversion.vocabulary import TokenizerOptions
 from ggufkit.errors import (
+    CheckpointError,
     GgufFileError,
     MissingDependencyError,
     UnsupportedArchitectureError,
     UsageError,
 )
 from ggufkit.files import PlannedFile, atomic_output, check_output, check_space
+from ggufkit.findings import Severity
+from ggufkit.fitness import check_headers
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.llamacpp import converter as llamacpp_converter
 from ggufkit.llamacpp.cpu import usable_cores
@@ -109,6 +112,7 @@ def convert(
     with open_plan(source, outtype, mtp=mtp, tokenizer=tokenizer, edits=edits, keep=keep) as plan:
         check_space([PlannedFile(output, plan.layout.size)])
         with atomic_output(output, size=plan.layout.size) as temporary:
+            _refuse_unfit(plan, temporary)
             execute(plan, temporary, threads=threads or usable_cores(), progress=progress)
         return ConversionResult(
             source=source,
@@ -125,6 +129,24 @@ def convert(
             quantization=plan.checkpoint.quantization,
             kept=plan.kept,
         )
+
+
+def _refuse_unfit(plan: ConversionPlan, path: Path) -> None:
+    """Write a file of that header, with a hole for the weights, and see whether llama.cpp would die of it.
+
+    Raises:
+        CheckpointError: naming the key that would be wrong.
+    """
+    with path.open("r+b") as file:
+        file.write(plan.layout.header)
+        file.truncate(plan.layout.size)
+    for finding in check_headers([read_header(path)]):
+        if finding.severity >= Severity.UNFIT:
+            raise CheckpointError(
+                f"{plan.checkpoint.folder}: llama.cpp could not run what it would become: "
+                f"{finding.where} {finding.what}",
+                hint=finding.hint,
+            )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Every output name, shape, type and byte offset comes from headers and config alo
 bars and the memory bound are readings of this one plan.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from ggufkit.errors import CheckpointError
 from ggufkit.gguf_file.writer import FileLayout, TensorLayout, lay_out
 
 _MOST = 100_000
+_LARGEST_FLOAT = 3.4028235677973366e38  # half a step above the largest float32, which would be rounded up
 
 
 class OutputType(StrEnum):
@@ -174,7 +176,12 @@ def make_plan(
         remarks += doubts
         metadata = {**general, **metadata, **vocabulary, **provenance(checkpoint.folder)}
         _check_vocabulary(metadata, {name: shape for name, shape, _ in targets})
-    layout = lay_out(spec.name, edits.applied_to(metadata, spec.name) if edits else metadata, targets)
+    _check_room(checkpoint, metadata)
+    edited = edits.applied_to(metadata, spec.name) if edits else metadata
+    try:
+        layout = lay_out(spec.name, edited, targets)
+    except ValueError as error:  # two tensors of one name, where a strange value turned a step of the spec on or off
+        raise CheckpointError(f"{checkpoint.folder} cannot become a GGUF file: {error}") from error
     places = {tensor.name: tensor for tensor in layout.tensors}
     steps = tuple(
         Step(draft.sources, draft.op, tuple(places[name] for name, _ in draft.targets), found)
@@ -200,6 +207,18 @@ def _main_type(blocks: Sequence[Kept | None], matrices: OutputType) -> str:
     """Name the type that most kept weights have; that of plain matrices where none is kept."""
     kinds = Counter(found.type.name for found in blocks if found)
     return kinds.most_common(1)[0][0] if kinds else matrices.name
+
+
+def _check_room(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> None:
+    """Refuse numbers that a GGUF file has no room for: it holds them in 32 bits, where JSON knows no bounds."""
+    for key, value in metadata.items():
+        if key.startswith("tokenizer."):
+            continue  # lists as long as the vocabulary, made by us
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, float) and _LARGEST_FLOAT <= abs(number) < math.inf:
+                raise CheckpointError(f"{checkpoint.folder}: {key} would be {number:g}, more than float32 can hold")
+            if isinstance(number, int) and not -(1 << 31) <= number < 1 << 32:
+                raise CheckpointError(f"{checkpoint.folder}: {key} would be {number}, which has no room in 32 bits")
 
 
 def _check_counts(config: Config) -> None:

@@ -42,6 +42,8 @@ def check_vocabulary(header: GgufHeader) -> Iterator[Finding]:
         yield from _distinct(texts)
         if kind == "llama":
             yield from _bytes(texts)
+        if kind in _WITH_TRIE:
+            yield from _short(texts)
     yield from _lists(metadata, entry.count)
     yield from _ids(metadata, entry.count)
     yield from _ends(metadata, kind, entry.count)
@@ -98,6 +100,19 @@ def _distinct(texts: Sequence[str]) -> Iterator[Finding]:
         return
     [(twice, _)] = Counter(texts).most_common(1)
     yield Finding(Severity.UNFIT, f"holds {twice[:60]!r} twice, but tokens must differ", _TOKENS)
+
+
+# llama-vocab.cpp, naive_trie::insert calls itself for every byte of a piece, and the stack ends; real ones have dozens.
+_WITH_TRIE = {"t5", "rwkv"}
+_LONGEST_PIECE = 8192
+
+
+def _short(texts: Sequence[str]) -> Iterator[Finding]:
+    for number, text in enumerate(texts):
+        if len(text) > _LONGEST_PIECE // 4 and (size := len(text.encode())) > _LONGEST_PIECE:
+            what = f"holds a piece of {size:,} bytes (number {number}), more than llama.cpp's stack bears"
+            yield Finding(Severity.UNFIT, what, _TOKENS)
+            return
 
 
 _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}

@@ -13,7 +13,7 @@ from ggufkit.conversion import OutputType
 from ggufkit.conversion.plan import make_plan
 from ggufkit.errors import GgufkitError
 
-STRANGE = ("text", -1, 0, 2.5, [], [None], {}, {"full_attention": 1}, True, 10**12, [1, 2], "")
+STRANGE = ("text", -1, 0, 2.5, [], [None], {}, {"full_attention": 1}, True, 10**12, [1, 2], "", 1e308)
 # keys that name the architecture, not a property of it
 NAMES = {"architectures", "model_type"}
 

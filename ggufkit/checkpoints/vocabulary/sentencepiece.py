@@ -71,7 +71,10 @@ def load_pieces(path: Path) -> tuple[list[tuple[str, float, TokenType]], dict[st
     pieces = []
     for token_id in range(processor.vocab_size()):
         kind = next((kind for is_kind, kind in kinds if is_kind(token_id)), TokenType.NORMAL)
-        text = processor.id_to_piece(token_id)
+        try:
+            text = processor.id_to_piece(token_id)
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path}: piece {token_id} is not UTF-8: {error.object!r:.60}") from None
         if token_id in first and not (spaced and _SPACE in text):
             text, kind = classify_added(text, special=False)
         pieces.append((text, processor.get_score(token_id), kind))
