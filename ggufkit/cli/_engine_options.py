@@ -90,7 +90,7 @@ class EngineChoices:
             "-ub",
             "--ubatch-size",
             min=1,
-            help="Tokens of a prompt computed at once. [512; 128 where attention is not fused]",
+            help="Tokens of a prompt computed at once. [512; less where attention is not fused]",
             show_default=False,
             rich_help_panel=PANEL,
         ),

@@ -112,7 +112,7 @@ class EngineOptions:
         threads: CPU threads for generating. None: the physical cores that this process may use.
         threads_batch: CPU threads for reading prompts. None: as `threads`.
         batch_size: tokens handed to llama.cpp in one call.
-        micro_batch_size: tokens computed at once; where `attention` leaves the fused kernel, 512 becomes 128.
+        micro_batch_size: tokens computed at once; where `attention` leaves the fused kernel, 512 becomes less.
         flash_attention: see FlashAttention.
         cache_type_k: storage type of the keys.
         cache_type_v: storage type of the values.

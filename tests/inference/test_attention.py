@@ -21,6 +21,8 @@ FUSED, PLAIN = Attention("auto", 512), Attention("off", 128)
     [
         (EngineOptions(), 1024, True, FUSED),
         (EngineOptions(), 1025, True, PLAIN),
+        (EngineOptions(), 32768, True, PLAIN),
+        (EngineOptions(), 32769, True, Attention("off", 64)),  # of four heads
         (EngineOptions(), 8192, False, FUSED),
         (EngineOptions(flash_attention=FlashAttention.ON), 8192, True, Attention("on", 512)),
         (EngineOptions(flash_attention=FlashAttention.OFF), 8192, True, Attention("off", 512)),
