@@ -13,6 +13,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from ggufkit.allocation.choices import Types
 from ggufkit.allocation.estimate import Asked, Before, Estimate, Speeds, encoding_speed, estimate
 from ggufkit.allocation.fisher import seen_by_fisher
 from ggufkit.allocation.ledger import Ledger, key_of
@@ -92,8 +93,8 @@ def expected(
     seen = seen_by_fisher(model, options)
     questions = questions_of(model, options.effort, seen)
 
-    def is_new(types: object) -> bool:
-        return ledger is None or ledger.get(key_of(probing.identity, types)) is None  # type: ignore[arg-type] # types
+    def is_new(types: Types) -> bool:
+        return ledger is None or ledger.get(key_of(probing.identity, types)) is None
 
     files = len(budgets)
     return Asked(
