@@ -282,8 +282,7 @@ class LoadedModel:
 
     def _attention(self) -> Attention:
         """Choose how a context of `context_size` for one sequence computes attention."""
-        on_cpu = not native.has_gpu() and not self.options.rpc_servers
-        return attention(self.options, self._header, self.context_size, on_cpu=on_cpu)
+        return attention(self.options, self._header, self.context_size, on_cpu=self.placement.on_cpu)
 
     def _check_memory(self, size: int) -> None:
         """Refuse a context that cannot fit: the system would grant the memory, and kill us when it is used."""

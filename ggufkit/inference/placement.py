@@ -25,11 +25,15 @@ _BACKENDS_WITHOUT_MEMORY = {"base", "cpu", "rpc", "blas"}
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Options in which nothing is left to chance, what each device will hold by them, and what to tell a person."""
+    """Options in which nothing is left to chance, what each device will hold by them, and what to tell a person.
+
+    `on_cpu`: nothing but this machine's CPU computes, for llama.cpp sees no other device.
+    """
 
     options: EngineOptions
     shares: tuple[Share, ...] = ()
     warnings: tuple[str, ...] = ()
+    on_cpu: bool = False
 
     @property
     def lines(self) -> list[str]:
@@ -62,7 +66,7 @@ def resolve(path: Path, header: GgufHeader, options: EngineOptions, slots: int =
     _check_overrides(path, options)
     found = _devices(options)
     if not found:
-        return Placement(replace(options, gpu_layers=0), warnings=_without_devices(options))
+        return Placement(replace(options, gpu_layers=0), warnings=_without_devices(options), on_cpu=True)
     if options.split_mode in {SplitMode.ROW, SplitMode.TENSOR} or options.devices is not None:
         return Placement(options)  # each device holds a part of every layer, or the caller knows better
     here = Device("CPU", Kind.CPU, cpu.available_memory(), cpu.available_memory(), "CPU")

@@ -172,7 +172,7 @@ class Server:
             self._tell(f"warning: {warning}")
         for line in self.placement.lines:
             self._tell(line)
-        return placed(planned, self.header, self.placement.options)
+        return placed(planned, self.header, self.placement)
 
     def _backend(self, name: str, options: LlamaServerOptions) -> Backend:
         backend = Backend(options, tell=self._tell, log=self._log, patience=self._patience)
@@ -213,7 +213,7 @@ class Server:
             return main
         running = self._running.get("embeddings")
         if running is None or running.done():  # of one that failed, too, the next request tries it again
-            return self._backend("embeddings", for_embeddings(main.options))
+            return self._backend("embeddings", for_embeddings(main.options, self.options.engine))
         return self._backends["embeddings"]
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from ggufkit.errors import InputError, UsageError
 from ggufkit.gguf_file.reader import GgufHeader
+from ggufkit.inference.attention import attention
 from ggufkit.inference.model_file import cache_bytes
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions
+from ggufkit.inference.placement import Placement
 from ggufkit.inference.serving.options import ServeOptions
 from ggufkit.llamacpp import cpu
 from ggufkit.llamacpp.server import LlamaServerOptions
@@ -60,18 +62,22 @@ def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions,
     )
 
 
-def placed(options: LlamaServerOptions, header: GgufHeader, engine: EngineOptions) -> LlamaServerOptions:
-    """Add where the weights go, which `placement` has decided.
+def placed(options: LlamaServerOptions, header: GgufHeader, placement: Placement) -> LlamaServerOptions:
+    """Add where the weights go, which `placement` has decided, and how attention is computed there.
 
     Raises:
         InputError: all is with the CPU, and the context takes more memory than is free.
         UsageError: llama-server's command line cannot say it.
     """
+    engine = placement.options
     if not engine.gpu_layers:
         _check_memory(header, engine, options)
     for override in engine.tensor_overrides:
         if "," in override.pattern:
             raise UsageError(f"llama-server takes no pattern with a comma: {override.pattern}")
+    if not options.embeddings:  # they compute a whole text at once, however long it is
+        chosen = attention(engine, header, options.context_size // options.slots, on_cpu=placement.on_cpu)
+        options = dataclasses.replace(options, flash_attention=chosen.flash, micro_batch_size=chosen.micro_batch_size)
     return dataclasses.replace(
         options,
         gpu_layers=engine.gpu_layers if isinstance(engine.gpu_layers, int) else -1,
@@ -84,8 +90,11 @@ def placed(options: LlamaServerOptions, header: GgufHeader, engine: EngineOption
     )
 
 
-def for_embeddings(options: LlamaServerOptions) -> LlamaServerOptions:
-    """Return how the same model is run for embeddings: on the weights in the page cache that the other one maps."""
+def for_embeddings(options: LlamaServerOptions, engine: EngineOptions) -> LlamaServerOptions:
+    """Return how the same model is run for embeddings: on the weights in the page cache that the other one maps.
+
+    `engine`: what was asked for, before it was decided how the other one computes attention.
+    """
     per_slot = options.context_size // options.slots
     batch = min(per_slot, 2048)
     return dataclasses.replace(
@@ -96,6 +105,7 @@ def for_embeddings(options: LlamaServerOptions) -> LlamaServerOptions:
         # A text is computed at once: its vectors are averaged.
         batch_size=batch,
         micro_batch_size=batch,
+        flash_attention=engine.flash_attention.value,
         embeddings=True,
         pooling=options.pooling or "mean",
         repack=False,
