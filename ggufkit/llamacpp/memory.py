@@ -2,9 +2,10 @@
 
 llama.cpp can load a model for the sake of its sizes alone (`no_alloc`): it reads the header, lays out caches and
 compute graphs, and allocates nothing. That is done in a child process, for it aborts on what it does not like:
-`python -m ggufkit.llamacpp.memory REQUEST` writes the answer as JSON.
+`python -m ggufkit.llamacpp.memory` answers each line of its stdin with a line, both JSON.
 """
 
+import contextlib
 import json
 import re
 import sys
@@ -13,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ggufkit.errors import LlamaCppError
-from ggufkit.llamacpp import binding, run
+from ggufkit.errors import GgufkitError, LlamaCppError
+from ggufkit.llamacpp import binding
+from ggufkit.llamacpp.attendant import ENDED, Attendant
 from ggufkit.llamacpp.ggml_functions import ggml_functions, repacked_buffer_type
 from ggufkit.llamacpp.native import CACHE_TYPES, FLASH_ATTENTION, log_excerpt
 from ggufkit.peak_memory import peak_memory
@@ -67,28 +69,41 @@ class Answer:
     process: int
 
 
-def ask(model: Path, settings: Sequence[Setting], matrices: Sequence[Matrix]) -> Answer:
-    """Load the header of `model` in a child process and lay out each of `settings`.
-
-    A context size of 0 means the one that the model was trained for.
+def child() -> Attendant:
+    """Start the child that answers `ask`: it loads llama.cpp while we find out what there is to ask.
 
     Raises:
-        LlamaCppError: libllama cannot load such a model; the message quotes it.
-        MissingDependencyError: there is no llama.cpp, or no binding.
+        LlamaCppError: it could not be started.
     """
-    request = json.dumps(
-        {
-            "model": str(model.absolute()),
-            "settings": [asdict(setting) for setting in settings],
-            "matrices": [asdict(matrix) for matrix in matrices],
-        }
-    )
     # -P: the current folder may hold modules whose names hide the standard library's
-    done = run.run([sys.executable, "-P", "-m", "ggufkit.llamacpp.memory", request])
+    return Attendant([sys.executable, "-P", "-m", "ggufkit.llamacpp.memory"])
+
+
+def ask(
+    model: Path, settings: Sequence[Setting], matrices: Sequence[Matrix], attendant: Attendant | None = None
+) -> Answer:
+    """Load the header of `model` in a child process and lay out each of `settings`.
+
+    A context size of 0 means the one that the model was trained for. `attendant` is a `child` that waits already; only
+    of its first answer `process` is the memory of that model alone.
+
+    Raises:
+        LlamaCppError: libllama cannot load such a model, which the message quotes; or there is none.
+    """
+    if attendant is None:
+        with child() as attendant:
+            return ask(model, settings, matrices, attendant)
+    request = {
+        "model": str(model.absolute()),
+        "settings": [asdict(setting) for setting in settings],
+        "matrices": [asdict(matrix) for matrix in matrices],
+    }
+    lines: list[str] = []
+    attendant.ask(json.dumps(request), lines.append)
     try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        raise LlamaCppError(f"libllama gave no usable answer about {model}: {done.output}") from None
+        answer = json.loads(next(line for line in reversed(lines) if line.startswith("{")))
+    except (ValueError, StopIteration):
+        raise LlamaCppError(f"libllama gave no usable answer about {model}: {' '.join(lines[-3:])}") from None
     if failure := answer.get("failure"):
         raise LlamaCppError(f"llama.cpp cannot load such a model: {failure}")
     return Answer(
@@ -120,6 +135,19 @@ def _is_repacked(ggml: Any, matrix: Matrix) -> bool:
     return repacked_buffer_type(ggml, matrix.type, matrix.columns, matrix.rows, matrix.experts) is not None
 
 
+def _attend() -> None:
+    """Answer every line of stdin until it ends."""
+    with contextlib.suppress(GgufkitError):  # who asks will be told
+        binding.load_declarations().llama_backend_init()
+    for line in sys.stdin:
+        try:
+            answer = _answer(json.loads(line))
+        except GgufkitError as error:
+            answer = {"failure": str(error)}
+        sys.stdout.write(f"{json.dumps(answer)}\n{ENDED} 0\n")
+        sys.stdout.flush()
+
+
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     lib: Any = binding.load_declarations()
     lib.llama_backend_init()
@@ -132,8 +160,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"failure": log_excerpt(0)}
     ggml = ggml_functions(lib)
     settings = [_lay_out(lib, model, Setting(**setting)) for setting in request["settings"]]
+    training_context = lib.llama_model_n_ctx_train(model)
+    lib.llama_model_free(model)
     return {
-        "training_context": lib.llama_model_n_ctx_train(model),
+        "training_context": training_context,
         "settings": [asdict(caches) for caches in settings],
         "repacked": [matrix for matrix in request["matrices"] if _is_repacked(ggml, Matrix(**matrix))],
         "process": peak_memory(),
@@ -160,4 +190,4 @@ def _lay_out(lib: Any, model: Any, setting: Setting) -> Caches:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_answer(json.loads(sys.argv[1]))))
+    _attend()

@@ -9,6 +9,7 @@ from ggufkit.checkpoints.hub_selection import RemoteGguf
 from ggufkit.inference.attention import attention
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
 from ggufkit.llamacpp import cpu
+from ggufkit.llamacpp import memory as libllama
 from ggufkit.llamacpp.memory import Caches, Setting
 from ggufkit.llamacpp.speed import Speeds
 from ggufkit.planning import advice, memory, quality, speed, survey
@@ -94,9 +95,9 @@ def plan(source: str | Path, options: PlanOptions | None = None) -> ModelPlan:
         MissingDependencyError: llama.cpp is not built.
     """
     options = options or PlanOptions()
-    with opened(str(source)) as subject, ThreadPoolExecutor(1) as pool:
+    with libllama.child() as attendant, opened(str(source)) as subject, ThreadPoolExecutor(1) as pool:
         settings = _settings(subject, options)
-        to_come = pool.submit(memory.ask, subject.file, subject.headers, settings)
+        to_come = pool.submit(memory.ask, subject.file, subject.headers, settings, attendant)
         surveyed = survey.survey(subject, options.types, options.quantize)
         asked = to_come.result()
         # Last and alone, for whatever else is running would be measured with it.

@@ -59,7 +59,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], set[int]], ...] = (
     (("eval", "{model}", "{model}", "-f", "{text}", "-c", "64", "--chunks", "1", "-o", "{out}/run.json"), {0}),
     (("report", "{run}", "-o", "{out}/run.html"), {0}),
     (("tune", "{model}", "--seconds", "1", "--dry-run"), {0}),
-    (("worker", "--port", "0"), {0}),
+    (("worker", "--port", "0"), {0, 143}),  # ended before or after it listens for signals
     (("worker", "--list", "127.0.0.1:1"), {0, _INPUT, 6}),
     (("edit", "{model}", "--set", "general.name=x", "-o", "{out}/e.gguf"), {0}),
     (("edit", "{model}", "--metadata", "config.json", "-o", "{out}/e.gguf"), {0, 2, _INPUT}),
