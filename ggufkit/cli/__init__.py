@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from ggufkit import __version__
-from ggufkit.cli import _errors, _signals, _standard_streams
+from ggufkit.cli import _errors, _garbage, _signals, _standard_streams
 from ggufkit.cli._commands import CommandTable, Entry
 from ggufkit.errors import GgufkitError
 
@@ -106,11 +106,12 @@ def root(
 
 def main() -> None:
     """Run the command; whatever a user can cause ends as one line, a hint and a documented exit code."""
+    _garbage.search_less()
     _standard_streams.fill()
     try:
         with _signals.orderly_end():
             try:
-                app()
+                app(prog_name="ggufkit")  # also as `python -m ggufkit`
             except SystemExit:  # how Typer ends, with 0 too
                 sys.stdout.flush()  # now, for a full disk can still be reported
                 raise
