@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ggufkit.cli._help import GroupedCommand
+from ggufkit.cli._help import GroupedCommand, explained
 from ggufkit.cli._option_groups import spread
 
 
@@ -52,17 +52,25 @@ class CommandTable(TyperGroup):
             for entry in entries:
                 self.add_command(_Announced(entry))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before the command's name. Raises ggufkit's UsageError for others."""
+        return explained(super().parse_args, ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Find the command that is called, and load it; `help [COMMAND]` is `[COMMAND] --help`.
 
         Raises:
-            UsageError: there is none of this name (Typer's class, with the nearest names).
+            UsageError: there is none of this name; the hint has the nearest names.
         """
         if args and args[0] == "help":
             if not args[1:]:
                 print(ctx.get_help())
                 ctx.exit()
             args = [*args[1:], "--help"]
+        if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            from ggufkit.cli._usage_errors import unknown_command
+
+            raise unknown_command(args[0], ctx)
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.entry.load() if isinstance(command, _Announced) else command, rest
 

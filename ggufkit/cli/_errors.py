@@ -21,8 +21,8 @@ def report(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, GgufkitError):
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        if error.hint:
-            print(f"\nhint: {_one_line(error.hint)}", file=sys.stderr)
+        if hint := error.hint or _next_step(error):
+            print(f"\nhint: {_one_line(hint)}", file=sys.stderr)
         return OutputError.exit_code if _is_of_disk(error) else error.exit_code
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         done = "read or write" if error.errno == errno.EIO else "write"
@@ -35,6 +35,12 @@ def report(error: BaseException) -> int:
     print(f"error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
     print("\nhint: this is a bug in ggufkit; GGUFKIT_DEBUG=1 shows where", file=sys.stderr)
     return 1
+
+
+def _next_step(error: BaseException) -> str | None:
+    from ggufkit.cli._next_step import next_step
+
+    return next_step(error)
 
 
 def _is_of_disk(error: BaseException) -> bool:

@@ -1,8 +1,10 @@
-"""Help in groups: the options of a command under the headings that its `rich_help_panel`s name, without rich."""
+"""A command whose help comes in groups, under the headings that `rich_help_panel`s name, and whose errors are ours."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
+from typer import TyperException
 from typer.core import TyperCommand
 
 _KINDS = {"int": "N", "int range": "N", "float": "X", "float range": "X", "path": "PATH", "str": "TEXT"}
@@ -10,6 +12,17 @@ _KINDS = {"int": "N", "int range": "N", "float": "X", "float range": "X", "path"
 
 class GroupedCommand(TyperCommand):
     """Give as `cls=` to `app.command`. Options without a heading come first, as `Options`."""
+
+    allow_extra_args = True  # `parse_args` refuses them in our own words
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words behind the command's name. Raises ggufkit's UsageError for what the command does not take."""
+        rest = explained(super().parse_args, ctx, args)
+        if rest and not ctx.resilient_parsing:
+            from ggufkit.cli._usage_errors import left_over
+
+            raise left_over(rest, ctx)
+        return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Write what is required plainly, and the rest in brackets: `MODEL... [NAME]`."""
@@ -26,7 +39,7 @@ class GroupedCommand(TyperCommand):
                 heading = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
                 name, text = record
                 if is_argument:  # the usage says which are required
-                    name, text = _name_of(parameter), re.sub(r" +\[required\]$", "", text)
+                    name, text = name_of(parameter), re.sub(r" +\[required\]$", "", text)
                 groups.setdefault(heading, []).append((_plain_kind(name), _plain_range(text)))
         for heading, records in groups.items():
             if records:
@@ -34,12 +47,24 @@ class GroupedCommand(TyperCommand):
                     formatter.write_dl(records)
 
 
-def _name_of(argument: Any) -> str:
+def explained(parse: Callable[[Any, list[str]], list[str]], context: Any, words: list[str]) -> list[str]:
+    """Read a command line; what Typer does not understand of it is told in ggufkit's form."""
+    read = list(words)  # Typer empties the list that it reads
+    try:
+        return parse(context, words)
+    except TyperException as error:
+        from ggufkit.cli._usage_errors import explain
+
+        raise explain(error, context, read) from error
+
+
+def name_of(argument: Any) -> str:
+    """Return what the help calls an argument."""
     return str(argument.metavar or argument.name.upper())
 
 
 def _in_usage(argument: Any) -> str:
-    name = _name_of(argument)
+    name = name_of(argument)
     if argument.nargs != 1 and "..." not in name:
         name += "..."
     is_whole = argument.required or " " in name or name.startswith("[")  # says itself what may be left out
@@ -55,3 +80,23 @@ def _plain_kind(name: str) -> str:
 def _plain_range(text: str) -> str:
     """Write `[x>=1]` as `[at least 1]`, and `[1<=x<=64]` as `[1 to 64]`."""
     return re.sub(r"\bx>=(-?[\d.]+)\]$", r"at least \1]", re.sub(r"(-?[\d.]+)<=x<=([\d.]+)\]$", r"\1 to \2]", text))
+
+
+def kind_of(option: Any, context: Any) -> str:
+    """Return what the help writes for the value of an option, such as `N`; nothing for one that takes none."""
+    if option.is_flag:
+        return ""
+    return _plain_kind(f"- {option.display_type_rich(context)}")[2:]
+
+
+def range_of(option: Any) -> str:
+    """Return the range of a number, such as `at least 1`."""
+    limits = option.type_descriptor.parameter_info
+    if limits.max is None:
+        return f"at least {limits.min}"
+    return f"at most {limits.max}" if limits.min is None else f"{limits.min} to {limits.max}"
+
+
+def first_sentence(text: str) -> str:
+    """Return what a help text says first, without its full stop."""
+    return re.split(r"(?<=[^.])\.(?: |$)|;|  ", text.strip(), maxsplit=1)[0]

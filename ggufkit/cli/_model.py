@@ -13,6 +13,7 @@ from ggufkit.cli import _output
 if TYPE_CHECKING:
     from ggufkit.checkpoints.hub import ModelName
     from ggufkit.checkpoints.hub_pull import Kind
+    from ggufkit.errors import InputError
 
 HELP = "A GGUF file, or owner/repo[:QUANT] on the hub."
 
@@ -33,19 +34,27 @@ def resolve(text: str | Path, *, kind: Literal["any", "checkpoint", "gguf"] = "a
         OutputError: the disk is too small.
     """
     path = Path(text)
-    if _is_here(path):
+    if is_here(path):
         return path
-    from ggufkit.errors import InputError
-
     name = name_on_hub(text)
     if name is None:
-        raise InputError(f"no such {_WORDS[kind][0]}: {text}", hint=f"give {_WORDS[kind][1]}")
+        raise no_such(path, kind)
     from ggufkit.checkpoints.hub_pull import Kind, find_cached
 
     return find_cached(name, Kind(kind)) or _fetch(name, Kind(kind), quiet=quiet)
 
 
-def _is_here(path: Path) -> bool:
+def no_such(path: Path, kind: Literal["any", "checkpoint", "gguf"] = "any") -> "InputError":
+    """Make the error for a path that is not there: the hint has similar names, else what would do."""
+    from ggufkit.cli._next_step import of_missing
+    from ggufkit.errors import InputError
+
+    what, wanted = _WORDS[kind]
+    return InputError(f"no such {what}: {path}", hint=of_missing(path) or f"give {wanted}")
+
+
+def is_here(path: Path) -> bool:
+    """Tell whether a path is there, or at least that nobody can say it is not."""
     try:
         return path.exists() or path.is_symlink()
     except OSError:  # in a folder that is closed to us, or too long: whoever opens it says so
@@ -54,7 +63,7 @@ def _is_here(path: Path) -> bool:
 
 def name_on_hub(text: str | Path) -> "ModelName | None":
     """Read what means a model on the hub; None for a path that exists, and for what can only be a path."""
-    if _is_here(Path(text)):
+    if is_here(Path(text)):
         return None
     from ggufkit.checkpoints.hub import model_name
 

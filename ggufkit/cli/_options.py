@@ -1,10 +1,20 @@
 """The options that several commands share, spelled once, with the names that llama.cpp's users know."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class NotAChoice(typer.BadParameter):
+    """What a callback raises for a value that is none of a few; the nearest of them goes to the hint."""
+
+    def __init__(self, value: str, choices: Iterable[str]) -> None:
+        self.value = value
+        self.choices = [str(choice) for choice in choices]
+        super().__init__(f"{value!r} is none of {', '.join(self.choices)}")
 
 
 def _output_path(text: str) -> Path:

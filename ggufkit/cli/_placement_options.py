@@ -10,7 +10,7 @@ PANEL = "Where the model goes"
 
 def _gpu_layers(text: str) -> str:
     if text not in {"auto", "all"} and not (text.isascii() and text.isdecimal()):
-        raise typer.BadParameter("a number of layers, auto or all")
+        raise typer.BadParameter(f"{text!r} is no number of layers, and neither auto nor all")
     return text
 
 
@@ -19,7 +19,7 @@ def _shares(text: str | None) -> str | None:
         try:
             shares = [float(part) for part in text.replace("/", ",").split(",")]
         except ValueError:
-            raise typer.BadParameter("numbers with commas between them, as in 3,1") from None
+            raise typer.BadParameter(f"{text!r} is not numbers with commas between them, as in 3,1") from None
         if not all(0 <= share < float("inf") for share in shares) or not sum(shares):
             raise typer.BadParameter("shares must be 0 or more, and not all 0")
     return text

@@ -97,6 +97,7 @@ def command(
     with the first one round by round. `-o json` makes what `ggufkit report RUN.json BENCH.json` draws.
     """
     from ggufkit.cli._bench_values import numbers, pairs, switches, words
+    from ggufkit.cli._usage_errors import none_of
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.speed import measure
     from ggufkit.llamacpp.bench import BenchOptions
@@ -107,7 +108,7 @@ def command(
             raise UsageError(f"--json and -o {output_format} do not go together")
         output_format = "json"
     if output_format not in _bench_view.PRINT:
-        raise UsageError(f"-o {output_format!r} is none of {', '.join(_bench_view.PRINT)}")
+        raise none_of(output_format, list(_bench_view.PRINT), "-o")
     named = [*(models or []), *(model_files or [])]
     if not named:
         raise UsageError("no model is named", hint="ggufkit bench MODEL.gguf")

@@ -23,7 +23,7 @@ def _one_of(names: tuple[str, ...]) -> Any:
 
     def check(value: str) -> str:
         if value.lower() not in names:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
+            raise _options.NotAChoice(value, names)
         return value.lower()
 
     return check

@@ -29,14 +29,14 @@ def command(
     Of the base only headers, config and tokenizer are read. Without -o the file is <folder>-lora-<TYPE>.gguf in the
     current folder; `llama-server --lora` and `ggufkit merge-lora` take it.
     """
+    from ggufkit.cli._usage_errors import none_of
     from ggufkit.conversion import OutputType
     from ggufkit.conversion.adapters import convert_lora
-    from ggufkit.errors import UsageError
 
     adapter = _model.resolve(adapter, kind="checkpoint", quiet=quiet or as_json)
     base = _model.resolve(base, kind="checkpoint", quiet=quiet or as_json)
     if outtype.lower() not in list(OutputType):
-        raise UsageError(f"{outtype!r} is not one of {', '.join(OutputType)}")
+        raise none_of(outtype, list(OutputType), "--outtype")
     target = output
     if target is None or target.is_dir():
         target = (target or Path()) / f"{_model.name_of(adapter)}-lora-{outtype.upper()}.gguf"

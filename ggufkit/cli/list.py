@@ -49,13 +49,13 @@ def command(
 
 def parse_place(text: str | None) -> Any:
     """Read what `--from` says. Raises UsageError."""
-    from ggufkit.errors import UsageError
+    from ggufkit.cli._usage_errors import none_of
     from ggufkit.exports.installed import Where
 
     if text is None:
         return None
     if text.lower() not in PLACES:
-        raise UsageError(f"--from {text!r} is not one of {', '.join(PLACES)}")
+        raise none_of(text, PLACES, "--from")
     return Where(text.lower())
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ggufkit.cli import _options, _output
+from ggufkit.cli import _model, _options, _output
 from ggufkit.inference.options import CacheType, FlashAttention
 
 _MEMORY = "Memory"
@@ -83,6 +83,11 @@ def command(
     from ggufkit.quantization.plan import QuantizeOptions
     from ggufkit.quantization.types import TYPES, quantization_type
 
+    on_hub = _model.name_on_hub(source)
+    if on_hub is None and not _model.is_here(Path(source)):
+        raise _model.no_such(Path(source))
+    if on_hub is not None and on_hub.quantization is not None:
+        raise UsageError(f"{source}: a plan is for all types at once", hint=f"ggufkit plan {on_hub.repository}")
     planned = plan(
         source,
         PlanOptions(

@@ -105,7 +105,7 @@ def test_all_engine_options_are_accepted(model: Path) -> None:
         (["MODEL", "hi", "-n", "0"], None, 2, "max_tokens"),
         (["MODEL", "hi", "--chat-template", "no.jinja"], None, 3, "no.jinja"),
         (["MODEL", "x y " * 500, "-c", "64"], None, 3, "the context holds 64"),
-        (["MODEL", "hi", "--n-ctx", "5"], None, 2, "No such option"),
+        (["MODEL", "hi", "--n-ctx", "5"], None, 2, "has no option --n-ctx"),
         (["MODEL", "hi", "-ctk", "q4_0", "-fa", "off", "-ctv", "q4_0"], None, 6, "V cache"),
     ],
 )

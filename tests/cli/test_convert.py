@@ -49,7 +49,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(tmp_path: Path) -> None:
         (["empty"], 3, "no config.json in empty", "folder that the model"),
         (["my-model", "-o", "my-model/model.safetensors"], 2, "same file", "-o"),
         (["my-model", "-o", "missing/x.gguf"], 5, "does not exist: missing", "mkdir -p missing"),
-        (["my-model", "--outtype", "q4_k"], 2, "'q4_k' is not one of f16", ""),
+        (["my-model", "--outtype", "q4_k"], 2, "'q4_k' is none of f16", ""),
         (["unknown"], 3, "unknown architecture 'LlammaForCausalLM'; nearest known: LlamaForCausalLM", "--converter"),
         (["no-tokenizer"], 3, "no tokenizer in", ""),
         (["no-weights"], 3, "no weights", "download"),
