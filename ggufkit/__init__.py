@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from ggufkit.inference.serving import ServeOptions, Server
     from ggufkit.inference.session import ChatSession
     from ggufkit.inference.templates import ChatTemplate
-    from ggufkit.inference.tuning import TuneOptions, TuneResult, tune
+    from ggufkit.inference.tuning import TuneOptions, tune
+    from ggufkit.inference.tuning.result import TuneResult
     from ggufkit.inspection.check import CheckResult, check
     from ggufkit.inspection.facts import Inspection
     from ggufkit.inspection.gguf import inspect_gguf
@@ -134,7 +135,7 @@ _HOMES = {
     "ServeOptions": "ggufkit.inference.serving",
     "Server": "ggufkit.inference.serving",
     "TuneOptions": "ggufkit.inference.tuning",
-    "TuneResult": "ggufkit.inference.tuning",
+    "TuneResult": "ggufkit.inference.tuning.result",
     "Verification": "ggufkit.evaluation.results",
     "check": "ggufkit.inspection.check",
     "compare": "ggufkit.evaluation.difference",

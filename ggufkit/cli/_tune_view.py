@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ggufkit.inference.tuning import Stage, TuneResult
+    from ggufkit.inference.tuning.result import Stage, TuneResult
     from ggufkit.inference.tuning.settings import Settings
     from ggufkit.inference.tuning.trials import Comparison
 

@@ -9,13 +9,13 @@ from ggufkit.cli import _model, _options, _output
 from ggufkit.inference.options import CacheType
 
 if TYPE_CHECKING:
-    from ggufkit.inference.tuning import TuneResult
+    from ggufkit.inference.tuning.result import TuneResult
 
 
 def _cache_types(text: str | None) -> str | None:
     for name in (text or "").split(",") if text else ():
         if name not in list(CacheType):
-            raise typer.BadParameter(f"{name!r} is not one of {', '.join(CacheType)}")
+            raise _options.NotAChoice(name, CacheType)
     return text
 
 

@@ -17,7 +17,7 @@ from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention
 LONG_CONTEXT = 1024  # tokens; below, the fused kernel reads prompts faster and writes no slower
 _MICRO_BATCH, _SMALLER = 128, 64
 _MOST_FOR_SCORES = 64 << 20  # bytes of float32: each head's of every token computed at once with every token before it
-_PLAIN = {CacheType.F32, CacheType.F16, CacheType.BF16}
+PLAIN_TYPES = {CacheType.F32, CacheType.F16, CacheType.BF16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def attention(options: EngineOptions, header: GgufHeader, context_size: int, *, 
         or not on_cpu
         or context_size <= LONG_CONTEXT
         or not heads
-        or options.cache_type_v not in _PLAIN
+        or options.cache_type_v not in PLAIN_TYPES
         or f"{architecture}.attention.kv_lora_rank" in header.metadata
     ):
         return Attention(options.flash_attention.value, options.micro_batch_size)

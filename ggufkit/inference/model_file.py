@@ -5,7 +5,7 @@ from pathlib import Path
 from ggufkit.errors import GgufFileError
 from ggufkit.fitness import read_fit_parts
 from ggufkit.gguf_file.reader import GgufHeader
-from ggufkit.inference.options import CacheType
+from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, CacheType
 
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -30,6 +30,13 @@ def check_model_file(path: Path) -> GgufHeader:
     if path.is_file() and _begins_with(path, _LFS_POINTER):
         raise GgufFileError(f"{path} is a Git LFS pointer, not the file itself", hint="git lfs pull")
     return read_fit_parts(path)[0]
+
+
+def context_tokens(header: GgufHeader, wanted: int | None) -> int:
+    """Return how many tokens a context has: `EngineOptions.context_size`, as the header's training context fills it."""
+    told = header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length", 0)
+    trained = told if isinstance(told, int) and told > 0 else DEFAULT_CONTEXT_SIZE
+    return min(trained, DEFAULT_CONTEXT_SIZE) if wanted is None else wanted or trained
 
 
 def cache_bytes(header: GgufHeader, tokens: int, key_type: CacheType, value_type: CacheType) -> int:

@@ -10,8 +10,8 @@ from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.inference import fitting
 from ggufkit.inference.fitting import Choice, Device, Kind, Share, Sizes
-from ggufkit.inference.model_file import cache_bytes
-from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SplitMode, TensorOverride
+from ggufkit.inference.model_file import cache_bytes, context_tokens
+from ggufkit.inference.options import EngineOptions, SplitMode, TensorOverride
 from ggufkit.llamacpp import cpu, devices, find, memory, rpc
 
 _BLOCK = re.compile(r"^blk\.(\d+)\.")
@@ -108,6 +108,11 @@ def _choice(sizes: Sizes, here: Device, chosen: Sequence[Device], options: Engin
         raise UsageError(f"--tensor-split has {len(proportions)} numbers, but there are {len(chosen)} devices: {names}")
     padded = [*proportions, *[0.0] * (len(chosen) - len(proportions))]
     return Choice(fitting.split_counts(layers, padded if sum(padded) else [1.0] * len(chosen)))
+
+
+def is_on_cpu(options: EngineOptions) -> bool:
+    """Tell whether nothing but this machine's CPU will compute. Raises WorkerError: a worker cannot be used."""
+    return not _devices(options)
 
 
 def _devices(options: EngineOptions) -> list[Device]:
@@ -210,11 +215,7 @@ def _sizes(path: Path, header: GgufHeader, options: EngineOptions, slots: int) -
 
 def _buffers(path: Path, header: GgufHeader, options: EngineOptions, slots: int) -> tuple[int, int]:
     """Ask libllama for the bytes of caches (with states) and of the compute buffer; estimate where it cannot say."""
-    trained = header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length", 0)
-    context = options.context_size or (trained if isinstance(trained, int) else 0) or DEFAULT_CONTEXT_SIZE
-    if options.context_size is None:
-        context = min(context, DEFAULT_CONTEXT_SIZE)
-    context *= slots
+    context = slots * context_tokens(header, options.context_size)
     setting = memory.Setting(
         context,
         options.cache_type_k.value,

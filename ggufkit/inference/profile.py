@@ -14,6 +14,7 @@ from typing import Any
 from ggufkit.errors import GgufkitError, InputError
 from ggufkit.files import write_atomically
 from ggufkit.gguf_file.reader import read_header
+from ggufkit.inference.attention import PLAIN_TYPES
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, LoadMode
 from ggufkit.llamacpp import cpu, find
 
@@ -65,6 +66,12 @@ class Profile:
         settings = dict(self.settings)
         if "threads" in given:  # then prompts are to be read with as many
             settings.pop("threads_batch", None)
+        # Quantized values need fused attention, and what is given comes first.
+        if given.get("cache_type_v", CacheType.F16) not in PLAIN_TYPES:
+            if settings.get("flash_attention") is FlashAttention.OFF:
+                del settings["flash_attention"]
+        elif given.get("flash_attention") is FlashAttention.OFF and settings.get("cache_type_v") not in PLAIN_TYPES:
+            settings.pop("cache_type_v", None)
         if "batch_size" in given and settings.get("micro_batch_size", 0) > given["batch_size"]:
             del settings["micro_batch_size"]
         return {**settings, **given}

@@ -9,7 +9,7 @@ import tiny_model
 from ggufkit.cli._engine_options import EngineChoices
 from ggufkit.errors import InputError
 from ggufkit.inference import profile
-from ggufkit.inference.options import EngineOptions, FlashAttention, LoadMode, LoraAdapter
+from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, LoadMode, LoraAdapter
 from ggufkit.inference.profile import Profile, find_profile
 
 pytestmark = pytest.mark.engine
@@ -60,6 +60,19 @@ def test_another_machine_has_another_profile(tmp_path: Path, monkeypatch: pytest
 )
 def test_what_is_given_comes_before_the_profile(given: dict[str, object], expected: dict[str, object]) -> None:
     assert Profile(settings=SETTINGS).fill_in(given) == expected
+
+
+def test_a_profile_gives_way_where_quantized_values_and_plain_attention_meet() -> None:
+    """llama.cpp refuses the two together, and the user named only one of them."""
+    plain = Profile(settings={"flash_attention": FlashAttention.OFF, "threads": 3})
+    assert plain.fill_in({"cache_type_v": CacheType.Q8_0}) == {"cache_type_v": CacheType.Q8_0, "threads": 3}
+    assert plain.fill_in({"cache_type_v": CacheType.F32})["flash_attention"] is FlashAttention.OFF
+    quantized = Profile(settings={"cache_type_k": CacheType.Q8_0, "cache_type_v": CacheType.Q8_0})
+    assert quantized.fill_in({"flash_attention": FlashAttention.OFF}) == {
+        "cache_type_k": CacheType.Q8_0,
+        "flash_attention": FlashAttention.OFF,
+    }
+    assert quantized.fill_in({"flash_attention": FlashAttention.ON})["cache_type_v"] is CacheType.Q8_0
 
 
 def test_options_of_the_command_line_the_profile_and_adapters_come_together(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from ggufkit.errors import InputError, UsageError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.inference.attention import attention
-from ggufkit.inference.model_file import cache_bytes
-from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions
+from ggufkit.inference.model_file import cache_bytes, context_tokens
+from ggufkit.inference.options import EngineOptions
 from ggufkit.inference.placement import Placement
 from ggufkit.inference.serving.options import ServeOptions
 from ggufkit.llamacpp import cpu
@@ -25,7 +25,7 @@ def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions,
         InputError: the context takes more memory than is free.
     """
     engine = options.engine
-    context = _context_size(header, engine)
+    context = context_tokens(header, engine.context_size)
     available = cpu.available_memory()
     slots = options.slots or _affordable_slots(header, engine, context, available)
     makes_embeddings = _makes_embeddings(header)
@@ -118,13 +118,6 @@ def for_embeddings(options: LlamaServerOptions, engine: EngineOptions) -> LlamaS
         tensor_overrides=() if options.rpc_servers else options.tensor_overrides,
         rpc_servers=(),
     )
-
-
-def _context_size(header: GgufHeader, engine: EngineOptions) -> int:
-    trained = _number(header, "context_length") or DEFAULT_CONTEXT_SIZE
-    if engine.context_size is None:
-        return min(trained, DEFAULT_CONTEXT_SIZE)
-    return engine.context_size or trained
 
 
 def _affordable_slots(header: GgufHeader, engine: EngineOptions, context: int, available: int) -> int:

@@ -3,29 +3,33 @@
 Threads for generating are chosen by generating; threads for prompts and the micro batch by reading a prompt; flash
 attention, the way of loading and, only when asked for, the types of keys and values by generating behind a filled
 context. What is chosen is then measured anew beside the default, and each part is kept only if it gained.
+
+The default is what chat would run: on a CPU, in a long context, attention that is not fused (see `attention`). Since
+that one gains with what the context holds, the fused one has to be faster behind as many tokens as there is time for.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ggufkit.errors import LlamaCppError, UsageError
-from ggufkit.inference import profile
-from ggufkit.inference.model_file import check_model_file
-from ggufkit.inference.options import CacheType, FlashAttention, LoadMode
-from ggufkit.inference.profile import Profile
+from ggufkit.inference import placement
+from ggufkit.inference.attention import LONG_CONTEXT, attention, fits_unfused
+from ggufkit.inference.model_file import check_model_file, context_tokens
+from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, LoadMode
 from ggufkit.inference.tuning import settings as candidates
 from ggufkit.inference.tuning.bench_measure import Workload
+from ggufkit.inference.tuning.result import FAR, GENERATING, READING, Stage, TuneResult
 from ggufkit.inference.tuning.settings import Settings
-from ggufkit.inference.tuning.trials import SMALLEST_GAIN, Comparison, Measure, Trial, compare, halve
+from ggufkit.inference.tuning.trials import SMALLEST_GAIN, Measure, compare, halve
 from ggufkit.llamacpp import cpu
 from ggufkit.progress import Progress, silent
 
-GENERATING, READING = "generating", "reading"
 _SHARE_FOR_SEARCH = 0.6  # of the time; the rest is for being sure
 _STAGES = 5  # beside those for types of keys and values
+_SHARE_FOR_DEPTH = 1 / 16  # of the time, for filling a context once
 _FOR_MEMORY = 1.05  # what is to be gained by something that takes more memory
 
 
@@ -49,74 +53,6 @@ class TuneOptions:
             raise UsageError("the time for tuning must be positive")
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One question that was put to the machine: from which settings, and the trials, best first."""
-
-    name: str
-    workload: str
-    start: Settings
-    trials: tuple[Trial, ...]
-
-
-@dataclass(slots=True, kw_only=True)
-class TuneResult:
-    """What tuning found; speeds in tokens per second.
-
-    `settings` are those of the profile: what differs from the default and gained. `skipped` names the stages for
-    which there was no time. `load` is the machine's load average at the beginning, with how many CPUs it has.
-    """
-
-    model: Path
-    default: Settings
-    chosen: Settings
-    stages: list[Stage] = field(default_factory=list)
-    generating: Comparison = field(default_factory=Comparison)
-    reading: Comparison = field(default_factory=Comparison)
-    compared: Settings | None = None
-    workloads: dict[str, Workload] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    load: float = 0.0
-    cpus: int = 1
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments of `EngineOptions` that were worth it."""
-        return self.chosen.changed_from(self.default)
-
-    @property
-    def was_busy(self) -> bool:
-        """Tell whether other programs kept a good part of the machine busy."""
-        return self.load > 0.3 * self.cpus
-
-    def as_json(self) -> dict[str, Any]:
-        """Return everything as values that JSON has."""
-        return {
-            "model": str(self.model),
-            "machine": profile.machine(),
-            "settings": self.settings,
-            "default": asdict(self.default),
-            "chosen": asdict(self.chosen),
-            "compared": asdict(self.compared) if self.compared else None,
-            "stages": [asdict(stage) for stage in self.stages],
-            GENERATING: _as_json(self.generating),
-            READING: _as_json(self.reading),
-            "workloads": {name: asdict(load) for name, load in self.workloads.items()},
-            "skipped": self.skipped,
-            "seconds": self.seconds,
-            "load": self.load,
-        }
-
-    def profile(self) -> Profile:
-        """Return the profile to be saved."""
-        measured = {
-            GENERATING: {"default": self.generating.default, "chosen": self.generating.chosen},
-            READING: {"default": self.reading.default, "chosen": self.reading.chosen},
-        }
-        return Profile(settings=self.settings, model=self.model.name, machine=profile.machine(), measured=measured)
-
-
 class Bench(Protocol):
     """What measures; tests put a machine of their own in its place."""
 
@@ -132,15 +68,26 @@ def tune(model: Path, options: TuneOptions | None = None, *, progress: Progress 
         LlamaCppError: llama-bench failed with the default settings.
         MissingDependencyError: there is no llama-bench.
     """
-    check_model_file(model)
+    header = check_model_file(model)
     options = options or TuneOptions()
+    context = context_tokens(header, None)
+    on_cpu = placement.is_on_cpu(EngineOptions())
+    default = Settings.default(attention(EngineOptions(), header, context, on_cpu=on_cpu))
 
     def bench(workload: Workload, settings: Sequence[Settings]) -> Sequence[float]:
         return workload.measure(model, settings, options.gpu_layers)
 
     size = model.stat().st_size
     room = cpu.available_memory() > 2 * size
-    return Tuner(model, bench, options, can_copy=room, progress=progress).run()
+    return Tuner(
+        model,
+        bench,
+        options,
+        default=default,
+        can_copy=room,
+        fits_unfused=lambda size: fits_unfused(header, context, size),
+        progress=progress,
+    ).run()
 
 
 class Tuner:
@@ -152,23 +99,28 @@ class Tuner:
         bench: Bench,
         options: TuneOptions,
         *,
+        default: Settings,
         can_copy: bool = True,
+        fits_unfused: Callable[[int], bool] = lambda _: True,
         most_threads: int | None = None,
-        default: Settings | None = None,
         clock: Callable[[], float] = time.monotonic,
         progress: Progress = silent,
     ) -> None:
-        """`can_copy`: whether the weights fit into memory beside their file."""
+        """Begin with the `default`.
+
+        `can_copy`: whether the weights fit into memory beside their file; `fits_unfused`: whether what so many tokens
+        at once take does, where attention is not fused.
+        """
         self._bench = bench
         self._options = options
         self._can_copy = can_copy
+        self._fits_unfused = fits_unfused
         self._most_threads = most_threads or candidates.most_threads()
         self._clock = clock
         self._progress = progress
         self._started = clock()
         self._asked = 0  # stages
-        base = default or Settings.default()
-        self._result = TuneResult(model=model, default=base, chosen=base)
+        self._result = TuneResult(model=model, default=default, chosen=default)
         self._result.load, self._result.cpus = cpu.load_average(), len(cpu.allowed_cpus())
 
     def run(self) -> TuneResult:
@@ -178,16 +130,18 @@ class Tuner:
         best = self._choose("threads", GENERATING, candidates.for_generating(default, self._most_threads))
         threads = best.threads
         best = self._choose("threads for prompts", READING, candidates.for_reading(default, self._most_threads))
-        best = self._choose("micro batch", READING, candidates.micro_batches(best, loads[READING].prompt))
+        best = self._choose(
+            "micro batch", READING, candidates.micro_batches(best, loads[READING].prompt, self._fits_unfused)
+        )
         best = replace(best, threads=threads)
-        plain = replace(best, flash_attention=FlashAttention.OFF)
-        best = self._choose("flash attention", GENERATING, [best, plain], margin=_FOR_MEMORY)
+        best = self._choose("flash attention", FAR, [best, candidates.other_attention(best)], margin=_FOR_MEMORY)
         if self._can_copy:
             copied = replace(best, load_mode=LoadMode.NONE)
             best = self._choose("loading", GENERATING, [best, copied], margin=_FOR_MEMORY)
         for kind in self._options.cache_types:
-            stored = replace(best, cache_type_k=kind, cache_type_v=kind, flash_attention=FlashAttention.AUTO)
-            best = self._choose(f"keys and values {kind}", GENERATING, [best, stored])
+            stored = candidates.with_cache_type(best, kind)
+            workload = FAR if stored.flash_attention is not best.flash_attention else GENERATING
+            best = self._choose(f"keys and values {kind}", workload, [best, stored])
         if best != default:
             result.chosen = self._make_sure(best)
         result.seconds = self._clock() - self._started
@@ -200,7 +154,15 @@ class Tuner:
         prompt = max(64, min(2048, 1 << int(max(1.0, reading * 1.5)).bit_length() - 1))
         generate = max(8, min(128, int(generating)))
         depth = prompt if self._options.cache_types else min(prompt // 2, 256)
-        loads = {READING: Workload(prompt=prompt), GENERATING: Workload(generate=generate, depth=depth)}
+        far = depth
+        if self._result.default.flash_attention is FlashAttention.OFF:
+            affordable = int(max(1.0, reading * self._options.seconds * _SHARE_FOR_DEPTH))
+            far = max(depth, min(LONG_CONTEXT, 1 << affordable.bit_length() - 1))
+        loads = {
+            READING: Workload(prompt=prompt),
+            GENERATING: Workload(generate=generate, depth=depth),
+            FAR: Workload(generate=generate, depth=far),
+        }
         self._result.workloads = loads
         return loads
 
@@ -227,14 +189,20 @@ class Tuner:
         result, default = self._result, self._result.default
         tried = best
         while tried != default:
-            measures = [self._measure(workload, "making sure") for workload in (GENERATING, READING)]
+            same_attention = tried.flash_attention is default.flash_attention
+            workloads = (GENERATING if same_attention else FAR, READING)
+            measures = [self._measure(workload, "making sure") for workload in workloads]
             generating, reading = compare(default, tried, measures, has_time=lambda: self._has_time(1.0))
             result.generating, result.reading, result.compared = generating, reading, tried
             kept = tried
             if not generating.is_faster:
-                kept = replace(default, threads_batch=tried.threads_batch, micro_batch_size=tried.micro_batch_size)
+                kept = replace(default, threads_batch=tried.threads_batch)
+                if same_attention:  # else the micro batch belongs to the other attention
+                    kept = replace(kept, micro_batch_size=tried.micro_batch_size)
             if not reading.is_faster:
-                kept = replace(kept, threads_batch=default.threads_batch, micro_batch_size=default.micro_batch_size)
+                kept = replace(kept, threads_batch=default.threads_batch)
+                if same_attention:
+                    kept = replace(kept, micro_batch_size=default.micro_batch_size)
             if kept == tried:
                 # What one of the two gained must not be the other's loss.
                 return tried if not (generating.is_slower or reading.is_slower) else default
@@ -263,15 +231,3 @@ class Tuner:
 
     def _has_time(self, share: float) -> bool:
         return self._clock() - self._started < share * self._options.seconds
-
-
-def _as_json(comparison: Comparison) -> dict[str, Any]:
-    low, high = comparison.bounds
-    known = comparison.ratios and high != float("inf")
-    return {
-        "default": comparison.default,
-        "chosen": comparison.chosen,
-        "gain": comparison.gain if comparison.ratios else None,
-        "bounds": [low, high] if known else None,
-        "is_faster": comparison.is_faster,
-    }

@@ -1,11 +1,14 @@
 """The settings that tuning tries, and which of them are worth trying on this machine."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ggufkit.inference.attention import PLAIN_TYPES, Attention
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, LoadMode
 from ggufkit.llamacpp import cpu
 
+_ATTENTION = ("flash_attention", "micro_batch_size")
 _MICRO_BATCHES = (64, 128, 256, 512, 1024, 2048)
 
 
@@ -22,14 +25,14 @@ class Settings:
     load_mode: LoadMode = LoadMode.AUTO
 
     @classmethod
-    def default(cls) -> "Settings":
-        """Return what the engine does when nobody says anything."""
+    def default(cls, chosen: Attention) -> "Settings":
+        """Return what the engine does when nobody says anything; how attention is computed it has `chosen`."""
         cores, options = cpu.usable_cores(), EngineOptions()
         return cls(
             threads=cores,
             threads_batch=cores,
-            micro_batch_size=options.micro_batch_size,
-            flash_attention=options.flash_attention,
+            micro_batch_size=chosen.micro_batch_size,
+            flash_attention=FlashAttention(chosen.flash),
             cache_type_k=options.cache_type_k,
             cache_type_v=options.cache_type_v,
             load_mode=options.load_mode,
@@ -43,9 +46,15 @@ class Settings:
             if getattr(self, name) != getattr(other, name)
         }
 
-    def engine_options(self) -> dict[str, Any]:
-        """Return the keyword arguments of `EngineOptions` that differ from what the engine does by itself."""
-        return self.changed_from(Settings.default())
+    def engine_options(self, default: "Settings") -> dict[str, Any]:
+        """Return the keyword arguments of `EngineOptions` with which the engine does this instead of its default.
+
+        Where it leaves the fused kernel by itself, it does so with a micro batch of its own: then both are said.
+        """
+        changed = self.changed_from(default)
+        if default.flash_attention is not FlashAttention.AUTO and changed.keys() & _ATTENTION:
+            changed |= {name: getattr(self, name) for name in _ATTENTION}
+        return changed
 
 
 def for_generating(default: Settings, most_threads: int) -> list[Settings]:
@@ -59,10 +68,30 @@ def for_reading(default: Settings, most_threads: int) -> list[Settings]:
     return [default, *(replace(default, threads_batch=count) for count in counts)]
 
 
-def micro_batches(start: Settings, longest: int) -> list[Settings]:
-    """Return the start, and the same with other sizes of what is computed at once, up to the length of the prompt."""
+def micro_batches(start: Settings, longest: int, fits: Callable[[int], bool]) -> list[Settings]:
+    """Return the start, and the same with other sizes of what is computed at once, up to the length of the prompt.
+
+    Where attention is not fused, only those count for whose scores there is memory: `fits` knows.
+    """
+    unfused = start.flash_attention is FlashAttention.OFF
     sizes = [size for size in _MICRO_BATCHES if size <= longest and size != start.micro_batch_size]
+    sizes = [size for size in sizes if fits(size)] if unfused else sizes
     return [start, *(replace(start, micro_batch_size=size) for size in sizes)]
+
+
+def other_attention(start: Settings) -> Settings:
+    """Return the same with the other way to compute attention; the fused one with the micro batch that suits it."""
+    if start.flash_attention is FlashAttention.OFF:
+        return replace(start, flash_attention=FlashAttention.ON, micro_batch_size=EngineOptions().micro_batch_size)
+    return replace(start, flash_attention=FlashAttention.OFF)
+
+
+def with_cache_type(start: Settings, kind: CacheType) -> Settings:
+    """Return the same with keys and values of another type; quantized values need fused attention."""
+    if kind in PLAIN_TYPES:
+        return replace(start, cache_type_k=kind, cache_type_v=kind)
+    fused = other_attention(start) if start.flash_attention is FlashAttention.OFF else start
+    return replace(fused, cache_type_k=kind, cache_type_v=kind, flash_attention=FlashAttention.AUTO)
 
 
 def most_threads() -> int:

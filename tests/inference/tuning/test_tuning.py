@@ -5,15 +5,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import tiny_model
 
 from ggufkit.errors import LlamaCppError, UsageError
-from ggufkit.inference.options import CacheType, FlashAttention, LoadMode
-from ggufkit.inference.tuning import TuneOptions, Tuner, TuneResult
+from ggufkit.gguf_file.reader import read_header
+from ggufkit.inference.attention import attention
+from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, LoadMode
+from ggufkit.inference.tuning import TuneOptions, Tuner
 from ggufkit.inference.tuning.bench_measure import Workload
+from ggufkit.inference.tuning.result import TuneResult
 from ggufkit.inference.tuning.settings import Settings
 from ggufkit.inference.tuning.trials import Comparison, compare, halve
 
 DEFAULT = Settings(threads=8, threads_batch=8)
+UNFUSED = Settings(threads=8, threads_batch=8, micro_batch_size=128, flash_attention=FlashAttention.OFF)
 
 
 class Machine:
@@ -35,14 +40,27 @@ class Machine:
             speeds.append(speed)
         return speeds
 
-    def tune(self, **options: object) -> TuneResult:
+    def tune(self, default: Settings = DEFAULT, most_fitting: int = 2048, **options: object) -> TuneResult:
         return Tuner(
-            Path("m.gguf"), self, TuneOptions(**options), most_threads=16, default=DEFAULT, clock=lambda: self.now
+            Path("m.gguf"),
+            self,
+            TuneOptions(**options),
+            most_threads=16,
+            default=default,
+            fits_unfused=lambda size: size <= most_fitting,
+            clock=lambda: self.now,
         ).run()
 
 
 def flat(workload: Workload, settings: Settings) -> float:
     return 200.0 if workload.prompt else 20.0
+
+
+def with_depth(workload: Workload, settings: Settings) -> float:
+    """Reads prompts as fast either way; behind other tokens the fused kernel generates ever more slowly."""
+    if workload.prompt:
+        return 800.0
+    return 100.0 / (1 + workload.depth / (2000 if settings.flash_attention is FlashAttention.OFF else 500))
 
 
 def few_threads_are_best(workload: Workload, settings: Settings) -> float:
@@ -128,6 +146,88 @@ def test_what_llama_cpp_refuses_is_no_choice_and_a_broken_default_is_an_error() 
         Machine(broken).tune()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_default_of_chat_is_what_a_long_context_is_measured_beside(seed: int) -> None:
+    machine = Machine(with_depth, seed=seed)
+    result = machine.tune(UNFUSED, most_fitting=128)
+    assert result.settings == {}
+    assert result.default == UNFUSED
+    [stage] = [stage for stage in result.stages if stage.name == "flash attention"]
+    assert {trial.settings.flash_attention for trial in stage.trials} == {FlashAttention.OFF, FlashAttention.ON}
+    assert result.workloads[stage.workload].depth == 1024
+    unfused = {each.micro_batch_size for each in machine.measured if each.flash_attention is FlashAttention.OFF}
+    assert max(unfused) == 128  # the scores of more would not fit
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_beats_that_default_says_how_attention_is_computed(seed: int, tmp_path: Path) -> None:
+    header = read_header(tiny_model.write(tmp_path / "model.gguf"))
+
+    def fused_is_best(workload: Workload, settings: Settings) -> float:
+        return flat(workload, settings) * (1.4 if settings.flash_attention is FlashAttention.ON else 1)
+
+    def small_is_best(workload: Workload, settings: Settings) -> float:
+        return flat(workload, settings) * (1.4 if workload.prompt and settings.micro_batch_size == 64 else 1)
+
+    fused = Machine(fused_is_best, seed=seed).tune(UNFUSED, seconds=300)
+    assert fused.settings.items() >= {"flash_attention": FlashAttention.ON, "micro_batch_size": 512}.items()
+    small = Machine(small_is_best, seed=seed).tune(UNFUSED, seconds=300)
+    assert small.settings.items() >= {"flash_attention": FlashAttention.OFF, "micro_batch_size": 64}.items()
+    for result in (fused, small):  # the engine runs what was measured
+        chosen = attention(EngineOptions(**result.settings), header, 8192, on_cpu=True)
+        assert (chosen.flash, chosen.micro_batch_size) == (
+            result.chosen.flash_attention,
+            result.chosen.micro_batch_size,
+        )
+
+
+def test_quantized_values_are_measured_with_the_attention_that_they_need() -> None:
+    def speed(workload: Workload, settings: Settings) -> float:
+        if settings.flash_attention is FlashAttention.OFF and settings.cache_type_v is CacheType.Q8_0:
+            raise LlamaCppError("V cache quantization requires flash_attn")
+        return flat(workload, settings) * (1.5 if settings.cache_type_v is CacheType.Q8_0 else 1)
+
+    settings = Machine(speed, noise=0.0).tune(UNFUSED, seconds=300, cache_types=(CacheType.Q8_0,)).settings
+    assert settings == {
+        "cache_type_k": CacheType.Q8_0,
+        "cache_type_v": CacheType.Q8_0,
+        "flash_attention": FlashAttention.AUTO,
+        "micro_batch_size": 512,
+    }
+
+
+@pytest.mark.engine
+def test_the_default_is_what_the_engine_would_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ggufkit.inference import tuning
+    from ggufkit.inference.engine import Engine
+    from ggufkit.llamacpp import native
+
+    measured: list[Settings] = []
+
+    def measure(self: Workload, model: Path, settings: Sequence[Settings], gpu_layers: int) -> list[float]:
+        measured.extend(settings)
+        return [100.0] * len(settings)
+
+    made: list[dict[str, object]] = []
+    context = native.Context
+
+    def recorded(*arguments: object, **options: object) -> native.Context:
+        made.append(options)
+        return context(*arguments, **options)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(Workload, "measure", measure)
+    monkeypatch.setattr(native, "Context", recorded)
+    for trained in (4096, 512):
+        path = tiny_model.write(tmp_path / f"{trained}.gguf", training_context=trained)
+        measured.clear()
+        result = tuning.tune(path, TuneOptions(seconds=1))
+        Engine.open(path).close()
+        default = measured[0]
+        assert result.default == default
+        for name in ("threads", "threads_batch", "micro_batch_size", "flash_attention", "cache_type_v"):
+            assert getattr(default, name) == made[-1][name], name
+
+
 def test_when_time_runs_out_stages_are_skipped_and_named() -> None:
     result = Machine(few_threads_are_best).tune(seconds=8)
     assert result.skipped
@@ -164,8 +264,6 @@ def test_a_comparison_takes_turns_and_stops_when_it_is_sure() -> None:
 @pytest.mark.engine
 @pytest.mark.slow
 def test_llama_bench_measures_what_is_asked(tmp_path: Path) -> None:
-    import tiny_model
-
     path = tiny_model.write(tmp_path / "m.gguf", training_context=512)
     settings = Settings(1, 1, micro_batch_size=64, flash_attention=FlashAttention.OFF)
     for workload in (Workload(prompt=64), Workload(generate=8, depth=16)):
