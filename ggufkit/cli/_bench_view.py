@@ -54,7 +54,7 @@ def _print_markdown(models: Sequence["ModelSpeed"], paired: Sequence["PairedSpee
                 str(row["test"]),
                 f"{row['avg_ts']:.2f} ± {row['stddev_ts']:.2f}",
                 f"{row['median_ts']:.2f}",
-                f"{row['min_ts']:.2f} - {row['max_ts']:.2f}",
+                f"{row['min_ts']:.2f} - {row['max_ts']:.2f}" if row["max_ts"] > row["min_ts"] else "",
                 name,
             ]
         )
@@ -68,11 +68,29 @@ def _print_markdown(models: Sequence["ModelSpeed"], paired: Sequence["PairedSpee
                 f" {_output.size(it.peak_bytes)} of memory at most"
             )
     for pair in paired:
-        print(
-            f"\n{pair.second.name} is {pair.ratio:.2f} times as fast as {pair.first.name} at {pair.test}"
-            f" ({pair.low:.2f} to {pair.high:.2f} in single rounds)"
-        )
+        print(f"\n{compared(pair)}")
     print(f"\nbuild: {found[0].get('build_commit')} ({found[0].get('build_number')})")
+
+
+def compared(pair: "PairedSpeed") -> str:
+    """Say in a sentence what the rounds tell of two models; a few of them tell no more than what they gave."""
+    from ggufkit.evaluation.speed import ROUNDS_FOR_A_VERDICT
+
+    count, first, second = len(pair.ratios), pair.first.name, pair.second.name
+    if count < ROUNDS_FOR_A_VERDICT:
+        each = " and ".join(f"{ratio:.2f}" for ratio in pair.ratios[-2:])
+        each = ", ".join([*(f"{ratio:.2f}" for ratio in pair.ratios[:-2]), each])
+        return (
+            f"{second} was {each} times as fast as {first} at {pair.test}, in {_output.counted(count, 'round')}:"
+            f" too few to tell a difference from noise (-r {ROUNDS_FOR_A_VERDICT})"
+        )
+    extremes = f"{min(pair.ratios):.2f} to {max(pair.ratios):.2f}"
+    if not pair.is_clear:
+        return (
+            f"{second} and {first} differ by less at {pair.test} than {count} rounds can tell:"
+            f" {extremes} times as fast, {pair.ratio:.2f} in the median"
+        )
+    return f"{second} is {pair.ratio:.2f} times as fast as {first} at {pair.test} ({extremes} in all {count} rounds)"
 
 
 def _print_table(table: Sequence[Sequence[str]], left: set[int]) -> None:

@@ -20,6 +20,7 @@ from ggufkit.llamacpp.run import run
 from ggufkit.progress import Progress, silent
 
 SCHEMA_VERSION = 1  # of `rows`
+ROUNDS_FOR_A_VERDICT = 5  # of two equal models one is the faster in all of them once in 16 times: 2 * (1/2)**5
 _PROMPT_TOKENS = 128  # of the reply that tells the time to the first token
 
 
@@ -60,14 +61,22 @@ class ModelSpeed:
 
 @dataclass(frozen=True, slots=True)
 class PairedSpeed:
-    """How many times as fast as the first model another one is at a test, round by round: median and extremes."""
+    """How many times as fast as the first model another one is at a test: a ratio for each round, and their median."""
 
     first: Path
     second: Path
     test: str
-    ratio: float
-    low: float
-    high: float
+    ratios: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The median."""
+        return statistics.median(self.ratios)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether every round says the same, of rounds enough that chance alone seldom does (5: once in 16 times)."""
+        return len(self.ratios) >= ROUNDS_FOR_A_VERDICT and (min(self.ratios) > 1 or max(self.ratios) < 1)
 
 
 def measure(
@@ -164,9 +173,8 @@ def _pairs(models: Sequence[ModelSpeed]) -> tuple[PairedSpeed, ...]:
     pairs = []
     for other in models[1:]:
         for mine, theirs in zip(models[0].tests, other.tests, strict=True):
-            ratios = [theirs / mine for mine, theirs in zip(mine.samples, theirs.samples, strict=True)]
-            middle = statistics.median(ratios)
-            pairs.append(PairedSpeed(models[0].path, other.path, mine.test, middle, min(ratios), max(ratios)))
+            ratios = tuple(theirs / mine for mine, theirs in zip(mine.samples, theirs.samples, strict=True))
+            pairs.append(PairedSpeed(models[0].path, other.path, mine.test, ratios))
     return tuple(pairs)
 
 
