@@ -7,7 +7,7 @@ long ones alone: cut into other pieces, attention over them would be rounded oth
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -38,10 +38,17 @@ class BatchEngine(LoadedModel):
     """A model that answers many prompts at once; `context_size` is the room of each."""
 
     def __init__(
-        self, path: Path, options: EngineOptions, progress: Progress, sequences: int | None = None, most: int = 0
+        self,
+        path: Path,
+        options: EngineOptions,
+        progress: Progress,
+        sequences: int | None = None,
+        most: int = 0,
+        room_alone: int | None = None,
     ) -> None:
         self._wanted_sequences = sequences
         self._most = most
+        self._room_alone = room_alone
         self._context: native.Context | None = None
         self._interrupted = False
         super().__init__(path, options, progress)
@@ -55,10 +62,13 @@ class BatchEngine(LoadedModel):
         progress: Progress = silent,
         sequences: int | None = None,
         most: int = 0,
+        room_alone: int | None = None,
     ) -> Self:
         """Load a GGUF model for up to `sequences` prompts at once.
 
         None: 64, or as many as the memory has room for, and no more than the `most` that there will be (0: unknown).
+        `room_alone`: the context that each prompt would have by itself; attention is computed as there, for the two
+        ways to compute it are rounded differently. None: as large as here.
 
         Raises:
             As `LoadedModel.open`.
@@ -66,12 +76,15 @@ class BatchEngine(LoadedModel):
         """
         if sequences is not None and not 1 <= sequences <= MOST_SEQUENCES:
             raise UsageError(f"{sequences} prompts at once are not possible: 1 to {MOST_SEQUENCES}")
-        return cls(Path(path), options or EngineOptions(), progress, sequences, most)
+        return cls(Path(path), options or EngineOptions(), progress, sequences, most, room_alone)
 
     def _prepare(self) -> None:
         self._sequences = min(self._wanted_sequences or self._fitting_sequences(), self._most or MOST_SEQUENCES)
+        chosen = self._attention(self._room_alone)
+        self._at_once = chosen.micro_batch_size
         # One sequence more holds the beginning that all prompts share.
         self._context = self._new_context(
+            chosen=chosen,
             most_outputs=self._sequences + 1,
             size=(self._sequences + 1) * self.context_size,
             sequences=self._sequences + 1,
@@ -94,12 +107,12 @@ class BatchEngine(LoadedModel):
         return self._sequences
 
     def interrupt(self) -> None:
-        """End `run` after the current step; for signal handlers and threads."""
+        """End `run`, or the next one, after the current step; for signal handlers and threads."""
         self._interrupted = True
         if self._context:
             self._context.interrupt()
 
-    def run(self, requests: Iterable[BatchRequest]) -> Iterator[_Outcome]:
+    def run(self, requests: Iterable[BatchRequest]) -> Generator[_Outcome, None, None]:
         """Answer prompts; yield the key of each with its result, or the reason why there is none, as they are done.
 
         Requests are taken a few at a time. After `interrupt` the iterator ends; unfinished replies are lost.
@@ -110,8 +123,6 @@ class BatchEngine(LoadedModel):
         context = self._context
         if context is None:
             raise UsageError("the model was closed")
-        self._interrupted = False
-        context.resume()
         pending = Pending(iter(requests), _WINDOW * self._sequences)
         try:
             while not self._interrupted:
@@ -127,8 +138,12 @@ class BatchEngine(LoadedModel):
             for at, slot in enumerate(self._slots):
                 if slot:
                     self._leave(context, at, slot)
-            context.clear()
             self._prefix = ()
+            if context.handle:
+                context.clear()
+            # Not at the beginning: whoever interrupts while prompts are being made means this run.
+            self._interrupted = False
+            context.resume()
 
     # ---- coming and going
 
@@ -157,7 +172,7 @@ class BatchEngine(LoadedModel):
         size = 0
         for at, slot in begun:
             unread = len(slot.request.tokens) - slot.held
-            if group and (unread >= _LONG_PROMPT or size + unread > self.options.micro_batch_size):
+            if group and (unread >= _LONG_PROMPT or size + unread > self._at_once):
                 yield group
                 group, size = [], 0
             if unread >= _LONG_PROMPT:
@@ -222,6 +237,10 @@ class BatchEngine(LoadedModel):
         shared = next((place for place in range(longest) if tokens[place] != self._prefix[place]), longest)
         if shared < _SHORTEST_PREFIX or (shared < len(self._prefix) and self._model.keeps_state):
             return 0
+        # Behind an attention window the oldest tokens are gone; what the next one needs to see must still be there.
+        oldest = max(0, shared - self._model.sliding_window) if self._model.sliding_window else len(self._prefix)
+        if shared < len(self._prefix) and context.first_position(self._sequences) > oldest:
+            return 0
         context.copy(self._sequences, at)
         if shared < len(self._prefix) and not context.cut(shared, at):
             context.cut(0, at)
@@ -230,7 +249,8 @@ class BatchEngine(LoadedModel):
 
     def _leave(self, context: native.Context, at: int, slot: Slot) -> None:
         slot.sampler.close()
-        context.cut(0, at)
+        if context.handle:  # an iterator that was given up may end after the engine
+            context.cut(0, at)
         self._slots[at] = None
 
     def _close_ranks(self, context: native.Context) -> None:

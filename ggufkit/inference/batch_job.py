@@ -96,9 +96,12 @@ def run_file(
             progress("Reading", 0, len(lines), "steps")
             with LoadedModel.open(model, replace(engine, vocabulary_only=True, adapters=())) as vocabulary:
                 job.look_at(vocabulary, PromptMaker(vocabulary, options.prompts), progress)
+                alone = vocabulary.context_size
             if job.waiting:
                 sized = replace(engine, context_size=job.context_size)
-                with BatchEngine.open(model, sized, sequences=options.sequences, most=len(job.waiting)) as batch:
+                with BatchEngine.open(
+                    model, sized, sequences=options.sequences, most=len(job.waiting), room_alone=alone
+                ) as batch:
                     on_engine(batch)
                     job.answer(batch, PromptMaker(batch, options.prompts), progress)
             if job.interrupted:

@@ -280,9 +280,9 @@ class LoadedModel:
             adapters=self._adapters,
         )
 
-    def _attention(self) -> Attention:
-        """Choose how a context of `context_size` for one sequence computes attention."""
-        return attention(self.options, self._header, self.context_size, on_cpu=self.placement.on_cpu)
+    def _attention(self, size: int | None = None) -> Attention:
+        """Choose how a context of so many tokens for each sequence (None: `context_size`) computes attention."""
+        return attention(self.options, self._header, size or self.context_size, on_cpu=self.placement.on_cpu)
 
     def _check_memory(self, size: int) -> None:
         """Refuse a context that cannot fit: the system would grant the memory, and kill us when it is used."""

@@ -14,6 +14,7 @@ from ggufkit.inference.batch_requests import BatchRequest
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.generation import FinishReason, GenerationResult
 from ggufkit.inference.options import EngineOptions, SamplingOptions
+from ggufkit.llamacpp import native
 
 pytestmark = pytest.mark.engine
 
@@ -56,6 +57,17 @@ def prompts(count: int, longest: int, seed: int = 1) -> list[list[int]]:
 def test_prompts_of_any_length_get_the_replies_that_they_get_alone(random_model: Path, sequences: int) -> None:
     requests = asked(prompts(30, 150))
     assert texts(together(random_model, requests, sequences)) == alone(random_model, requests)
+
+
+def test_short_prompts_get_the_replies_that_they_get_in_a_long_context(tmp_path: Path) -> None:
+    """There attention is not fused, which is rounded differently: a model of chance answers otherwise to one in ten."""
+    model = tiny_model.write(tmp_path / "model.gguf", training_context=4096)
+    requests = asked(prompts(60, 150), max_tokens=40)
+    with Engine.open(model, EngineOptions(threads=1)) as engine:
+        wanted = [engine.generate(each.tokens, GREEDY, max_tokens=40).result.text for each in requests]
+    for options, room in ((EngineOptions(threads=1, context_size=2048), None), (OPTIONS, 4096)):
+        with BatchEngine.open(model, options, sequences=16, room_alone=room) as batch:
+            assert texts(dict(batch.run(requests))) == wanted
 
 
 def test_a_seed_draws_the_same_reply_alone_and_among_others(random_model: Path) -> None:
@@ -110,6 +122,24 @@ def test_states_and_windows_are_kept_apart(name: str, tmp_path: Path) -> None:
             assert [score.token for score in among.scores or ()] == [score.token for score in alone.scores or ()]
 
 
+def test_of_a_long_beginning_only_what_an_attention_window_still_shows_is_reused(tmp_path: Path) -> None:
+    model = tokenless.convert(recipes.checkpoint("gemma2", tmp_path / "gemma2"))
+    source = random.Random(2)
+    common = [source.randrange(50) for _ in range(900)]
+    # The first eight, which are looked at together, share all of it; the ninth shares a third.
+    requests = asked([[*common, number] for number in range(8)] + [[*common[:300], 7]], top_scores=0)
+    options = EngineOptions(threads=1, context_size=1024, micro_batch_size=32)
+    with BatchEngine.open(model, options, sequences=1) as batch:
+        results = dict(batch.run(requests))
+    with Engine.open(model, options) as engine:
+        alone = engine.generate(requests[8].tokens, GREEDY, max_tokens=20, top_scores=0).result
+    reused = [result.reused_tokens for _, result in sorted(results.items()) if isinstance(result, GenerationResult)]
+    assert reused == [900] * 8 + [0]
+    among = results[8]
+    assert isinstance(among, GenerationResult)
+    assert [score.token for score in among.scores or ()] == [score.token for score in alone.scores or ()]
+
+
 def test_what_cannot_be_answered_does_not_disturb_the_others(random_model: Path) -> None:
     good = asked(prompts(4, 40))
     long = BatchRequest(key=10, tokens=(1,) * 300, sampling=GREEDY)
@@ -136,6 +166,31 @@ def test_replies_end_where_the_context_of_each_does(tmp_path: Path) -> None:
         assert isinstance(result, GenerationResult)
         assert result.context_full
         assert result.prompt_tokens + result.generated_tokens == 257  # the last one needs no place
+
+
+def test_an_interrupt_before_the_first_step_counts(random_model: Path) -> None:
+    """Ctrl-C may come while the model is there, but the first prompt is not made yet."""
+    with BatchEngine.open(random_model, OPTIONS, sequences=2) as engine:
+        run = engine.run(asked(prompts(6, 20)))
+        engine.interrupt()
+        assert list(run) == []
+        assert len(dict(engine.run(asked(prompts(6, 20))))) == 6
+
+
+def test_a_run_given_up_touches_nothing_that_was_freed(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the caller's loop closes the engine before the iterator, which an exception keeps alive."""
+    cut, freed = native.Context.cut, []
+
+    def watched(self: native.Context, position: int, sequence: int = 0) -> bool:
+        freed.append(not self.handle)
+        return cut(self, position, sequence)
+
+    monkeypatch.setattr(native.Context, "cut", watched)
+    with BatchEngine.open(random_model, OPTIONS, sequences=4) as engine:
+        run = engine.run(asked(prompts(12, 20)))
+        next(run)
+    run.close()
+    assert not any(freed)
 
 
 def test_interrupt_ends_the_run_and_the_engine_can_go_on(random_model: Path) -> None:
