@@ -236,12 +236,17 @@ def _details(model: LoadedModel, result: GenerationResult) -> dict[str, Any]:
 
 def _identity(model: Path, engine: EngineOptions, options: BatchOptions) -> str:
     """Return a digest of all that answers depend on but the prompts."""
-    stat = model.stat() if model.exists() else None
+
+    def file(path: Path) -> tuple[object, ...]:
+        stat = path.stat() if path.exists() else None
+        return (str(path.resolve()), *((stat.st_size, stat.st_mtime_ns) if stat else ()))
+
     told = (
-        str(model.resolve()),
-        *((stat.st_size, stat.st_mtime_ns) if stat else ()),
-        *(str(each) for each in engine.adapters),
+        *file(model),
+        *((*file(each.path), each.scale) for each in engine.adapters),
         engine.context_size,
+        engine.cache_type_k,
+        engine.cache_type_v,
         str(SamplingOptions(**options.sampling)),
         sorted(options.sampling),
         str(replace(options, sequences=None, again=False, sampling={})),

@@ -2,10 +2,10 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ggufkit.errors import UsageError
 
@@ -226,6 +226,13 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense. Raises UsageError."""
+        for option in fields(self):  # llama.cpp gets them as C has them, and they may come from a file
+            value, kind = getattr(self, option.name), _NUMBERS.get(option.type)
+            sound = kind is None or (isinstance(value, kind) and isinstance(value, bool) is (kind is bool))
+            _refuse_unless(
+                sound or (option.type == int | None and value is None),
+                f"{option.name} must be {_WANTED.get(option.type, 'a whole number')}, not {value!r}",
+            )
         _refuse_unless(_between(self.temperature, 0, 1000), "temperature must be between 0 and 1000")
         _refuse_unless(0 <= self.top_k < 2**31, "top_k must be between 0 and 2147483647")
         _refuse_unless(_between(self.top_p, 0, 1), "top_p must be between 0 and 1")
@@ -245,6 +252,10 @@ class SamplingOptions:
         _refuse_unless(
             self.seed is None or 0 <= self.seed <= LARGEST_SEED, f"seed must be between 0 and {LARGEST_SEED}"
         )
+
+
+_NUMBERS: dict[Any, Any] = {float: (int, float), int: int, int | None: int, bool: bool}
+_WANTED: dict[Any, str] = {float: "a number", bool: "true or false"}
 
 
 def _between(value: float, low: float, high: float) -> bool:

@@ -12,7 +12,7 @@ import tiny_model
 from ggufkit.errors import InputError, OutputError, UsageError
 from ggufkit.inference import batch_file
 from ggufkit.inference.batch_job import BatchOptions, BatchSummary, run_file
-from ggufkit.inference.options import EngineOptions
+from ggufkit.inference.options import CacheType, EngineOptions
 
 pytestmark = pytest.mark.engine
 
@@ -197,6 +197,9 @@ def test_other_options_do_not_mix_with_what_is_there(random_model: Path, tmp_pat
     with pytest.raises(UsageError, match="other options") as caught:
         answer(random_model, source, output, other)
     assert "--again" in str(caught.value.hint)
+    rounded = EngineOptions(threads=1, cache_type_k=CacheType.Q8_0)
+    with pytest.raises(UsageError, match="other options"):
+        run_file(random_model, source, output, rounded, GREEDY)
     again = BatchOptions(sampling={"temperature": 0.0}, max_tokens=9, again=True)
     assert answer(random_model, source, output, again).resumed == 0
 
