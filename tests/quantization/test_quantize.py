@@ -198,12 +198,12 @@ def test_matrices_that_would_stop_it_midway_are_refused_before(models: Path, tmp
     (tmp_path / "longer.dat").write_text("no model, and no importance matrix either")
     legacy = tiny_gguf.write_legacy_imatrix(tmp_path / "legacy.dat", leave_out=["blk.0.attn_q.weight"])
     cases = {
-        gap: "nothing for 1 tensors that need it, as 'blk.1.ffn_up.weight'",
+        gap: "nothing for 1 tensor that needs it, as 'blk.1.ffn_up.weight'",
         alien: "not for this model: it has 64 values",
         source: "but no importance matrix",
         tmp_path / "text.dat": "text.dat is no importance matrix: ",
         tmp_path / "longer.dat": "longer.dat is no importance matrix: ",
-        legacy: "nothing for 1 tensors that need it, as 'blk.0.attn_q.weight'",
+        legacy: "nothing for 1 tensor that needs it, as 'blk.0.attn_q.weight'",
         tmp_path / "missing.gguf": "no such importance matrix",
         tmp_path / ("x" * 200): "longer than 127 bytes",
     }
@@ -324,7 +324,7 @@ def test_a_disk_that_is_too_small_is_found_before_any_work(
         free = 1000
 
     needed = plan(models / "even-F16.gguf", Q4).bytes_after
-    monkeypatch.setattr("ggufkit.files.shutil.disk_usage", lambda _: Usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
     with pytest.raises(OutputError, match=f"{needed:,} bytes needed, 1,000 free"):
         quantize(models / "even-F16.gguf", Q4, tmp_path / "out.gguf")
     assert not list(tmp_path.iterdir())

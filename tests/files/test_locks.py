@@ -1,0 +1,41 @@
+"""One run at a time writes an output, where the file system can tell."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from ggufkit.errors import OutputError
+from ggufkit.files import atomic_output, write_atomically
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with atomic_output(target) as temporary:
+        temporary.write_bytes(b"first")
+        with pytest.raises(OutputError, match=f"being written by process {os.getpid()}"), atomic_output(target):
+            pass
+    assert target.read_bytes() == b"first"
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_written_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def no_locks(_descriptor: int, _operation: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    target = tmp_path / "model.gguf"
+    ours, dead = (tmp_path / f".model.gguf.{number}.ggufkit-part" for number in (os.getppid(), 2**22 + 1))
+    for path in (ours, dead):
+        path.write_bytes(b"of another run")
+    write_atomically(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert leftovers(tmp_path) == [ours.name]  # whose process lives, and may be writing it
