@@ -59,6 +59,8 @@ def load_pieces(path: Path) -> tuple[list[tuple[str, float, TokenType]], dict[st
         processor = SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
         raise CheckpointError(f"{path}: not a SentencePiece model: {error}") from error
+    except UnicodeDecodeError as error:  # the library's complaint quotes a piece that is not text
+        raise CheckpointError(f"{path}: not a SentencePiece model: {error.object!r:.120}") from error
     kinds = (
         (processor.is_unknown, TokenType.UNKNOWN),
         (processor.is_control, TokenType.CONTROL),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_checkpoints
 from tokenizer_samples import BYTE_LEVEL, BYTE_TOKENS, BYTES, MERGING, QWEN2_REGEX, added, split
 from vocabulary_folders import write_json
 
@@ -354,6 +355,14 @@ class TestErrors:
     def test_a_tokenizer_model_that_is_none(self, tmp_path: Path):
         (tmp_path / "tokenizer.model").write_bytes(b"\x0a\xff\xff")
         with pytest.raises(CheckpointError, match=r"tokenizer\.model: not a SentencePiece model"):
+            tokenizer_metadata(tmp_path, {})
+
+    def test_a_tokenizer_model_whose_fault_the_library_cannot_put_into_words(self, tmp_path: Path):
+        """Its complaint quotes the piece, which is not UTF-8."""
+        tiny_checkpoints.write_tokenizer("sentencepiece", tmp_path)
+        model = tmp_path / "tokenizer.model"
+        model.write_bytes(model.read_bytes().replace(b"<0x9C>", b"<0x9\xe1>"))
+        with pytest.raises(CheckpointError, match=r"tokenizer\.model: not a SentencePiece model: .*byte piece"):
             tokenizer_metadata(tmp_path, {})
 
     @pytest.mark.parametrize(
