@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ggufkit.cli import _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.evaluation.speed import ModelSpeed, PairedSpeed
@@ -81,7 +82,7 @@ def compared(pair: "PairedSpeed") -> str:
         each = " and ".join(f"{ratio:.2f}" for ratio in pair.ratios[-2:])
         each = ", ".join([*(f"{ratio:.2f}" for ratio in pair.ratios[:-2]), each])
         return (
-            f"{second} was {each} times as fast as {first} at {pair.test}, in {_output.counted(count, 'round')}:"
+            f"{second} was {each} times as fast as {first} at {pair.test}, in {counted(count, 'round')}:"
             f" too few to tell a difference from noise (-r {ROUNDS_FOR_A_VERDICT})"
         )
     extremes = f"{min(pair.ratios):.2f} to {max(pair.ratios):.2f}"

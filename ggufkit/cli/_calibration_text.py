@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufkit.cli import _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.inference.engine import Engine
@@ -184,7 +185,7 @@ def _without_system(turns: "list[Message]") -> "list[Message]":
 
 
 def _told(passages: "Passages", text: str) -> str:
-    kinds = f"{len(passages.texts):,} passages" + (f", {passages.chats:,} of them chats" if passages.chats else "")
+    kinds = counted(len(passages.texts), "passage") + (f", {passages.chats:,} of them chats" if passages.chats else "")
     left = f" (left out: {passages.short:,} short, {passages.repeated:,} repeated)"
     share = len(text) / max(1, passages.characters)
     used = f"; {share:.0%} of them are used" if share < 0.95 else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggufkit.cli import _chat_screen
 from ggufkit.cli._chat_lines import LineEditor
+from ggufkit.counting import counted
 from ggufkit.errors import InputError, UsageError
 from ggufkit.inference import session_file
 from ggufkit.inference.generation import GenerationResult
@@ -74,7 +75,7 @@ class Commands:
     def greet(self) -> None:
         """Say with which chat it goes on."""
         if exchanges := self.session.conversation.exchanges:
-            _chat_screen.tell(f"going on with {_count(exchanges, 'exchange')}; /show messages lists them")
+            _chat_screen.tell(f"going on with {counted(exchanges, 'exchange')}; /show messages lists them")
 
     def take(self, text: str) -> None:
         """Obey a command, or send a message to the model."""
@@ -121,9 +122,11 @@ class Commands:
         tokens = len(self.session.engine.tokenize(text))
         size = self.session.engine.context_size
         if tokens >= size:
-            raise InputError(f"{path} has {tokens} tokens, but the context holds {size}", hint=f"-c {2 * tokens}")
+            raise InputError(
+                f"{path} has {counted(tokens, 'token')}, but the context holds {size}", hint=f"-c {2 * tokens}"
+            )
         self._read.append(text)
-        _chat_screen.tell(f"{path}: {_count(tokens, 'token')}, put in front of your next message")
+        _chat_screen.tell(f"{path}: {counted(tokens, 'token')}, put in front of your next message")
 
     def _system(self, text: str) -> None:
         if text:
@@ -234,7 +237,7 @@ class Commands:
             raise UsageError("/save needs a file", hint="/save chat.json")
         session_file.save(self.session, path)
         self._file = path
-        _chat_screen.tell(f"{_count(self.session.conversation.exchanges, 'exchange')} saved to {path}")
+        _chat_screen.tell(f"{counted(self.session.conversation.exchanges, 'exchange')} saved to {path}")
 
     def _load(self, name: str) -> None:
         if not name:
@@ -245,7 +248,7 @@ class Commands:
         self._file, self._read, self.last = path, [], None
         other = saved.model and saved.model != self.session.engine.path.name
         _chat_screen.tell(
-            f"going on with {_count(saved.conversation.exchanges, 'exchange')} from {path}"
+            f"going on with {counted(saved.conversation.exchanges, 'exchange')} from {path}"
             + (f", which {saved.model} answered" if other else "")
         )
 
@@ -253,7 +256,7 @@ class Commands:
         session = self.session
         self._print(_chat_screen.meter(session.used(), session.engine.context_size))
         if forgotten := session.conversation.forgotten:
-            self._print(f"{_count(forgotten, 'exchange')} at the beginning dropped: the model does not see them")
+            self._print(f"{counted(forgotten, 'exchange')} at the beginning dropped: the model does not see them")
         if self.last:
             result: GenerationResult = self.last.result
             self._print(_chat_screen.timings(result))
@@ -292,7 +295,3 @@ def _number(kind: type, name: str, value: str) -> Any:
         return kind(value)
     except ValueError:
         raise UsageError(f"{name} must be a {'whole ' if kind is int else ''}number, not {value!r}") from None
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")

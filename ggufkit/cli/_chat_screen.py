@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from ggufkit.counting import counted
 from ggufkit.inference.generation import GenerationResult
 from ggufkit.inference.session import ChatSession, Reply
 
@@ -77,7 +78,8 @@ class _Folded:
             self._open, self._started = True, now
         if is_live() and now - self._updated >= _SECONDS_BETWEEN_UPDATES:
             self._updated = now
-            print(f"\r\x1b[2K{_dim(f'thinking … {self._reply.reasoning_tokens} tokens')}", end="", file=sys.stderr)
+            count = counted(self._reply.reasoning_tokens, "token")
+            print(f"\r\x1b[2K{_dim(f'thinking … {count}')}", end="", file=sys.stderr)
             sys.stderr.flush()
 
     def close(self) -> None:
@@ -86,7 +88,7 @@ class _Folded:
             if is_live():
                 print("\r\x1b[2K", end="", file=sys.stderr)
             seconds = time.monotonic() - self._started
-            tell(f"(thought for {self._reply.reasoning_tokens} tokens, {seconds:.1f} s)")
+            tell(f"(thought for {counted(self._reply.reasoning_tokens, 'token')}, {seconds:.1f} s)")
 
 
 class _Shown:
@@ -110,14 +112,10 @@ def timings(result: GenerationResult) -> str:
     read = result.prompt_tokens - result.reused_tokens
     reused = f" and {result.reused_tokens} reused" if result.reused_tokens else ""
     return (
-        f"{_tokens(result.generated_tokens)}, {result.tokens_per_second:.1f} tokens per second (prompt: {_tokens(read)}"
-        f"{reused}, {result.prompt_tokens_per_second:.1f} per second; first token after "
-        f"{result.time_to_first_token:.2f} s)"
+        f"{counted(result.generated_tokens, 'token')}, {result.tokens_per_second:.1f} tokens per second"
+        f" (prompt: {counted(read, 'token')}{reused}, {result.prompt_tokens_per_second:.1f} per second;"
+        f" first token after {result.time_to_first_token:.2f} s)"
     )
-
-
-def _tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count} tokens"
 
 
 def meter(used: int, size: int) -> str:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ggufkit.cli import _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.evaluation.evaluation_results import Evaluation, ModelResult
@@ -30,7 +31,7 @@ def print_table(found: "Evaluation") -> None:
 
 def print_tasks(found: "Evaluation") -> None:
     for number, task in enumerate(found.base.tasks):
-        print(f"\n{task.task}: {task.accuracy.questions} questions")
+        print(f"\n{task.task}: {counted(task.accuracy.questions, 'question')}")
         for model in (found.base, *found.models):
             it = model.tasks[number]
             interval = f"{it.accuracy.share:7.2%} ({it.accuracy.low:.1%} to {it.accuracy.high:.1%})"
@@ -41,7 +42,7 @@ def print_tasks(found: "Evaluation") -> None:
 def print_generations(found: "Evaluation") -> None:
     if not found.generations:
         return
-    print(f"\nreplies to {len(found.generations)} prompts, as far as they are the base's:")
+    print(f"\nreplies to {counted(len(found.generations), 'prompt')}, as far as they are the base's:")
     for number, model in enumerate(found.models):
         agreements = [it.replies[number][1] for it in found.generations]
         tokens = sum(it.tokens for it in agreements) / len(agreements)

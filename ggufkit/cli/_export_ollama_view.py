@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ggufkit.cli import _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.exports.ollama import Exported, ModelName, Plan, Store, StoredModel
@@ -139,5 +140,5 @@ def run_removal(store: "Store", name: "ModelName", *, dry_run: bool, as_json: bo
             }
         )
     elif not quiet:
-        count = f"{len(removed.blobs)} blob{'s' if len(removed.blobs) != 1 else ''}"
+        count = counted(len(removed.blobs), "blob")
         print(f"removed {removed.name.short} and {count}, {_output.size(removed.freed)} freed")

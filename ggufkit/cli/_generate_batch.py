@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufkit.cli import _chat_screen, _output
+from ggufkit.counting import counted
 from ggufkit.inference.batch_engine import BatchEngine
 from ggufkit.inference.batch_job import BatchOptions, BatchSummary, run_file
 from ggufkit.inference.options import EngineOptions
@@ -75,7 +76,7 @@ def run(model: Path, options: EngineOptions, wishes: "Wishes", prompts: PromptOp
 
 def _report(wishes: "Wishes", summary: BatchSummary, seconds: float) -> None:
     if len(summary.bad) > _REPORTED:
-        _output.warn(f"{len(summary.bad) - _REPORTED} more lines were bad; they are in {wishes.output} with the reason")
+        _output.warn(f"{counted(len(summary.bad) - _REPORTED, 'more bad line')}: {wishes.output} has the reasons")
     rate = summary.generated_tokens / seconds if seconds > 0 else 0.0
     if wishes.json:
         _output.print_json(
@@ -97,8 +98,9 @@ def _report(wishes: "Wishes", summary: BatchSummary, seconds: float) -> None:
     if not wishes.quiet:
         resumed = f", {summary.resumed} of them by an earlier run" if summary.resumed else ""
         _chat_screen.tell(
-            f"{summary.answered} of {summary.prompts} prompts answered{resumed}; {summary.generated_tokens} tokens, "
-            f"{rate:.1f} per second, {summary.sequences} prompts at once"
+            f"{summary.answered} of {counted(summary.prompts, 'prompt')} answered{resumed};"
+            f" {counted(summary.generated_tokens, 'token')}, {rate:.1f} per second,"
+            f" {counted(summary.sequences, 'prompt')} at once"
         )
     with contextlib.suppress(BrokenPipeError):
         print(wishes.output, file=sys.stdout)

@@ -5,6 +5,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ggufkit.cli import _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.inspection.facts import Inspection, VocabularyFacts
@@ -86,11 +87,14 @@ def _lines(inspection: "Inspection") -> list[tuple[str, str]]:
         template = inspection.template
         others = f"; also {', '.join(template.others)}" if template and template.others else ""
         lines.append(
-            ("template", f"{template.characters:,} characters, {template.sha256[:12]}{others}" if template else "none")
+            (
+                "template",
+                f"{counted(template.characters, 'character')}, {template.sha256[:12]}{others}" if template else "none",
+            )
         )
     if matrix := inspection.imatrix:
-        chunks = f", {matrix.chunks:,} chunks" if matrix.chunks else ""
-        entries = f", {matrix.entries:,} entries" if matrix.entries else ""
+        chunks = f", {counted(matrix.chunks, 'chunk')}" if matrix.chunks else ""
+        entries = f", {counted(matrix.entries, 'entry', 'entries')}" if matrix.entries else ""
         text = matrix.dataset or "an unknown text"
         lines.append(("imatrix", f"{matrix.file or 'unnamed'}, from {text}{chunks}{entries}"))
     lines.append(("license", inspection.license))
@@ -104,8 +108,8 @@ def _vocabulary(vocabulary: "VocabularyFacts | None") -> list[tuple[str, str | N
     if vocabulary is None:
         return []
     kind = "/".join(part for part in (vocabulary.kind, vocabulary.pretokenizer) if part)
-    merges = f", {vocabulary.merges:,} merges" if vocabulary.merges else ""
-    lines: list[tuple[str, str | None]] = [("vocabulary", f"{vocabulary.tokens:,} tokens{merges} ({kind})")]
+    merges = f", {counted(vocabulary.merges, 'merge')}" if vocabulary.merges else ""
+    lines: list[tuple[str, str | None]] = [("vocabulary", f"{counted(vocabulary.tokens, 'token')}{merges} ({kind})")]
     added = {"bos": vocabulary.add_bos, "eos": vocabulary.add_eos}
     for token in vocabulary.special:
         put = added.get(token.role)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufkit.cli import _calibration_text, _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.allocation.optimize import Job
@@ -135,7 +136,7 @@ def with_matrix(
         progress=progress,
     )
     if not wish.silent:
-        _output.note(f"made {matrix} from {result.chunks} chunks")
+        _output.note(f"made {matrix} from {counted(result.chunks, 'chunk')}")
     return replace(options, quantize=replace(options.quantize, imatrix=matrix))
 
 

@@ -35,11 +35,6 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, ensure_ascii=False))
 
 
-def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """Write a number of things: `1 prompt`, `1,024 prompts`; the plural is the noun with an s unless it is given."""
-    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
-
-
 def size(count: int) -> str:
     """Write a number of bytes for people: `7.52 MB` (powers of ten, as disks are sold and models are listed)."""
     value = float(count)

@@ -8,6 +8,7 @@ import typer
 
 from ggufkit.cli import _model, _options, _output
 from ggufkit.cli import verify as _verify
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.checkpoints import SourceQuantization
@@ -241,7 +242,7 @@ def _show_plan(plan: "ConversionPlan", output: Path, *, as_json: bool, quiet: bo
             _output.warn(warning)
         _show_quantization(plan.checkpoint.quantization, plan.kept)
         print(
-            f"{output}: {len(plan.layout.tensors)} tensors, {_output.size(plan.layout.size)} "
+            f"{output}: {counted(len(plan.layout.tensors), 'tensor')}, {_output.size(plan.layout.size)} "
             f"({plan.layout.size:,} bytes), architecture {plan.spec.name}; nothing was written"
         )
 
@@ -252,7 +253,7 @@ def _show_result(result: "ConversionResult") -> None:
     _show_quantization(result.quantization, result.kept)
     types = ", ".join(f"{count} {name}" for name, count in sorted(result.tensor_types.items()))
     print(
-        f"{result.output}: {result.architecture}, {result.tensors} tensors ({types}), "
+        f"{result.output}: {result.architecture}, {counted(result.tensors, 'tensor')} ({types}), "
         f"{_output.size(result.size_before)} -> {_output.size(result.size_after)} "
         f"in {result.seconds:.2f} s ({result.bytes_per_second / 1e6:,.0f} MB/s)"
     )

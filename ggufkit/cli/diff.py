@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ggufkit.cli import _model, _options, _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.evaluation.difference import Difference, TensorDifference
@@ -74,11 +75,11 @@ def _show(found: "Difference") -> None:
         for sign, value in sides:
             print(f"  {sign} {printable(value) if value is not None else '(none)'}")
     if len(found.metadata) > _SHOWN:
-        print(f"… and {len(found.metadata) - _SHOWN} more keys (--json lists them)")
+        print(f"… and {counted(len(found.metadata) - _SHOWN, 'more key')} (--json lists them)")
     for tensor in sorted(found.tensors, key=_weight)[:_SHOWN]:
         print(f"{printable(tensor.name)}: {_told(tensor)}")
     if len(found.tensors) > _SHOWN:
-        print(f"… and {len(found.tensors) - _SHOWN} more tensors (--json lists them)")
+        print(f"… and {counted(len(found.tensors) - _SHOWN, 'more tensor')} (--json lists them)")
     counts: dict[str, int] = {}
     for tensor in found.tensors:
         missing = tensor.left_type is None or tensor.right_type is None
@@ -86,7 +87,8 @@ def _show(found: "Difference") -> None:
         counts[kind.removesuffix(", ")] = counts.get(kind.removesuffix(", "), 0) + 1
     tensors = "; ".join(f"{count} {kind}" for kind, count in counts.items())
     same = found.compared - sum(1 for each in found.tensors if each.left_type and each.right_type)
-    print(f"metadata: {len(found.metadata)} keys differ; tensors: {same} the same{f'; {tensors}' if tensors else ''}")
+    keys = counted(len(found.metadata), "key differs", "keys differ")
+    print(f"metadata: {keys}; tensors: {same} the same{f'; {tensors}' if tensors else ''}")
 
 
 def _told(tensor: "TensorDifference") -> str:

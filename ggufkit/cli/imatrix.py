@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ggufkit.cli import _calibration_text, _model, _options, _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.progress import Progress
@@ -188,9 +189,9 @@ def _show(result: "ImatrixResult", *, as_json: bool, quiet: bool) -> None:
     if quiet:
         print(result.output)
         return
-    read = f" from {result.chunks:,} chunks" if result.chunks else ""
+    read = f" from {counted(result.chunks, 'chunk')}" if result.chunks else ""
     known = f", perplexity {result.perplexity:.4f}" if result.perplexity is not None else ""
-    print(f"{result.output}: {result.tensors} tensors{read}{known}, in {result.seconds:.1f} s")
+    print(f"{result.output}: {counted(result.tensors, 'tensor')}{read}{known}, in {result.seconds:.1f} s")
     for line in coverage_lines(result.coverage):
         print(f"  {line}")
 
@@ -205,14 +206,14 @@ def coverage_lines(coverage: "Coverage | None") -> list[str]:
     if coverage.missing:
         more = f" and {len(coverage.missing) - _SHOWN} more" if len(coverage.missing) > _SHOWN else ""
         lines.append(
-            f"{len(coverage.missing)} of {coverage.tensors} tensors were never reached:"
+            f"never reached: {len(coverage.missing)} of {counted(coverage.tensors, 'tensor')}:"
             f" {', '.join(coverage.missing[:_SHOWN])}{more}"
         )
     if coverage.experts:
         count = sum(len(numbers) for numbers in coverage.experts.values())
         name, numbers = max(coverage.experts.items(), key=lambda item: len(item[1]))
         lines.append(
-            f"{count} experts in {len(coverage.experts)} tensors were never reached, most in {name}"
+            f"never reached: {counted(count, 'expert')} in {counted(len(coverage.experts), 'tensor')}, most in {name}"
             f" ({len(numbers)}): more or other text would reach them"
         )
     return lines

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ggufkit.cli import _model, _options, _output
+from ggufkit.counting import counted
 
 
 def command(
@@ -45,6 +46,6 @@ def command(
     else:
         replaced = f", {result.replaced} replaced" if result.replaced else ""
         print(
-            f"{result.output}: {result.merged} of {result.tensors} tensors changed{replaced}, "
+            f"{result.output}: {result.merged} of {counted(result.tensors, 'tensor')} changed{replaced}, "
             f"{_output.size(result.bytes)} in {result.seconds:.2f} s"
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ggufkit.cli import _options, _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.checkpoints.hub_pull import PlannedPull, Pulled
@@ -96,7 +97,9 @@ def _show_plan(plan: "PlannedPull", *, as_json: bool, quiet: bool) -> None:
     for file in plan.files:
         print(file.path if quiet else f"{_output.size(file.size):>10}  {file.path}")
     if not quiet:
-        _output.note(f"{_files(len(plan.files))}, {_output.size(plan.size)} ({plan.size:,} bytes); nothing was fetched")
+        _output.note(
+            f"{counted(len(plan.files), 'file')}, {_output.size(plan.size)} ({plan.size:,} bytes); nothing was fetched"
+        )
 
 
 def _show(pulled: "Pulled", *, as_json: bool, quiet: bool) -> None:
@@ -120,14 +123,10 @@ def _show(pulled: "Pulled", *, as_json: bool, quiet: bool) -> None:
         f"the hub gives no hash of {', '.join(pulled.without_hash)}" if pulled.without_hash else "every hash is right"
     )
     _output.note(
-        f"{_files(len(pulled.files))}, {_output.size(pulled.size)}, {_output.size(pulled.fetched)} of it fetched;"
-        f" {verified}"
+        f"{counted(len(pulled.files), 'file')}, {_output.size(pulled.size)},"
+        f" {_output.size(pulled.fetched)} of it fetched; {verified}"
     )
     if pulled.projector:
         _output.note(f"projector: {pulled.projector}")
     elif pulled.other_projectors:
         _output.note(f"the repository also holds {', '.join(pulled.other_projectors)}: --mmproj fetches one")
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ggufkit.cli import _options, _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.exports.hub import PlannedPush, Pushed
@@ -129,7 +130,7 @@ def _show_plan(plan: "PlannedPush", card: Path | None, *, as_json: bool, quiet: 
     elif card:
         print(card)
     if not as_json and not quiet:
-        _output.note(f"{_files(len(plan.files))}, {_output.size(plan.size)}, would go to {plan.repository}")
+        _output.note(f"{counted(len(plan.files), 'file')}, {_output.size(plan.size)}, would go to {plan.repository}")
 
 
 def _show(plan: "PlannedPush", pushed: "Pushed", *, as_json: bool, quiet: bool) -> None:
@@ -147,10 +148,6 @@ def _show(plan: "PlannedPush", pushed: "Pushed", *, as_json: bool, quiet: bool) 
     print(pushed.url or f"{plan.repository} has all of it already")
     if not quiet:
         there = f", {len(pushed.already_there)} were there already" if pushed.already_there else ""
-        _output.note(f"{_files(len(pushed.uploaded))} uploaded{there}")
+        _output.note(f"{counted(len(pushed.uploaded), 'file')} uploaded{there}")
         if pushed.card_kept:
             _output.note("the repository's own model card was left as it is; --card FILE replaces it")
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"

@@ -10,6 +10,7 @@ from ggufkit.cli import _engine_options, _model, _output
 from ggufkit.cli._engine_options import EngineChoices
 from ggufkit.cli._placement_options import PlacementChoices
 from ggufkit.cli._template_options import TemplateChoices
+from ggufkit.counting import counted
 
 _ACCESS = "Who may use it"
 
@@ -135,7 +136,9 @@ def command(
 
     async def work(stop: asyncio.Event) -> None:
         if cut := await server.run(stop, on_ready=ready):
-            _output.warn(f"{cut} running requests were cut off after {drain_seconds:g} s")
+            _output.warn(
+                f"{counted(cut, 'running request was', 'running requests were')} cut off after {drain_seconds:g} s"
+            )
 
     if status := _until_stopped.run(work):
         raise typer.Exit(status)

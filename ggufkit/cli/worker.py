@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ggufkit.cli import _options, _output
+from ggufkit.counting import counted
 
 if TYPE_CHECKING:
     from ggufkit.llamacpp.rpc import Endpoint, Worker, WorkerError
@@ -107,7 +108,7 @@ def _line(answer: "Worker | WorkerError") -> str:
     devices = ", ".join(
         f"{_output.size(device.memory_free)} free of {_output.size(device.memory_total)}" for device in answer.devices
     )
-    return f"ready, protocol {answer.version}, {len(answer.devices)} device(s): {devices}"
+    return f"ready, protocol {answer.version}, {counted(len(answer.devices), 'device')}: {devices}"
 
 
 def _plain(endpoint: "Endpoint", answer: "Worker | WorkerError") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ggufkit.architectures import ArchSpec, names
 from ggufkit.checkpoints import Config, StoredTensor
+from ggufkit.counting import counted
 
 _BLOCK = re.compile(r"layers\.(\d+)\.")
 # Qwen's and EXAONE's names for what DeepSeek, and llama.cpp after it, have in the block itself.
@@ -46,9 +47,11 @@ def find_prediction(spec: ArchSpec, config: Config, stored: Mapping[str, StoredT
         return Prediction(declared if wanted else 0, own, ())
     if wanted and spec.predicts:
         count = max(declared, *(int(head) - layers + 1 for head in heads), 1)
-        return Prediction(count, {**own, **further}, (f"kept {count} blocks of multi-token prediction (--mtp)",))
+        return Prediction(
+            count, {**own, **further}, (f"kept {counted(count, 'block')} of multi-token prediction (--mtp)",)
+        )
     why = "as asked" if spec.predicts else f"llama.cpp does not load them in {spec.name}"
-    return Prediction(0, own, (f"left out {len(further)} tensors of multi-token prediction: {why}",))
+    return Prediction(0, own, (f"left out {counted(len(further), 'tensor')} of multi-token prediction: {why}",))
 
 
 def _as_block(name: str, layers: int) -> str:

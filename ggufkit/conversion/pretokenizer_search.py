@@ -20,6 +20,7 @@ from ggufkit.checkpoints.vocabulary.files import CONVERTER_HINT
 from ggufkit.checkpoints.vocabulary.pretokenizers import TABLE, Row, check_normalizer, known_row, written
 from ggufkit.checkpoints.vocabulary.token_types import ENDS_BY_NAME, FILLS_BY_NAME, TokenType
 from ggufkit.conversion.crossing import as_lists, crossing_model, probing_texts, tokenizer_json, unreachable_tokens
+from ggufkit.counting import counted
 from ggufkit.errors import CheckpointError, MissingDependencyError
 from ggufkit.gguf_file.writer import lay_out
 from ggufkit.llamacpp.find import cache_folder
@@ -82,7 +83,8 @@ def _search(files: TokenizerFiles, lists: VocabularyLists, path: Path) -> Found:
     if entry.ignore_merges != bool(files.model.get("ignore_merges")) and (words := unreachable_tokens(files.model)):
         raise CheckpointError(
             f"{path}: it cuts text as llama.cpp's {entry.names[0]}, but `ignore_merges` is "
-            f"{str(not entry.ignore_merges).lower()}, which matters to {len(words)} tokens such as {min(words)!r}",
+            f"{str(not entry.ignore_merges).lower()}, which matters to "
+            f"{counted(len(words), 'token')} such as {min(words)!r}",
             hint=f"--pre {entry.names[0]} if you accept that; or {CONVERTER_HINT}",
         )
     remarks = _prove(files, lists, path, entry.names[0], texts)

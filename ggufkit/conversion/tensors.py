@@ -12,6 +12,7 @@ from ggufkit.architectures import ArchSpec, Op, Rule, Shape, Stack, Twice, names
 from ggufkit.architectures import shape as shape_by
 from ggufkit.checkpoints import Config, DequantizedTensor, StoredTensor
 from ggufkit.checkpoints.tensors import BUFFERS
+from ggufkit.counting import counted
 from ggufkit.errors import CheckpointError, UnmappedTensorError
 from ggufkit.gguf_file.writer import block_size
 
@@ -95,7 +96,8 @@ def match_tensors(spec: ArchSpec, config: Config, stored: Mapping[str, StoredTen
     quantized = [name for name, tensor in stored.items() if isinstance(tensor, DequantizedTensor)]
     drafts = _checked(spec, config, drafts, {f"{name.removesuffix('weight')}bias" for name in quantized})
     remarks = [
-        f"left out {count} tensors of {sense}: only the text model is converted" for sense, count in left_out.items()
+        f"left out {counted(count, 'tensor')} of {sense}: only the text model is converted"
+        for sense, count in left_out.items()
     ]
     return sorted(drafts, key=lambda draft: draft.sources[0].position), remarks
 

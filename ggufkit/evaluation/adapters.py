@@ -11,6 +11,7 @@ from ggufkit.conversion.adapters import open_adapter
 from ggufkit.conversion.adapters.convert import BASE_FINGERPRINT, plan_adapter
 from ggufkit.conversion.description import SOURCE_FINGERPRINT
 from ggufkit.conversion.elements import encode
+from ggufkit.counting import counted
 from ggufkit.errors import CheckpointError, GgufkitError
 from ggufkit.evaluation.results import Check, Grade
 from ggufkit.gguf_file.reader import GgufHeader, read_header, tensor_bytes
@@ -54,8 +55,10 @@ def check_adapter(model: Path, folder: Path, base: Path, parts: Sequence[GgufHea
         faults.append(f"the adapter was made for another base: {made_for} and not {made_of}")
     figures = {"tensors": len(planned), "faults": faults}
     if faults:
-        return Check(NAME, Grade.FAILED, f"{faults[0]} ({len(faults)} faults)", tuple(faults[:_SHOWN]), figures)
-    return Check(NAME, Grade.EXACT, f"{len(planned)} of {len(planned)} tensors bit-exact", (), figures)
+        return Check(
+            NAME, Grade.FAILED, f"{faults[0]} ({counted(len(faults), 'fault')})", tuple(faults[:_SHOWN]), figures
+        )
+    return Check(NAME, Grade.EXACT, f"{len(planned)} of {counted(len(planned), 'tensor')} bit-exact", (), figures)
 
 
 def adding(folder: Path) -> Callable[[Any], None]:

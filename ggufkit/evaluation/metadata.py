@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ggufkit.conversion.plan import ConversionPlan
+from ggufkit.counting import counted
 from ggufkit.evaluation.results import Check, Grade
 from ggufkit.gguf_file.reader import GgufHeader, Value, read_header
 
@@ -55,12 +56,20 @@ def check_metadata(plan: ConversionPlan, parts: Sequence[GgufHeader]) -> Check:
     shown = [*faults[:_SHOWN], *([f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else [])]
     shown += remarks[:_SHOWN]
     if faults:
-        return Check(NAME, Grade.FAILED, f"{faults[0]} ({len(faults)} of {compared} keys)", tuple(shown), figures)
+        return Check(
+            NAME, Grade.FAILED, f"{faults[0]} ({len(faults)} of {counted(compared, 'key')})", tuple(shown), figures
+        )
     if _TOKENIZER_MODEL not in expected:
         remarks.append("the tokenizer's keys were not compared: we cannot convert this tokenizer")
     summary = f"all {compared} keys that bear on the model's answers are equal"
     if remarks:
-        return Check(NAME, Grade.CLOSE, f"{summary}, {len(remarks)} others differ", tuple(shown), figures)
+        return Check(
+            NAME,
+            Grade.CLOSE,
+            f"{summary}, {counted(len(remarks), 'other differs', 'others differ')}",
+            tuple(shown),
+            figures,
+        )
     return Check(NAME, Grade.EXACT, summary, (), figures)
 
 

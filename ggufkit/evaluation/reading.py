@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ggufkit.counting import counted
 from ggufkit.errors import InputError, UsageError
 from ggufkit.evaluation.calibration import CalibrationCheck, check_calibration
 from ggufkit.evaluation.likelihood import passes
@@ -111,7 +112,7 @@ def _say_what_it_takes(chunks: Chunks, folder: Path, note: Callable[[str], None]
     error = 3.2 / (chunks.scored * len(chunks.tokens)) ** 0.5
     count = len(chunks.tokens)
     note(
-        f"{count} chunk{'s' if count > 1 else ''} of {chunks.length} tokens, of which"
+        f"{counted(count, 'chunk')} of {chunks.length} tokens, of which"
         f" {chunks.scored * count:,} are scored: the perplexity is known to about {error:.1%};"
         f" the base's log-probabilities take {max(0.1, needed / 1e6):,.1f} MB on disk meanwhile"
     )

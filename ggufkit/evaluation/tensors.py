@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ggufkit.conversion.elements import encode
 from ggufkit.conversion.execute import stream
 from ggufkit.conversion.plan import ConversionPlan
+from ggufkit.counting import counted
 from ggufkit.errors import GgufFileError
 from ggufkit.evaluation import blocks
 from ggufkit.evaluation.error_bounds import BOUNDS, LARGEST_RELATIVE_ERROR
@@ -103,9 +104,11 @@ def _result(plan: ConversionPlan, tallies: Mapping[str, "_Tally"], faults: Seque
         summary += f", the others off by up to {worst.relative_error:.2%} ({worst.info.name})"
     grade = Grade.EXACT if not distant else Grade.CLOSE
     if quantization:
-        summary += f"; the source was {quantization.scheme}, {kept} tensors hold its own blocks"
+        summary += (
+            f"; the source was {quantization.scheme}, {counted(kept, 'tensor holds', 'tensors hold')} its own blocks"
+        )
     if faults:
-        grade, summary = Grade.FAILED, f"{faults[0]}; {len(faults)} fault{'s' if len(faults) > 1 else ''}, {summary}"
+        grade, summary = Grade.FAILED, f"{faults[0]}; {counted(len(faults), 'fault')}, {summary}"
     details = [*faults[:_SHOWN], *([f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else [])]
     details += [*_by_type(tallies), sources]
     if dropped:
@@ -126,7 +129,7 @@ def _by_type(tallies: Mapping[str, "_Tally"]) -> list[str]:
     for tensor_type, count in Counter(tally.info.type for tally in tallies.values()).items():
         group = [tally for tally in tallies.values() if tally.info.type is tensor_type]
         exact = sum(tally.is_exact for tally in group)
-        line = f"{tensor_type.name}: {count} tensors, {exact} bit-exact"
+        line = f"{tensor_type.name}: {counted(count, 'tensor')}, {exact} bit-exact"
         if exact < count:
             worst = max(group, key=lambda tally: tally.relative_error)
             line += f", relative RMS error at most {worst.relative_error:.2%} ({worst.info.name})"
@@ -245,7 +248,9 @@ class _Tally:
             return [f"{info.name} ({info.type.name}): {where}: {found:g}, expected {wanted:g}"]
         total = info.elements // info.type.block_size
         if self.damaged:
-            where = f"{len(self.damaged):,} of {total:,} blocks are damaged, the first is block {min(self.damaged):,}"
+            where = (
+                f"{len(self.damaged):,} of {counted(total, 'block')} damaged, the first is block {min(self.damaged):,}"
+            )
             worst = f"block {self.worst_block:,} is off by {self.worst:.2%} of its largest weight"
             bound = f"bound {BOUNDS[info.type].limit(weighted=not self.is_remade):.1%}"
             return [f"{info.name} ({info.type.name}): {where}; {worst}, {bound}"]

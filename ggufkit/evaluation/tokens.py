@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ggufkit.counting import counted
 from ggufkit.errors import CheckpointError, GgufkitError, MissingDependencyError
 from ggufkit.evaluation import engine_child
 from ggufkit.evaluation.known_differences import REASONS, common_ids, common_text
@@ -53,7 +54,8 @@ def check_tokens(model: Path, checkpoint: Path, parts: Sequence[GgufHeader]) -> 
     faults = [index for index, is_known in zip(different, known, strict=True) if not is_known]
     shown = [*faults, *(index for index in different if index not in faults)][:_SHOWN]
     details = [_difference(texts[index], wanted[index], found[index]) for index in shown]
-    summary = f"ids of {len(texts)} texts ({figures['tokens']:,} tokens) equal those of {original.judge}"
+    read = f"{counted(len(texts), 'text')} ({counted(sum(map(len, wanted)), 'token')})"
+    summary = f"ids of {read} equal those of {original.judge}"
     if faults:
         summary = f"{len(faults)} of {len(texts)} texts get other ids than by {original.judge}"
         return Check(NAME, Grade.FAILED, summary, tuple(details), figures)
@@ -62,7 +64,10 @@ def check_tokens(model: Path, checkpoint: Path, parts: Sequence[GgufHeader]) -> 
         details.append(REASONS[kind])
         return Check(NAME, Grade.CLOSE, f"{summary}, but for {len(different)}", tuple(details), figures)
     if unnormalized:
-        details.append(f"{len(unnormalized)} texts are not in NFC; llama.cpp does not normalize, the original does")
+        details.append(
+            f"{counted(len(unnormalized), 'text is', 'texts are')} not in NFC; llama.cpp does not normalize,"
+            " the original does"
+        )
     return Check(NAME, Grade.EXACT, summary, tuple(details), figures)
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from ggufkit.checkpoints import hub
 from ggufkit.checkpoints.hub import Repository
+from ggufkit.counting import counted
 from ggufkit.errors import HubError, InputError, UsageError
 from ggufkit.exports.model_card import MARK, CardFile, base_model, describe, model_card
 from ggufkit.exports.placing import sha256_of
@@ -134,7 +135,7 @@ def push(
     url = None
     if operations:
         with _told_apart(plan.repository):
-            said = message or f"Upload {len(missing)} GGUF file{'' if len(missing) == 1 else 's'} with ggufkit"
+            said = message or f"Upload {counted(len(missing), 'GGUF file')} with ggufkit"
             url = str(api.create_commit(operations=operations, commit_message=said, **target).commit_url)
     return Pushed(url, tuple(missing), tuple(name for name in plan.files if name not in missing), card_kept)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ggufkit.conversion.description import own_version
+from ggufkit.counting import counted
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.inspection.facts import Inspection
 from ggufkit.inspection.gguf import inspect_gguf, is_generative
@@ -190,7 +191,7 @@ def _provenance(files: Sequence[CardFile]) -> str:
     lines += [f"Fingerprint of the source: `{_text(each)}`." for each in sorted(fingerprints)]
     matrices = {f.inspection.imatrix for f in files if f.inspection.imatrix}
     for matrix in sorted(matrices, key=str):
-        chunks = f", {matrix.chunks:,} chunks" if matrix.chunks else ""
+        chunks = f", {counted(matrix.chunks, 'chunk')}" if matrix.chunks else ""
         text = _text(_last(matrix.dataset)) if matrix.dataset else "a text that the files do not name"
         users = ", ".join(sorted(f.type for f in files if f.inspection.imatrix == matrix))
         lines.append(f"Importance matrix, calibrated on `{text}`{chunks}, used for {users}.")

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from ggufkit.counting import counted
 from ggufkit.errors import GgufFileError, VerificationError
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.llamacpp import load_check
@@ -50,8 +51,8 @@ def _check_tensors(plan: QuantizationPlan, part: int, header: GgufHeader, output
     found = {tensor.name: (stripped(tensor.shape), tensor.type) for tensor in header.tensors}
     if different := sorted(name for name in planned.keys() | found.keys() if planned.get(name) != found.get(name)):
         raise VerificationError(
-            f"llama-quantize ended well, but {len(different)} tensors of {output} would not be what it had announced,"
-            f" as {different[0]!r}"
+            f"llama-quantize ended well, but {counted(len(different), 'tensor')} of {output} would not be"
+            f" what it had announced, as {different[0]!r}"
         )
 
 

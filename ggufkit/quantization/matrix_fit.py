@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ggufkit.counting import counted
 from ggufkit.errors import InputError, UsageError
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.quantization import imatrix
@@ -75,7 +76,8 @@ def uncovered(
     missing = [t.name for t in quantized if t.needs_it and before_pruning(t.name, prune_layers) not in covered]
     if missing:
         raise InputError(
-            f"{path} has nothing for {len(missing)} tensors that need it, as {missing[0]!r}",
+            f"{path} has nothing for {counted(len(missing), 'tensor that needs', 'tensors that need')} it,"
+            f" as {missing[0]!r}",
             hint="make it with more text, so that every expert is used, or take a larger type",
         )
     return tuple(t.name for t in quantized if before_pruning(t.name, prune_layers) not in covered)

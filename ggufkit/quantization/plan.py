@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ggufkit.counting import counted
 from ggufkit.errors import UsageError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.llamacpp import quantize as tool
@@ -118,7 +119,8 @@ def plan(
     needing = {t.name for t in quantized if needs_imatrix(t.name, t.was, t.to, kind.name)}
     if asking.imatrix is None and (needing or report.needs_imatrix):
         raise UsageError(
-            f"{kind.name} needs an importance matrix for this model ({len(needing)} tensors would be garbage without)",
+            f"{kind.name} needs an importance matrix for this model"
+            f" ({counted(len(needing), 'tensor')} would be garbage without)",
             hint=f"make one: ggufkit imatrix {source} -f TEXT -o imatrix.gguf, then --imatrix imatrix.gguf; or"
             " --imatrix auto; or take a type that needs none, such as Q2_K or Q3_K_M",
         )

@@ -95,7 +95,7 @@ class TestSearch:
         content["model"]["vocab"]["Ġunmergeable"] = len(content["model"]["vocab"])
         content["added_tokens"] = []
         write_json(tmp_path / "tokenizer.json", content)
-        with pytest.raises(CheckpointError, match="`ignore_merges` is true, which matters to 1 tokens"):
+        with pytest.raises(CheckpointError, match="`ignore_merges` is true, which matters to 1 token such"):
             vocabulary_metadata(tmp_path, {})
 
     def test_what_was_found_is_kept(self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):

@@ -22,6 +22,7 @@ from ggufkit.checkpoints.source_quantization import (
 )
 from ggufkit.checkpoints.source_quantization._weights import Blocks, DequantizedTensor, Scheme, Undone
 from ggufkit.checkpoints.tensors import StoredTensor
+from ggufkit.counting import counted
 from ggufkit.errors import CheckpointError
 
 __all__ = ["Blocks", "DequantizedTensor", "Scheme", "SourceQuantization", "Undone", "undo_quantization"]
@@ -61,7 +62,7 @@ class SourceQuantization:
 
     def __str__(self) -> str:
         """Say it in one line."""
-        text = f"{self.scheme}{f' ({self.format})' if self.format else ''}: {self.weights} quantized tensors"
+        text = f"{self.scheme}{f' ({self.format})' if self.format else ''}: {counted(self.weights, 'quantized tensor')}"
         for reason, names in self.dropped.items():
             kinds = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
             text += f"; dropped {len(names)} {kinds} ({reason})"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
+from ggufkit.counting import counted
 from ggufkit.errors import OutputError, UsageError
 from ggufkit.inference import placement
 from ggufkit.inference.model_file import check_model_file
@@ -152,7 +153,8 @@ class Server:
                     listener.close()
                 if gate.counts.running:
                     self._tell(
-                        f"waiting for {gate.counts.running} running requests, at most {self.options.drain_seconds:g} s"
+                        f"waiting for {counted(gate.counts.running, 'running request')},"
+                        f" at most {self.options.drain_seconds:g} s"
                     )
                 return await gate.drain(self.options.drain_seconds)
             finally:

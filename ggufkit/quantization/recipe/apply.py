@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ggufkit.counting import counted
 from ggufkit.errors import InputError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.gguf_file.tensor_types import TensorType
@@ -50,7 +51,9 @@ def apply(recipe: Recipe, headers: Sequence[GgufHeader], options: QuantizeOption
     there = [tensor.name for tensor in matrices(headers)]
     types = {name: recipe.tensors[name] for name in there if name in recipe.tensors}
     if not types:
-        raise InputError(f"{headers[0].path} has none of the {len(recipe.tensors)} tensors that the recipe names")
+        raise InputError(
+            f"{headers[0].path} has none of {counted(len(recipe.tensors), 'tensor')} that the recipe names"
+        )
     missing = tuple(name for name in recipe.tensors if name not in types)
     extra = tuple(name for name in there if name not in types)
     kind = _preset(recipe, types)

@@ -2,6 +2,7 @@
 
 from html import escape
 
+from ggufkit.counting import counted
 from ggufkit.reports.allocation.pictures import WELL_FORETOLD, both_ways, foretold, frontier
 from ggufkit.reports.allocation.reading import Allocation, Candidate, File, Point
 from ggufkit.reports.allocation.strip import by_kind, strip
@@ -68,7 +69,7 @@ def _refined(file: File) -> str:
     if not file.refined:
         return ""
     accepted = sum(is_accepted for _, is_accepted, _ in file.refined)
-    said = f"Refined: {accepted} of {len(file.refined)} matrices; the others stay as they were."
+    said = f"Refined: {accepted} of {counted(len(file.refined), 'matrix', 'matrices')}; the others stay as they were."
     reasons = sorted({reason for _, _, reason in file.refined if reason})
     return f"<p>{escape(said)}{escape(' Because: ' + '; '.join(reasons) + '.') if reasons else ''}</p>"
 
@@ -176,7 +177,7 @@ def _both_ways(found: Allocation) -> str:
 def _texts(found: Allocation) -> str:
     rows = []
     for text in found.texts:
-        read = f"{text.chunks} chunks of {text.chunk_tokens}" if text.chunks else "by llama-imatrix"
+        read = f"{counted(text.chunks, 'chunk')} of {text.chunk_tokens}" if text.chunks else "by llama-imatrix"
         cells = [_USES.get(text.use, ""), f"{text.tokens:,}", read, text.sha256[:16]]
         rows.append(
             f'<tr><th scope="row">{escape(text.use)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'

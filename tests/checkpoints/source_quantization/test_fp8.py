@@ -98,7 +98,7 @@ def test_scales_of_activations_are_dropped_and_said() -> None:
     assert [sorted(names) for names in found.dropped.values()] == [
         ["a.input_scale", "a.k_scale", "experts.up_activation_scale"]
     ]
-    assert str(found).startswith("FP8 (tensor, e4m3): 1 quantized tensors; dropped 3 input_scale, k_scale, up_act")
+    assert str(found).startswith("FP8 (tensor, e4m3): 1 quantized tensor; dropped 3 input_scale, k_scale, up_act")
 
 
 def test_what_is_wrong_is_said() -> None:

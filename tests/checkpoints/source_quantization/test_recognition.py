@@ -74,7 +74,7 @@ def test_modelopt_may_say_it_in_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "hf_quant_config.json").write_text(json.dumps(told))
     stored_tensors.write(tmp_path / "model.safetensors", FP8)
     with open_checkpoint(tmp_path) as checkpoint:
-        assert str(checkpoint.quantization) == "ModelOpt (FP8, tensor): 1 quantized tensors"
+        assert str(checkpoint.quantization) == "ModelOpt (FP8, tensor): 1 quantized tensor"
         assert checkpoint.size == sum(len(data) for _, _, data in FP8.values())
     (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": 4}))
     with pytest.raises(CheckpointError, match="quantization is 4, expected an object"), open_checkpoint(tmp_path):

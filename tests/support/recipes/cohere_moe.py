@@ -53,7 +53,7 @@ RECIPES = {
         extra_config={"num_nextn_predict_layers": 1},
         alter=predicting(3, 4, **WHOLE_NEXTN),
         explained=NO_DENSE,
-        warns=("kept 1 blocks",),
+        warns=("kept 1 block of",),
     ),
     "cohere2moe-old-config": Recipe(
         "Cohere2MoeForCausalLM",

@@ -146,7 +146,7 @@ RECIPES = {
         mla(tie_word_embeddings=True),
         extra_config={**RELEASED, "first_k_dense_replace": 1, "num_nextn_predict_layers": 1},
         alter=predicting(2, 3, **WHOLE_NEXTN),
-        warns=("kept 1 blocks", EPSILON),
+        warns=("kept 1 block of", EPSILON),
     ),
     "deepseek-v3-old-config": Recipe(
         "DeepseekV3ForCausalLM",

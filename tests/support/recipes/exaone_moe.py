@@ -57,7 +57,7 @@ RECIPES = {
         moe(sliding_window=8),
         extra_config={**SIGMOID, "num_nextn_predict_layers": 1, "architectures": ["ExaoneMoEForCausalLM"]},
         alter=predicting,
-        warns=("kept 1 blocks",),
+        warns=("kept 1 block of",),
     ),
     "exaone-moe-old-config": Recipe(
         "ExaoneMoeForCausalLM",

@@ -53,7 +53,7 @@ RECIPES = {
         "Glm4MoeForCausalLM",
         moe(num_mtp_layers=1, use_qk_norm=True),
         alter=predicting(2, 3, **WHOLE_NEXTN),
-        warns=("kept 1 blocks",),
+        warns=("kept 1 block of",),
     ),
     "glm4moe-predicting-twice": Recipe(
         "Glm4MoeForCausalLM",

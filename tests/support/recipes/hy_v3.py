@@ -40,14 +40,14 @@ RECIPES = {
         moe(),
         extra_config={"num_nextn_predict_layers": 1},
         alter=predicting(2, 3, **NEXTN, final_layernorm=(64,)),
-        warns=("kept 1 blocks",),
+        warns=("kept 1 block of",),
     ),
     "hy-v3-predicting-alone": Recipe(
         "HYV3ForCausalLM",
         moe(num_hidden_layers=2),
         extra_config={"num_nextn_predict_layers": 1},
         alter=predicting(1, 2, **WHOLE_NEXTN),
-        warns=("kept 1 blocks",),
+        warns=("kept 1 block of",),
     ),
     "hy-v3-old-config": Recipe(
         "HYV3ForCausalLM",

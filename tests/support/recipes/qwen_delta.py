@@ -64,7 +64,7 @@ RECIPES = {
         alter=fuse(),
     ),
     "qwen3next-predicting": Recipe(
-        "Qwen3NextForCausalLM", moe(), alter=predicting, explained=EXACT, warns=("kept 1 blocks",)
+        "Qwen3NextForCausalLM", moe(), alter=predicting, explained=EXACT, warns=("kept 1 block of",)
     ),
     "qwen3next-unnormed": Recipe(
         "Qwen3NextForCausalLM",
@@ -94,7 +94,7 @@ RECIPES = {
         extra_config={"mtp_num_hidden_layers": 1},
         alter=predicting,
         explained=EXACT,
-        warns=("kept 1 blocks",),
+        warns=("kept 1 block of",),
     ),
     "qwen35moe": Recipe(
         "Qwen3_5MoeForCausalLM", moe(rope_parameters=rope(0.25, [2, 1, 1])), no_mtp=True, explained=EXACT
@@ -111,7 +111,7 @@ RECIPES = {
         moe(linear_num_value_heads=8),
         alter=predicting,
         explained=EXACT,
-        warns=("kept 1 blocks",),
+        warns=("kept 1 block of",),
     ),
     "qwen35-vision": Recipe(
         "Qwen3_5ForConditionalGeneration",
