@@ -1,6 +1,6 @@
 """The types that each tensor of a model may have: those of a pool that its rows and its importance data allow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -79,10 +79,19 @@ def pool_named(name: str, bits_per_weight: float) -> tuple[TensorType, ...]:
 
 
 def choices_of(
-    tensors: Sequence[TensorInfo], pool: Sequence[TensorType], importance: Mapping[str, int]
+    tensors: Sequence[TensorInfo],
+    pool: Sequence[TensorType],
+    importance: Mapping[str, int],
+    on_lattice: Collection[str] = (),
 ) -> tuple[Choices, ...]:
-    """Say which types each tensor may have. `importance` has the number of values of each measured tensor."""
-    return tuple(Choices(tensor, _types(tensor, pool, importance)) for tensor in tensors)
+    """Say which types each tensor may have.
+
+    `importance` has the number of values of each measured tensor. Those `on_lattice` may have Q4_0 whatever the pool.
+    """
+    return tuple(
+        Choices(tensor, _types(tensor, (*pool, _T.Q4_0) if tensor.name in on_lattice else pool, importance))
+        for tensor in tensors
+    )
 
 
 def _types(tensor: TensorInfo, pool: Sequence[TensorType], importance: Mapping[str, int]) -> tuple[TensorType, ...]:

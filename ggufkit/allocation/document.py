@@ -70,6 +70,7 @@ def document(
             "found": [{**asdict(each), "is_too_much": each.is_too_much} for each in found.texts.overlaps],
         },
         "tensors": {choice.name: choice.weights for choice in model.choices},
+        "on_lattice": sorted(model.on_lattice),
         "sensitivities": [
             {"tensor": name, "cost": each.cost, "type": each.reference.name}
             for name, each in found.sensitivities.items()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ggufkit.allocation.choices import Choices, Types, choices_of, pool_named
 from ggufkit.allocation.knapsack import Item, largest, smallest
+from ggufkit.allocation.lattices import on_lattice
 from ggufkit.allocation.sensitivity import Costs
 from ggufkit.allocation.targets import Measure, Target
 from ggufkit.errors import GgufkitError, InputError, UsageError
@@ -50,7 +51,8 @@ class Model:
     """A model in F16, BF16 or F32, and what may become of it. Sizes are those of whole files, in bytes.
 
     `presets` has the plan of every preset that can be made. `fixed_bytes` is what a file of ours takes without the
-    tensors that may change: header, padding, vectors and what else stays.
+    tensors that may change: header, padding, vectors and what else stays. `on_lattice` names tensors that training has
+    left on a 4-bit lattice, which Q4_0 stores as they are.
     """
 
     headers: tuple[GgufHeader, ...]
@@ -58,6 +60,7 @@ class Model:
     choices: tuple[Choices, ...]
     presets: Mapping[str, QuantizationPlan]
     fixed_bytes: int
+    on_lattice: frozenset[str] = frozenset()
 
     @property
     def source(self) -> Path:
@@ -174,10 +177,11 @@ def open_model(
     weights = sum(header.elements for header in headers)
     wanted = [_bits(target, presets, weights) for target in targets]
     kinds = pool_named(pool, min(wanted, default=4.0))
-    choices = choices_of(tensors, kinds, chosen(options))
+    trained = on_lattice(headers, moved)
+    choices = choices_of(tensors, kinds, chosen(options), trained)
     if all(len(choice.types) == 1 for choice in choices):
         raise InputError(f"{source}: {_UNMOVED}")
-    draft = Model(headers, options, choices, presets, 0)
+    draft = Model(headers, options, choices, presets, 0, trained)
     types = {choice.name: choice.nearest(TensorType.Q8_0) for choice in choices}
     planned = plan(source, quantization_type("Q8_0"), draft.quantize_options(types, overrides), headers=headers)
     return replace(draft, fixed_bytes=planned.bytes_after - draft.size_of(types))

@@ -31,6 +31,7 @@ from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.allocation.verification import Verified, Verifier, best_of
 from ggufkit.allocation.workplace import LEDGER, identity_of, setting_of, speeds_of, workplace
+from ggufkit.counting import counted
 from ggufkit.errors import VerificationError
 from ggufkit.evaluation.likelihood.statistics import PairedDifference, paired_difference
 from ggufkit.files import PlannedFile, check_output, check_space
@@ -105,6 +106,11 @@ def optimize(
         def told(seconds: Sequence[float]) -> None:
             note(_told_better(found, seconds, found.probes, probing.processes))
 
+        if model.on_lattice:
+            note(
+                f"{len(model.on_lattice)} of {counted(len(model.choices), 'tensor')} lie on a 4-bit lattice, as"
+                " quantization-aware training leaves them: Q4_0 stores these as they are"
+            )
         foretold = fisher(model, options, probing, folder, progress)
         asked = questions_of(model, options.effort, foretold)
         errors = known_errors.row_errors_of(model, options, amounts.rows, identity, folder, progress)
@@ -212,6 +218,7 @@ def _file(
             chosen = model.quantize_options(best.candidate.types, _overrides(options, budget))
         result = quantize(source, label, job.output, chosen, progress=progress)
     if result.bytes_after > budget:
+        job.output.unlink()
         raise VerificationError(f"{job.output} has {result.bytes_after:,} bytes, more than the {budget:,} allowed")
     write_recipe(job.recipe, model, budget, best, result.bytes_after, label.name, options, texts)
     return Optimized(

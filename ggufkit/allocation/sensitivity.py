@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ggufkit.allocation.choices import Choices
+from ggufkit.allocation.lattices import is_kept
 from ggufkit.allocation.probes import Group, kind_of, reference_of
 from ggufkit.allocation.row_errors import Errors
 from ggufkit.gguf_file.tensor_types import TensorType
@@ -100,6 +101,19 @@ def curve_ratio(curve: Curve) -> Ratio:
         if kind is choice.types[-1]:
             return 0.0
         return curve[kind] / curve[reference] if curve[reference] > 0 else 0.0
+
+    return ratio
+
+
+def but_for_lattices(way: Ratio, errors: Errors) -> Ratio:
+    """Let the errors alone speak for types that keep a tensor's lattice: the curve is that of other tensors."""
+    own = error_ratio(errors)
+
+    def ratio(choice: Choices, kind: TensorType, reference: TensorType) -> float:
+        found = errors[choice.name]
+        if is_kept(kind, found[kind], found[reference]):
+            return own(choice, kind, reference)
+        return way(choice, kind, reference)
 
     return ratio
 

@@ -16,6 +16,7 @@ from ggufkit.allocation.sensitivity import (
     Costs,
     Curve,
     Sensitivity,
+    but_for_lattices,
     costs_of,
     curve_ratio,
     error_ratio,
@@ -46,7 +47,8 @@ class Study:
     @property
     def opinions(self) -> Mapping[str, Costs]:
         """Costs by each way to compare types."""
-        errors, curve = error_ratio(self.errors), curve_ratio(self.curve)
+        errors = error_ratio(self.errors)
+        curve = but_for_lattices(curve_ratio(self.curve), self.errors)
         ways = {
             "errors and curve": larger_of(errors, curve),
             "curve": curve,

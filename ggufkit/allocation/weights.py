@@ -12,6 +12,7 @@ from ggufkit.gguf_file.reader import GgufHeader, TensorInfo
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.dequantize import dequantize
 from ggufkit.llamacpp.ggml import Ggml
+from ggufkit.quantization.lattice import pack_rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -82,6 +83,9 @@ def through(library: Ggml, values: Floats, kind: TensorType, columns: int, impor
     library.quantize(
         values, int(kind), columns, encoded, None if importance is None else np.ascontiguousarray(importance)
     )
+    if kind is TensorType.Q4_0:  # rows on a lattice are stored as `quantize` stores them
+        found, packed = pack_rows(values.reshape(-1, columns))
+        encoded.reshape(len(found), -1)[found] = packed
     return dequantize(encoded, int(kind), values.size)
 
 

@@ -42,9 +42,11 @@ def workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
             (folder / LEDGER).unlink(missing_ok=True)
         for name in ("probing", "choosing", "refining"):  # of a run that was killed
             shutil.rmtree(folder / name, ignore_errors=True)
-        yield folder
-        for name in ("probing", "choosing", "refining"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            for name in ("probing", "choosing", "refining"):
+                shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def setting_of(model: Model, options: OptimizeOptions, identity: str, texts: Dealt, use: Use, most: int) -> Setting:
