@@ -100,7 +100,7 @@ class EngineChoices:
         typer.Option(
             "-fa",
             "--flash-attn",
-            help="Fused attention. [auto: not on a CPU with a context above 1024]",
+            help="Fused attention; auto: not on a CPU with a context above 1024. [auto]",
             show_default=False,
             rich_help_panel=PANEL,
         ),

@@ -40,7 +40,7 @@ class GroupedCommand(TyperCommand):
                 name, text = record
                 if is_argument:  # the usage says which are required
                     name, text = name_of(parameter), re.sub(r" +\[required\]$", "", text)
-                groups.setdefault(heading, []).append((_plain_kind(name), _plain_range(text)))
+                groups.setdefault(heading, []).append((_plain_kind(name), _plain_text(text)))
         for heading, records in groups.items():
             if records:
                 with formatter.section(heading):
@@ -77,9 +77,25 @@ def _plain_kind(name: str) -> str:
     return f"{name[: kind.start()]} {_KINDS.get(kind[1].lower(), kind[1])}" if kind else name
 
 
-def _plain_range(text: str) -> str:
-    """Write `[x>=1]` as `[at least 1]`, and `[1<=x<=64]` as `[1 to 64]`."""
-    return re.sub(r"\bx>=(-?[\d.]+)\]$", r"at least \1]", re.sub(r"(-?[\d.]+)<=x<=([\d.]+)\]$", r"\1 to \2]", text))
+def _plain_text(text: str) -> str:
+    """Join what stands in brackets behind a help text: Typer's default and range, and a default that Typer knows not.
+
+    `Tokens. [512]  [x>=16]` becomes `Tokens. [default: 512; at least 16]`. That a number may not be negative, or not 0
+    where that would make no sense, goes without saying: those who try are told.
+    """
+    found = re.fullmatch(r"(.*?)(?: \[([^\[\]]+)\])?(?:  \[([^\[\]]+)\])?", text, re.DOTALL)
+    if found is None or not (found[2] or found[3]):
+        return text
+    said = [f"default: {found[2]}"] if found[2] else []
+    for part in (found[3] or "").split("; "):
+        limits = re.fullmatch(r"(?:(-?[\d.]+)<=)?x(?:>=(-?[\d.]+)|<=([\d.]+))", part)
+        if limits is None:
+            said += [part] if part else []
+        elif limits[3] is not None:
+            said.append(f"{limits[1]} to {limits[3]}" if limits[1] else f"at most {limits[3]}")
+        elif float(limits[2]) > 1:
+            said.append(f"at least {limits[2]}")
+    return f"{found[1].rstrip()} [{'; '.join(said)}]" if said else found[1].rstrip()
 
 
 def kind_of(option: Any, context: Any) -> str:

@@ -7,7 +7,7 @@ import typer
 from ggufkit.cli import _bench_view, _model, _options, _output
 
 _RUN = "What is run"
-_HOW = "How it is run (several values with commas, or ranges such as 1-8*2: each is measured)"
+_HOW = "How it is run (each of several values, as 4,8 or 1-8*2, is measured)"
 _OTHER = "llama-bench's other options"
 
 
@@ -24,10 +24,10 @@ def command(
         list[str] | None, typer.Option("-m", "--model", metavar="MODEL", help="The same, as llama-bench has it.")
     ] = None,
     n_prompt: Annotated[
-        list[str] | None, _values("-p", "--n-prompt", text="Tokens of a prompt, 512; 0: none.", panel=_RUN)
+        list[str] | None, _values("-p", "--n-prompt", text="Tokens of a prompt; 0: none. [512]", panel=_RUN)
     ] = None,
     n_gen: Annotated[
-        list[str] | None, _values("-n", "--n-gen", text="Tokens to generate, 128; 0: none.", panel=_RUN)
+        list[str] | None, _values("-n", "--n-gen", text="Tokens to generate; 0: none. [128]", panel=_RUN)
     ] = None,
     prompt_and_gen: Annotated[
         list[str] | None, _values("-pg", metavar="P,N", text="A prompt and a reply.", panel=_RUN)
@@ -44,44 +44,144 @@ def command(
     delay: Annotated[
         int | None, typer.Option("--delay", min=0, show_default=False, rich_help_panel=_RUN, help="Seconds in between.")
     ] = None,
-    threads: Annotated[list[str] | None, _values("-t", "--threads")] = None,
-    batch_size: Annotated[list[str] | None, _values("-b", "--batch-size")] = None,
-    ubatch_size: Annotated[list[str] | None, _values("-ub", "--ubatch-size")] = None,
-    cache_type_k: Annotated[list[str] | None, _values("-ctk", "--cache-type-k", metavar="TYPE,...")] = None,
-    cache_type_v: Annotated[list[str] | None, _values("-ctv", "--cache-type-v", metavar="TYPE,...")] = None,
-    flash_attn: Annotated[list[str] | None, _values("-fa", "--flash-attn", metavar="on|off|auto,...")] = None,
-    gpu_layers: Annotated[list[str] | None, _values("-ngl", "--gpu-layers", "--n-gpu-layers")] = None,
-    load_mode: Annotated[list[str] | None, _values("-lm", "--load-mode", metavar="MODE,...")] = None,
+    threads: Annotated[list[str] | None, _values("-t", "--threads", text="CPU threads.")] = None,
+    batch_size: Annotated[
+        list[str] | None, _values("-b", "--batch-size", text="Tokens handed over in one call. [2048]")
+    ] = None,
+    ubatch_size: Annotated[
+        list[str] | None, _values("-ub", "--ubatch-size", text="Tokens computed at once. [512]")
+    ] = None,
+    cache_type_k: Annotated[
+        list[str] | None, _values("-ctk", "--cache-type-k", metavar="TYPE,...", text="How keys are stored. [f16]")
+    ] = None,
+    cache_type_v: Annotated[
+        list[str] | None, _values("-ctv", "--cache-type-v", metavar="TYPE,...", text="How values are stored. [f16]")
+    ] = None,
+    flash_attn: Annotated[
+        list[str] | None, _values("-fa", "--flash-attn", metavar="on|off|auto,...", text="Fused attention. [auto]")
+    ] = None,
+    gpu_layers: Annotated[
+        list[str] | None,
+        _values("-ngl", "--gpu-layers", "--n-gpu-layers", text="Layers on GPUs; -1: all. [-1]"),
+    ] = None,
+    load_mode: Annotated[
+        list[str] | None,
+        _values(
+            "-lm",
+            "--load-mode",
+            metavar="MODE,...",
+            text="How weights come into memory: auto, none, mmap, mlock, mmap+mlock, dio. [auto]",
+        ),
+    ] = None,
     rpc: Annotated[list[str] | None, _values("-rpc", "--rpc", metavar="HOST:PORT,...", text="Workers to use.")] = None,
-    cpu_mask: Annotated[list[str] | None, _values("-C", "--cpu-mask", metavar="HEX,...", panel=_OTHER)] = None,
-    cpu_strict: Annotated[list[str] | None, _values("--cpu-strict", metavar="0|1,...", panel=_OTHER)] = None,
-    poll: Annotated[list[str] | None, _values("--poll", panel=_OTHER)] = None,
-    n_cpu_moe: Annotated[list[str] | None, _values("-ncmoe", "--n-cpu-moe", panel=_OTHER)] = None,
-    split_mode: Annotated[list[str] | None, _values("-sm", "--split-mode", metavar="MODE,...", panel=_OTHER)] = None,
-    main_gpu: Annotated[list[str] | None, _values("-mg", "--main-gpu", panel=_OTHER)] = None,
+    cpu_mask: Annotated[
+        list[str] | None,
+        _values("-C", "--cpu-mask", metavar="HEX,...", panel=_OTHER, text="Processors to run on, as a mask; 0x0: all."),
+    ] = None,
+    cpu_strict: Annotated[
+        list[str] | None,
+        _values("--cpu-strict", metavar="0|1,...", panel=_OTHER, text="Bind each thread to one processor."),
+    ] = None,
+    poll: Annotated[
+        list[str] | None, _values("--poll", panel=_OTHER, text="How busily threads wait for work, 0 to 100. [50]")
+    ] = None,
+    n_cpu_moe: Annotated[
+        list[str] | None,
+        _values("-ncmoe", "--n-cpu-moe", panel=_OTHER, text="Keep the experts of the first N layers with the CPU."),
+    ] = None,
+    split_mode: Annotated[
+        list[str] | None,
+        _values(
+            "-sm",
+            "--split-mode",
+            metavar="MODE,...",
+            panel=_OTHER,
+            text="How GPUs share the model: none, layer, row, tensor. [layer]",
+        ),
+    ] = None,
+    main_gpu: Annotated[
+        list[str] | None, _values("-mg", "--main-gpu", panel=_OTHER, text="GPU for everything, with -sm none.")
+    ] = None,
     no_kv_offload: Annotated[
-        list[str] | None, _values("-nkvo", "--no-kv-offload", metavar="0|1,...", panel=_OTHER)
+        list[str] | None,
+        _values("-nkvo", "--no-kv-offload", metavar="0|1,...", panel=_OTHER, text="Keep keys and values with the CPU."),
     ] = None,
-    devices: Annotated[list[str] | None, _values("-dev", "--device", metavar="A/B,...", panel=_OTHER)] = None,
+    devices: Annotated[
+        list[str] | None, _values("-dev", "--device", metavar="A/B,...", panel=_OTHER, text="Devices to use.")
+    ] = None,
     lazy_mode: Annotated[
-        list[str] | None, _values("-lzm", "--lazy-mode", metavar="on|off|auto,...", panel=_OTHER)
+        list[str] | None,
+        _values(
+            "-lzm",
+            "--lazy-mode",
+            metavar="on|off|auto,...",
+            panel=_OTHER,
+            text="Read what the architecture marks only when it is needed. [auto]",
+        ),
     ] = None,
-    embeddings: Annotated[list[str] | None, _values("-embd", "--embeddings", metavar="0|1,...", panel=_OTHER)] = None,
-    tensor_split: Annotated[list[str] | None, _values("-ts", "--tensor-split", metavar="A/B,...", panel=_OTHER)] = None,
+    embeddings: Annotated[
+        list[str] | None,
+        _values("-embd", "--embeddings", metavar="0|1,...", panel=_OTHER, text="Compute embeddings, not tokens."),
+    ] = None,
+    tensor_split: Annotated[
+        list[str] | None,
+        _values(
+            "-ts", "--tensor-split", metavar="A/B,...", panel=_OTHER, text="What part of the model each device gets."
+        ),
+    ] = None,
     override_tensor: Annotated[
-        list[str] | None, _values("-ot", "--override-tensor", metavar="PATTERN=BUFFER;...", panel=_OTHER)
+        list[str] | None,
+        _values(
+            "-ot",
+            "--override-tensor",
+            metavar="PATTERN=BUFFER;...",
+            panel=_OTHER,
+            text="Put tensors whose names match elsewhere.",
+        ),
     ] = None,
     no_op_offload: Annotated[
-        list[str] | None, _values("-nopo", "--no-op-offload", metavar="0|1,...", panel=_OTHER)
+        list[str] | None,
+        _values(
+            "-nopo",
+            "--no-op-offload",
+            metavar="0|1,...",
+            panel=_OTHER,
+            text="Let the CPU compute what its weights are with.",
+        ),
     ] = None,
-    no_host: Annotated[list[str] | None, _values("--no-host", metavar="0|1,...", panel=_OTHER)] = None,
-    repack: Annotated[list[str] | None, _values("--repack", metavar="0|1,...", panel=_OTHER)] = None,
-    fit_target: Annotated[list[str] | None, _values("-fitt", "--fit-target", metavar="MiB,...", panel=_OTHER)] = None,
-    fit_ctx: Annotated[list[str] | None, _values("-fitc", "--fit-ctx", panel=_OTHER)] = None,
+    no_host: Annotated[
+        list[str] | None,
+        _values(
+            "--no-host", metavar="0|1,...", panel=_OTHER, text="Use no buffers of the host, so that repacking can."
+        ),
+    ] = None,
+    repack: Annotated[
+        list[str] | None, _values("--repack", metavar="0|1,...", panel=_OTHER, text="Repack weights for the CPU. [1]")
+    ] = None,
+    fit_target: Annotated[
+        list[str] | None,
+        _values(
+            "-fitt",
+            "--fit-target",
+            metavar="MiB,...",
+            panel=_OTHER,
+            text="Fit the model into devices, leaving so much free.",
+        ),
+    ] = None,
+    fit_ctx: Annotated[
+        list[str] | None,
+        _values("-fitc", "--fit-ctx", panel=_OTHER, text="Context that must fit at least, with -fitt. [4096]"),
+    ] = None,
     priority: Annotated[
-        int | None, typer.Option("--prio", min=-1, max=3, show_default=False, rich_help_panel=_OTHER)
+        int | None,
+        typer.Option(
+            "--prio", min=-1, max=3, show_default=False, rich_help_panel=_OTHER, help="Priority of the process."
+        ),
     ] = None,
-    numa: Annotated[str | None, typer.Option("--numa", metavar="MODE", rich_help_panel=_OTHER)] = None,
+    numa: Annotated[
+        str | None,
+        typer.Option("--numa", metavar="MODE", rich_help_panel=_OTHER, help="distribute, isolate or numactl."),
+    ] = None,
     output_format: Annotated[
         str, typer.Option("-o", "--output", metavar="md|json|jsonl|csv", help="The format of what goes to stdout.")
     ] = "md",
@@ -89,7 +189,7 @@ def command(
     start: Annotated[
         bool, typer.Option("--start/--no-start", help="Measure loading, the first token and memory too.")
     ] = True,
-    quiet: _options.Quiet = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
     """Measure prompt and generation speed, loading, the first token and memory.
 

@@ -16,7 +16,7 @@ _SHOWN = 20
 
 def command(
     left: Annotated[str, typer.Argument(metavar="A", help="A GGUF file, or owner/repo:QUANT.", show_default=False)],
-    right: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    right: Annotated[str, typer.Argument(metavar="B", help="The other one, named likewise.", show_default=False)],
     rounding: Annotated[
         bool,
         typer.Option("--rounding", help="Take other types, and values that differ by their rounding, for the same."),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ggufkit.cli import _baseline_environments, _baselines, _model, _options, _output
+from ggufkit.inference.options import CacheType
 
 if TYPE_CHECKING:
     from ggufkit.evaluation.gates import Gates
@@ -26,7 +27,9 @@ def command(
     ] = None,
     texts: Annotated[
         list[Path] | None,
-        typer.Option("-f", "--file", metavar="TEXT", help="A text to read; several are domains.", show_default=False),
+        typer.Option(
+            "-f", "--file", metavar="FILE", help="A text to read. May be given several times.", show_default=False
+        ),
     ] = None,
     chunk_tokens: Annotated[
         int, typer.Option("-c", "--ctx-size", min=16, help="Tokens of a chunk; the second half is scored.")
@@ -39,7 +42,7 @@ def command(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="What a model was calibrated or chosen with: warn of passages that TEXT shares with it.",
+            help="What a model was calibrated or chosen with: warn of passages that a text shares with it.",
         ),
     ] = None,
     prompts: Annotated[
@@ -71,19 +74,32 @@ def command(
         typer.Option(metavar="FILE", help="Keep the base's log-probabilities, as llama-perplexity reads them."),
     ] = None,
     max_kld: Annotated[
-        float | None, typer.Option(min=0.0, show_default=False, rich_help_panel=_GATES, help="Mean KL divergence.")
+        float | None,
+        typer.Option(min=0.0, show_default=False, rich_help_panel=_GATES, help="Largest mean KL divergence."),
     ] = None,
     max_ppl_increase: Annotated[
         str | None,
-        typer.Option(metavar="2%|0.02", show_default=False, rich_help_panel=_GATES, help="Increase of perplexity."),
+        typer.Option(
+            metavar="2%|0.02", show_default=False, rich_help_panel=_GATES, help="Largest increase of perplexity."
+        ),
     ] = None,
     min_same_top: Annotated[
         str | None,
-        typer.Option(metavar="95%|0.95", show_default=False, rich_help_panel=_GATES, help="Same likeliest token."),
+        typer.Option(
+            metavar="95%|0.95",
+            show_default=False,
+            rich_help_panel=_GATES,
+            help="How often the likeliest token must be the same.",
+        ),
     ] = None,
     min_task_accuracy: Annotated[
         str | None,
-        typer.Option(metavar="90%|0.9", show_default=False, rich_help_panel=_GATES, help="Right answers of each task."),
+        typer.Option(
+            metavar="90%|0.9",
+            show_default=False,
+            rich_help_panel=_GATES,
+            help="How many answers of each task must be right.",
+        ),
     ] = None,
     bench: Annotated[
         bool, typer.Option("--bench", help="Measure speed, loading and memory too, as `ggufkit bench` does.")
@@ -149,17 +165,17 @@ def command(
         ),
     ] = "auto",
     cache_type_k: Annotated[
-        str, typer.Option("-ctk", "--cache-type-k", rich_help_panel=_ENGINE, help="Type of the keys' cache.")
-    ] = "f16",
+        CacheType, typer.Option("-ctk", "--cache-type-k", rich_help_panel=_ENGINE, help="How keys are stored.")
+    ] = CacheType.F16,
     cache_type_v: Annotated[
-        str, typer.Option("-ctv", "--cache-type-v", rich_help_panel=_ENGINE, help="Type of the values' cache.")
-    ] = "f16",
+        CacheType, typer.Option("-ctv", "--cache-type-v", rich_help_panel=_ENGINE, help="How values are stored.")
+    ] = CacheType.F16,
     rpc: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT,...", show_default=False, rich_help_panel=_ENGINE, help="Workers to use."),
     ] = None,
     as_json: _options.Json = False,
-    quiet: _options.Quiet = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only each model and its KL divergence.")] = False,
 ) -> None:
     """Measure what quantizing has cost: perplexity and KL divergence against the original, token by token.
 
@@ -193,8 +209,8 @@ def command(
     running = Running(
         threads=threads,
         gpu_layers=int(gpu_layers) if gpu_layers.isdigit() else gpu_layers,
-        cache_type_k=cache_type_k,
-        cache_type_v=cache_type_v,
+        cache_type_k=cache_type_k.value,
+        cache_type_v=cache_type_v.value,
         rpc_servers=tuple(str(endpoint) for endpoint in endpoints([rpc] if rpc is not None else [])),
     )
     for path in (output, report, keep_logits):

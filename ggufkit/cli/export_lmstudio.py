@@ -13,8 +13,8 @@ def command(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PUBLISHER/]NAME",
-            help="What LM Studio shall call it; default: as the file does.",
+            metavar="NAME",
+            help="What LM Studio shall call it, NAME or PUBLISHER/NAME; default: as the file does.",
             show_default=False,
         ),
     ] = None,

@@ -30,7 +30,7 @@ def command(
         typer.Option(
             "-f",
             "--file",
-            metavar="TEXT",
+            metavar="FILE|FOLDER",
             show_default=False,
             help="Text, markdown, code, chats as JSONL, or a folder of them. May be given several times.",
         ),

@@ -17,7 +17,7 @@ PLACES = ("hub", "ollama", "lmstudio", "ggufkit")
 def command(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FOLDER...]", show_default=False, help="Look in these folders too."),
+        typer.Argument(metavar="FOLDER...", show_default=False, help="Look in these folders too."),
     ] = None,
     where: Annotated[
         str | None,

@@ -40,7 +40,7 @@ def command(
         typer.Option(
             "-f",
             "--file",
-            metavar="TEXT",
+            metavar="FILE|FOLDER",
             show_default=False,
             rich_help_panel=_TEXTS,
             help="Text, markdown, code, chats as JSONL, or a folder, of the kind that the model will work on. It is cut"
@@ -51,7 +51,7 @@ def command(
     development: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="TEXT",
+            metavar="FILE|FOLDER",
             show_default=False,
             rich_help_panel=_TEXTS,
             help="Choose the types with this text, and use -f for the importance matrix only.",

@@ -37,16 +37,22 @@ def command(
     message: Annotated[
         str | None, typer.Option("-m", "--message", show_default=False, help="The message of the commit.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(metavar="BRANCH", show_default=False, help="[main]")] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", show_default=False, help="The branch to upload to. [main]")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the card, and upload nothing.")] = False,
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", show_default=False, help="For --dry-run: the card's file; - for stdout. [README.md]"
+            "-o",
+            "--output",
+            metavar="FILE",
+            show_default=False,
+            help="With --dry-run: where the card goes; - is stdout. [README.md]",
         ),
     ] = None,
     as_json: _options.Json = False,
-    quiet: _options.Quiet = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the address.")] = False,
 ) -> None:
     """Upload GGUF models to the hub with a model card.
 

@@ -85,7 +85,7 @@ def command(
         typer.Option(
             "-f",
             "--file",
-            metavar="TEXT",
+            metavar="FILE|FOLDER",
             show_default=False,
             rich_help_panel=_MATRIX,
             help="For --imatrix auto: text, chats or code to make it with; without, the model writes its own.",

@@ -10,7 +10,7 @@ from ggufkit.cli import _options, _output
 if TYPE_CHECKING:
     from ggufkit.reports.compare import Change
 
-_LIMITS = "What a file must keep to be shipped (else: the limits of the run, else --max-kld 0.05 --max-ppl-increase 3%)"
+_LIMITS = "What a file must keep to be shipped"
 
 
 def command(
@@ -24,19 +24,32 @@ def command(
     ],
     output: _options.Output = None,
     max_kld: Annotated[
-        float | None, typer.Option(min=0.0, show_default=False, rich_help_panel=_LIMITS, help="Mean KL divergence.")
+        float | None,
+        typer.Option(min=0.0, show_default=False, rich_help_panel=_LIMITS, help="Largest mean KL divergence."),
     ] = None,
     max_ppl_increase: Annotated[
         str | None,
-        typer.Option(metavar="3%|0.03", show_default=False, rich_help_panel=_LIMITS, help="Increase of perplexity."),
+        typer.Option(
+            metavar="3%|0.03", show_default=False, rich_help_panel=_LIMITS, help="Largest increase of perplexity."
+        ),
     ] = None,
     min_same_top: Annotated[
         str | None,
-        typer.Option(metavar="95%|0.95", show_default=False, rich_help_panel=_LIMITS, help="Same likeliest token."),
+        typer.Option(
+            metavar="95%|0.95",
+            show_default=False,
+            rich_help_panel=_LIMITS,
+            help="How often the likeliest token must be the same.",
+        ),
     ] = None,
     min_task_accuracy: Annotated[
         str | None,
-        typer.Option(metavar="90%|0.9", show_default=False, rich_help_panel=_LIMITS, help="Right answers."),
+        typer.Option(
+            metavar="90%|0.9",
+            show_default=False,
+            rich_help_panel=_LIMITS,
+            help="How many answers of each task must be right.",
+        ),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Of two results, an older and a newer one: show what changed.")
@@ -46,7 +59,8 @@ def command(
 ) -> None:
     """Make one HTML page of results, complete in itself: which file to ship, all figures, plots, how to repeat it.
 
-    Without -o, run.json becomes run.html beside it. The page loads nothing from anywhere.
+    Without -o, run.json becomes run.html beside it. The page loads nothing from anywhere. Without limits, those of the
+    run hold; if it had none, --max-kld 0.05 and --max-ppl-increase 3%.
     """
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.gates import Gates, fraction

@@ -36,8 +36,12 @@ class _EngineChoices(EngineChoices):
 def command(
     *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help=_model.HELP, show_default=False)],
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=_ACCESS)] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8080,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.", rich_help_panel=_ACCESS)
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any that is free.")
+    ] = 8080,
     slots: Annotated[
         int | None,
         typer.Option(
@@ -46,12 +50,19 @@ def command(
     ] = None,
     alias: Annotated[
         str | None,
-        typer.Option("-a", "--alias", help="The model's name for clients. Default: the file's.", show_default=False),
+        typer.Option(
+            "-a",
+            "--alias",
+            metavar="NAME",
+            help="The model's name for clients. Default: the file's.",
+            show_default=False,
+        ),
     ] = None,
     api_key_file: Annotated[
         Path | None,
         typer.Option(
             "--api-key-file",
+            metavar="FILE",
             help="File with keys, one a line; any of them opens. Or the variable GGUFKIT_API_KEY.",
             rich_help_panel=_ACCESS,
         ),
@@ -60,6 +71,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--allow-origin",
+            metavar="URL",
             help="Web site whose pages may use the server, as https://example.org. May be given several times.",
             rich_help_panel=_ACCESS,
         ),
@@ -68,6 +80,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--allow-host",
+            metavar="NAME",
             help="Further name under which this machine is known. May be given several times.",
             rich_help_panel=_ACCESS,
         ),
@@ -80,7 +93,7 @@ def command(
     ] = True,
     drain_seconds: Annotated[
         float, typer.Option("--drain-seconds", min=0, help="Time for running requests to end after SIGTERM.")
-    ] = 30.0,
+    ] = 30,
     engine: _EngineChoices,
     template: TemplateChoices,
     placement: PlacementChoices,

@@ -45,7 +45,7 @@ def command(
     ] = 160,
     threads: _options.Threads = None,
     as_json: _options.Json = False,
-    quiet: _options.Quiet = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the verdict.")] = False,
 ) -> None:
     """Compare a GGUF file with its checkpoint: metadata, token ids, chat template, every tensor, logits.
 

@@ -27,9 +27,12 @@ def command(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="IPv4 address to listen on; 0.0.0.0: all of this machine's.")
+        str,
+        typer.Option("--host", metavar="ADDRESS", help="IPv4 address to listen on; 0.0.0.0: all of this machine's."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 50052,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any that is free.")
+    ] = 50052,
     threads: _options.Threads = None,
     device: Annotated[
         str | None,

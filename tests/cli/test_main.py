@@ -72,7 +72,9 @@ def test_help_speaks_of_what_is_to_be_written_and_not_of_types(entry: Entry) -> 
     text = command.get_help(command.context_class(command, info_name=entry.name))
     usage = text.split("\n\n")[0]
     assert not re.search(r"[{}]|\.\.\.\.|\[\[", usage), usage
-    assert not re.search(r"<(int|float|str|path|list)|x>=|<=x|\[required\]$", text), text
+    assert not re.search(r"<(int|float|str|path|list)|x>=|<=x|\[required\]$|at least (-1|0|1)\]|\]  \[", text), text
+    assert all(each.help for each in command.params if not getattr(each, "hidden", False))
+    assert all(len(line) <= 80 for line in text.splitlines())
 
 
 def test_every_command_but_the_server_can_answer_in_json() -> None:
