@@ -1,9 +1,7 @@
 """An optimization as one JSON document, which `ggufkit report` makes a page of."""
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from ggufkit.allocation.choices import Types
@@ -11,6 +9,7 @@ from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.results import Optimization, Optimized
 from ggufkit.allocation.verification import Verified
 from ggufkit.evaluation.overlap import LIMIT, WINDOW
+from ggufkit.evaluation.provenance import provenance
 from ggufkit.llamacpp import cpu
 
 SCHEMA_VERSION = 1
@@ -33,19 +32,7 @@ def document(
     model = found.model
     metadata = model.headers[0].metadata
     return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": KIND,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "ggufkit": version,
-        "llama_cpp": dict(build),
-        "python": platform.python_version(),
-        "command": command,
-        "machine": {
-            "cpu": cpu.model_name(),
-            "cores": cpu.usable_cores(),
-            "memory": cpu.usable_memory(),
-            "system": platform.platform(),
-        },
+        **provenance(KIND, SCHEMA_VERSION, version=version, build=build, command=command),
         "dry_run": False,
         "source": source,
         "model": {

@@ -11,6 +11,8 @@ from ggufkit.architectures._ops import Array, Shape
 from ggufkit.architectures._sizes import Config
 from ggufkit.errors import CheckpointError
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True, slots=True)
 class DecayOfHeads:
@@ -133,6 +135,6 @@ def _number(config: Config, name: str) -> np.float32:
 
 
 def _checked(name: str, value: object) -> np.float32:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise CheckpointError(f"config.json: {name} is {value!r}, expected a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:  # nor NaN
+        raise CheckpointError(f"config.json: {name} is {value!r:.40}, expected a number that float32 holds")
     return np.float32(value)

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ggufkit.cli import _baseline_environments, _baselines, _model, _options, _output
+from ggufkit.cli._limit_options import LimitChoices
 from ggufkit.inference.options import CacheType
 
 if TYPE_CHECKING:
     from ggufkit.evaluation.gates import Gates
 
-_GATES = "Limits for CI (exit code 7 when a model fails one)"
 _ENGINE = "How the models run"
 _BASELINES = "Baselines: other systems that run the checkpoint on this CPU"
 
 
 def command(
+    *,
     base: Annotated[
         Path | None,
         typer.Argument(metavar="BASE", show_default=False, help=f"The original. {_model.HELP} Or a checkpoint folder."),
@@ -73,34 +74,7 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Keep the base's log-probabilities, as llama-perplexity reads them."),
     ] = None,
-    max_kld: Annotated[
-        float | None,
-        typer.Option(min=0.0, show_default=False, rich_help_panel=_GATES, help="Largest mean KL divergence."),
-    ] = None,
-    max_ppl_increase: Annotated[
-        str | None,
-        typer.Option(
-            metavar="2%|0.02", show_default=False, rich_help_panel=_GATES, help="Largest increase of perplexity."
-        ),
-    ] = None,
-    min_same_top: Annotated[
-        str | None,
-        typer.Option(
-            metavar="95%|0.95",
-            show_default=False,
-            rich_help_panel=_GATES,
-            help="How often the likeliest token must be the same.",
-        ),
-    ] = None,
-    min_task_accuracy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="90%|0.9",
-            show_default=False,
-            rich_help_panel=_GATES,
-            help="How many answers of each task must be right.",
-        ),
-    ] = None,
+    limits: LimitChoices,
     bench: Annotated[
         bool, typer.Option("--bench", help="Measure speed, loading and memory too, as `ggufkit bench` does.")
     ] = False,
@@ -181,7 +155,7 @@ def command(
 
     All models read the same chunks of the texts (-f), answer the same prompts (--prompts) and do the same tasks
     (--task). Interrupted, it goes on where it stopped. With -o the result goes to a JSON file, from which
-    `ggufkit report` makes a page.
+    `ggufkit report` makes a page. A model that fails a limit ends it with exit code 7.
     """
     if setup_baseline:
         _baselines.set_up(setup_baseline, as_json=as_json, quiet=quiet)
@@ -191,7 +165,6 @@ def command(
         return
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.child_process import one_for_all
-    from ggufkit.evaluation.gates import Gates, fraction
     from ggufkit.evaluation.likelihood.running import Running
     from ggufkit.files import check_output
     from ggufkit.llamacpp.rpc import endpoints
@@ -199,12 +172,7 @@ def command(
     if base is None or not (models or against):
         raise UsageError("there is nothing to compare", hint="ggufkit eval BASE QUANT... -f TEXT")
     models = models or []
-    gates = Gates(
-        max_kld=max_kld,
-        max_ppl_increase=None if max_ppl_increase is None else fraction(max_ppl_increase, "--max-ppl-increase"),
-        min_same_top=None if min_same_top is None else fraction(min_same_top, "--min-same-top"),
-        min_task_accuracy=None if min_task_accuracy is None else fraction(min_task_accuracy, "--min-task-accuracy"),
-    )
+    gates = limits.gates()
     _check_gates(gates, texts=bool(texts), tasks=bool(tasks))
     running = Running(
         threads=threads,

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ggufkit.cli import _options, _output
+from ggufkit.cli._limit_options import LimitChoices
 
 if TYPE_CHECKING:
     from ggufkit.reports.compare import Change
 
-_LIMITS = "What a file must keep to be shipped"
-
 
 def command(
+    *,
     runs: Annotated[
         list[Path],
         typer.Argument(
@@ -23,34 +23,7 @@ def command(
         ),
     ],
     output: _options.Output = None,
-    max_kld: Annotated[
-        float | None,
-        typer.Option(min=0.0, show_default=False, rich_help_panel=_LIMITS, help="Largest mean KL divergence."),
-    ] = None,
-    max_ppl_increase: Annotated[
-        str | None,
-        typer.Option(
-            metavar="3%|0.03", show_default=False, rich_help_panel=_LIMITS, help="Largest increase of perplexity."
-        ),
-    ] = None,
-    min_same_top: Annotated[
-        str | None,
-        typer.Option(
-            metavar="95%|0.95",
-            show_default=False,
-            rich_help_panel=_LIMITS,
-            help="How often the likeliest token must be the same.",
-        ),
-    ] = None,
-    min_task_accuracy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="90%|0.9",
-            show_default=False,
-            rich_help_panel=_LIMITS,
-            help="How many answers of each task must be right.",
-        ),
-    ] = None,
+    limits: LimitChoices,
     compare: Annotated[
         bool, typer.Option("--compare", help="Of two results, an older and a newer one: show what changed.")
     ] = False,
@@ -63,7 +36,6 @@ def command(
     run hold; if it had none, --max-kld 0.05 and --max-ppl-increase 3%.
     """
     from ggufkit.errors import UsageError
-    from ggufkit.evaluation.gates import Gates, fraction
     from ggufkit.files import check_output, write_atomically
     from ggufkit.reports import read_results, render
 
@@ -76,13 +48,8 @@ def command(
     named = read[0].source if read else allocations[0].source
     path = output or next(each for each in runs if each.name == named).with_suffix(".html")
     check_output(path, inputs=runs)
-    limits = Gates(
-        max_kld=max_kld,
-        max_ppl_increase=None if max_ppl_increase is None else fraction(max_ppl_increase, "--max-ppl-increase"),
-        min_same_top=None if min_same_top is None else fraction(min_same_top, "--min-same-top"),
-        min_task_accuracy=None if min_task_accuracy is None else fraction(min_task_accuracy, "--min-task-accuracy"),
-    )
-    write_atomically(path, render(read, limits if limits.any else None, allocations).encode())
+    gates = limits.gates()
+    write_atomically(path, render(read, gates if gates.any else None, allocations).encode())
     if as_json:
         _output.print_json({"output": str(path), "bytes": path.stat().st_size})
     elif quiet:

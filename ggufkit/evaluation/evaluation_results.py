@@ -2,10 +2,8 @@
 
 import hashlib
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from ggufkit.evaluation.answers.asking import Reply
@@ -19,6 +17,7 @@ from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.statistics import Divergence, Likelihood, PairedDifference
 from ggufkit.evaluation.likelihood.texts import Domain
 from ggufkit.evaluation.models import ModelFacts
+from ggufkit.evaluation.provenance import provenance
 from ggufkit.llamacpp import cpu
 
 SCHEMA_VERSION = 1
@@ -100,19 +99,7 @@ def document(
     gates = gates or Gates()
     needs = [*memory, *[None] * (1 + len(evaluation.models) - len(memory))]
     found = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": KIND,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "ggufkit": version,
-        "llama_cpp": dict(build),
-        "python": platform.python_version(),
-        "command": command,
-        "machine": {
-            "cpu": cpu.model_name(),
-            "cores": cpu.usable_cores(),
-            "memory": cpu.usable_memory(),
-            "system": cpu.system_name(),
-        },
+        **provenance(KIND, SCHEMA_VERSION, version=version, build=build, command=command),
         "settings": {
             "chunk_tokens": evaluation.chunk_tokens,
             "chunks": evaluation.chunks,

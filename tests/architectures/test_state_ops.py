@@ -50,6 +50,12 @@ def test_the_first_rows_are_left_out() -> None:
     assert SkipRows("pad+1").apply([np.arange(4)], CONFIG)[0].tolist() == [2, 3]
 
 
+@pytest.mark.parametrize("value", [1e308, -1e308, 10**400, float("nan"), float("inf"), "1", True])
+def test_a_factor_that_float32_does_not_hold_is_refused(value: object) -> None:
+    with pytest.raises(CheckpointError, match=r"config.json: ssm_in is .*, expected a number that float32 holds"):
+        Scale("ssm_in").apply([np.ones(2, np.float32)], {"ssm_in": value})
+
+
 @pytest.mark.parametrize(
     ("op", "shape", "message"),
     [
