@@ -1,7 +1,7 @@
 """Measuring on a Ray cluster: the questions go to the nodes one by one, what a lost node had is asked again elsewhere.
 
 Ray starts the workers, moves the files and notices when a node dies; what is measured is what `measuring_child` does
-on one machine. Every node needs the same ggufkit and the same llama.cpp.
+on one machine, and of candidates what `Verifier` does. Every node needs the same ggufkit and the same llama.cpp.
 """
 
 import contextlib
@@ -10,13 +10,14 @@ import os
 import secrets
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from ggufkit import errors
 from ggufkit.allocation.cluster_worker import Worker, describe, files_of
+from ggufkit.allocation.making import Making
 from ggufkit.allocation.measuring_child import MeasuringRequest
 from ggufkit.errors import GgufkitError, LlamaCppError, MissingDependencyError, UsageError
 from ggufkit.progress import Progress, silent
@@ -27,6 +28,7 @@ _SECONDS = 120.0  # that workers have to start
 _SECONDS_TO_ANSWER = 10.0
 
 Todo = tuple[tuple[str, Any], ...]
+Portion: TypeAlias = tuple[Any, ...]
 
 
 class Cluster:
@@ -80,40 +82,68 @@ class Cluster:
             GgufkitError: what a node refused, of the same kind.
             LlamaCppError: no node is left.
         """
-        if not self._workers:
-            self._start(request)
-        self._share(request, progress)
-        portions = deque(_portions(request.todo, len(self._workers)))
-        busy: dict[Any, tuple[Any, Todo]] = {}
-        idle = list(self._workers)
+        self._gather(files_of(request), one_thread=request.running.threads == 1, progress=progress)
         done = 0
         with Path(request.results).open("a") as ledger:
-            while portions or busy:
-                while portions and idle:
-                    worker, todo = idle.pop(), portions.popleft()
-                    busy[worker.measure.remote(replace(request, todo=todo))] = worker, todo
-                if not busy:
-                    raise LlamaCppError(
-                        "no node of the cluster is left", hint="the same command goes on where this one was"
-                    )
-                [ready], _ = self._ray.wait(list(busy), num_returns=1)
-                worker, todo = busy.pop(ready)
-                try:
-                    lines, refused = self._ray.get(ready)
-                except self._ray.exceptions.RayError:  # the node or the worker is gone
-                    self._workers.remove(worker)
-                    portions.extendleft((each,) for each in reversed(todo))
-                    continue
-                if refused:
-                    told = json.loads(refused)
-                    kind = getattr(errors, told["kind"], GgufkitError)
-                    raise kind(f"{self._names[worker]}: {told['message']}", hint=told["hint"])
+
+            def found(todo: Todo, lines: Sequence[str]) -> None:
+                nonlocal done
                 ledger.writelines(f"{line}\n" for line in lines)
                 ledger.flush()
                 os.fsync(ledger.fileno())
-                idle.append(worker)
                 done += len(todo)
                 on_done(done)
+
+            def asked(worker: Any, todo: Todo) -> Any:
+                return worker.measure.remote(replace(request, todo=todo))
+
+            self._spread(_portions(request.todo, len(self._workers)), asked, found)
+
+    def compare(
+        self, makings: Sequence[Making], on_found: Callable[[Making, bytes], None], progress: Progress = silent
+    ) -> None:
+        """Make the files of candidates and let them read, on all nodes; `on_found` gets the scores of each at once.
+
+        Raises:
+            As `answer`.
+        """
+        files = dict.fromkeys(path for making in makings for path in making.files)
+        self._gather(list(files), one_thread=makings[0].request.running.threads == 1, progress=progress)
+        self._spread(
+            ((making,) for making in makings),
+            lambda worker, making: worker.compare.remote(making[0]),
+            lambda making, scores: on_found(making[0], scores),
+        )
+
+    def _spread(
+        self, work: Iterable[Portion], asked: Callable[[Any, Portion], Any], found: Callable[[Portion, Any], None]
+    ) -> None:
+        """Give portions of work to whichever worker is idle; what a lost one had is given out again, piece by piece."""
+        portions = deque(work)
+        busy: dict[Any, tuple[Any, Portion]] = {}
+        idle = list(self._workers)
+        while portions or busy:
+            while portions and idle:
+                worker, portion = idle.pop(), portions.popleft()
+                busy[asked(worker, portion)] = worker, portion
+            if not busy:
+                raise LlamaCppError(
+                    "no node of the cluster is left", hint="the same command goes on where this one was"
+                )
+            [ready], _ = self._ray.wait(list(busy), num_returns=1)
+            worker, portion = busy.pop(ready)
+            try:
+                answer, refused = self._ray.get(ready)
+            except self._ray.exceptions.RayError:  # the node or the worker is gone
+                self._workers.remove(worker)
+                portions.extendleft((each,) for each in reversed(portion))
+                continue
+            if refused:
+                told = json.loads(refused)
+                kind = getattr(errors, told["kind"], GgufkitError)
+                raise kind(f"{self._names[worker]}: {told['message']}", hint=told["hint"])
+            idle.append(worker)
+            found(portion, answer)
 
     @property
     def nodes(self) -> Sequence[str]:
@@ -122,7 +152,13 @@ class Cluster:
 
     # ---- workers and their files
 
-    def _start(self, request: MeasuringRequest) -> None:
+    def _gather(self, files: Sequence[str], *, one_thread: bool, progress: Progress) -> None:
+        """Start the workers, unless they are there already, and give them the files."""
+        if not self._workers:
+            self._start(one_thread=one_thread)
+        self._share(files, progress)
+
+    def _start(self, *, one_thread: bool) -> None:
         """Start workers on every node: one for each core if the model is measured by one thread, else one."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -132,7 +168,7 @@ class Cluster:
             cores = int(node["Resources"].get("CPU", 0))
             if not node["Alive"] or not cores:
                 continue
-            count, each = (cores, 1) if request.running.threads == 1 else (1, cores)
+            count, each = (cores, 1) if one_thread else (1, cores)
             for _ in range(count):
                 place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 placed = remote.options(num_cpus=each, scheduling_strategy=place, max_restarts=0)
@@ -156,9 +192,9 @@ class Cluster:
         if not self._workers:
             raise UsageError("the Ray cluster has no node that can start a worker", hint="ray status")
 
-    def _share(self, request: MeasuringRequest, progress: Progress) -> None:
+    def _share(self, files: Sequence[str], progress: Progress) -> None:
         """Give every node the files that it does not have."""
-        new = [path for path in files_of(request) if path not in self._shared]
+        new = [path for path in files if path not in self._shared]
         if not new:
             return
         self._shared |= (described := dict(describe(new)))

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ggufkit.allocation.making import Making
 from ggufkit.allocation.measuring import children_side_by_side, copy_file
 from ggufkit.allocation.measuring_child import MeasuringRequest
 from ggufkit.errors import GgufkitError
@@ -65,9 +66,8 @@ class Worker:
     def measure(self, request: MeasuringRequest) -> tuple[list[str], str]:
         """Answer a request whose paths are those of the asker; return lines of the ledger, or a refusal."""
         here = self._here
-        scratches = tuple(
-            self._own / f"scratch-{number}" / Path(path).name for number, path in enumerate(request.sources)
-        )
+        # The parts of a split model are found beside each other.
+        scratches = tuple(self._own / "scratch" / Path(path).name for path in request.sources)
         results = self._own / "results.jsonl"
         results.unlink(missing_ok=True)
         try:
@@ -87,11 +87,40 @@ class Worker:
             path = self._own / "request.json"
             ours.write(path)
             children_side_by_side("ggufkit.allocation.measuring_child", [path], lambda _: None)
-        except GgufkitError as error:
-            return [], refusal(error)
-        except OSError as error:
-            return [], json.dumps({"message": str(error), "hint": None, "kind": "OutputError"})
+        except (GgufkitError, OSError) as error:
+            return [], _refusal(error)
         return results.read_text().splitlines(), ""
+
+    def compare(self, making: Making) -> tuple[bytes, str]:
+        """Make the file of a candidate and let it read; return the scores, float32, or a refusal."""
+        here, options = self._here, making.options
+        model, scores = self._own / "candidate.gguf", self._own / "candidate.scores"
+        scores.unlink(missing_ok=True)
+        try:
+            if options.imatrix:
+                options = replace(options, imatrix=here[str(options.imatrix.absolute())])
+            ours = replace(
+                making,
+                sources=tuple(str(here[path]) for path in making.sources),
+                options=options,
+                request=replace(
+                    making.request,
+                    model=str(model),
+                    tokens=str(here[making.request.tokens]),
+                    base=str(here[making.request.base]),
+                    scores=str(scores),
+                    report=str(scores.with_suffix(".json")),
+                ),
+            )
+            ours.make()
+            path = self._own / "candidate.request.json"
+            ours.request.write(path)
+            children_side_by_side("ggufkit.evaluation.likelihood.child", [path], lambda _: None)
+            return scores.read_bytes(), ""
+        except (GgufkitError, OSError) as error:
+            return b"", _refusal(error)
+        finally:
+            model.unlink(missing_ok=True)
 
     def leave(self) -> None:
         """Remove what this worker keeps, and the folder when it was the last."""
@@ -100,7 +129,14 @@ class Worker:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _received(self, path: str) -> Path:
-        return self._folder / hashlib.sha256(path.encode()).hexdigest()[:16] / Path(path).name
+        # By the folder, for the parts of a split model are found beside each other.
+        return self._folder / hashlib.sha256(str(Path(path).parent).encode()).hexdigest()[:16] / Path(path).name
+
+
+def _refusal(error: GgufkitError | OSError) -> str:
+    if isinstance(error, GgufkitError):
+        return refusal(error)
+    return json.dumps({"message": str(error), "hint": None, "kind": "OutputError"})
 
 
 def files_of(request: MeasuringRequest) -> Sequence[str]:

@@ -18,6 +18,7 @@ from ggufkit.allocation.fisher import fisher
 from ggufkit.allocation.foresee import CORRECTION_ROUNDS, expected
 from ggufkit.allocation.knapsack import frontier
 from ggufkit.allocation.ledger import Ledger
+from ggufkit.allocation.making import Making
 from ggufkit.allocation.measuring import Measurer
 from ggufkit.allocation.model import Model, open_model
 from ggufkit.allocation.options import Effort, OptimizeOptions
@@ -29,10 +30,11 @@ from ggufkit.allocation.sensitivity import Sensitivity
 from ggufkit.allocation.study import Study, in_the_mix, questions_of, study
 from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
-from ggufkit.allocation.verification import Verified, Verifier, best_of
+from ggufkit.allocation.verification import Made, Verified, Verifier, best_of
 from ggufkit.allocation.workplace import LEDGER, identity_of, setting_of, speeds_of, workplace
 from ggufkit.counting import counted
 from ggufkit.errors import VerificationError
+from ggufkit.evaluation.likelihood.child import Request
 from ggufkit.evaluation.likelihood.statistics import PairedDifference, paired_difference
 from ggufkit.files import PlannedFile, check_output, check_space
 from ggufkit.progress import Progress, silent
@@ -115,8 +117,7 @@ def optimize(
         asked = questions_of(model, options.effort, foretold)
         errors = known_errors.row_errors_of(model, options, amounts.rows, identity, folder, progress)
         known = study(model, asked, errors, measurer, progress, told, foretold)
-        make = _maker(model, options)
-        verifier = stack.enter_context(Verifier(choosing, ledger, folder / "choosing", make))
+        verifier = stack.enter_context(Verifier(choosing, ledger, folder / "choosing", _made(model, options), cluster))
         files = []
         for job, budget in zip(jobs, budgets, strict=True):
             mixed = known
@@ -248,16 +249,15 @@ def _overrides(options: OptimizeOptions, budget: int) -> tuple[tuple[str, str], 
     return ((_KEYS[0], f"str:{options.effort.value}"), (_KEYS[1], f"str:{budget:015d}"))
 
 
-def _maker(model: Model, options: OptimizeOptions) -> Callable[[Types, Path, Progress], None]:
-    def make(types: Types, path: Path, progress: Progress) -> None:
-        from ggufkit.quantization.types import quantization_type
+def _made(model: Model, options: OptimizeOptions) -> Made:
+    sources = tuple(str(header.path.absolute()) for header in model.headers)
 
+    def made(types: Types, request: Request) -> Making:
         preset = next((name for name in model.presets if model.preset_types(name) == types), None)
-        kind = quantization_type(preset or "Q4_K_M")
         chosen = options.quantize if preset else model.quantize_options(types)
-        quantize(model.source, kind, path, chosen, progress=progress)
+        return Making(sources, preset or "Q4_K_M", chosen, request)
 
-    return make
+    return made
 
 
 def _told_better(found: Estimate, seconds: Sequence[float], groups: int, processes: int) -> str:

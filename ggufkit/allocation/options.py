@@ -42,7 +42,7 @@ class OptimizeOptions:
     `ggufkit.allocation.choices.POOLS`, or a list of types. `folder` is where the state is kept (None: ggufkit's cache);
     `restart` forgets what an earlier run measured. `refine` lets errors make up for each other afterwards (GPTQ).
     `sensitivity` by a backward pass needs the checkpoint, `original`. `workers` is the address of a Ray cluster that
-    measures the probes; None: this machine.
+    measures probes and candidates; None: this machine.
     """
 
     effort: Effort = Effort.NORMAL

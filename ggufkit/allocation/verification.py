@@ -4,12 +4,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.ledger import Ledger, Measured, key_of
+from ggufkit.allocation.making import Making
 from ggufkit.allocation.measuring import Setting, children_side_by_side
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.child import DONE, Request, Task
@@ -49,13 +50,26 @@ class Verified:
     measured: Measured
 
 
+Made = Callable[[Types, Request], Making]
+"""Says how a file with these types is made, for a request that names it."""
+
+
+class Elsewhere(Protocol):
+    """Other machines that make files and let them read."""
+
+    def compare(self, makings: Sequence[Making], on_found: Callable[[Making, bytes], None], progress: Progress) -> None:
+        """Do it; `on_found` gets the scores of each."""
+
+
 class Verifier:
     """Measures real files. Use it as a context manager: the base's log-probabilities go away with it."""
 
     def __init__(
-        self, setting: Setting, ledger: Ledger, folder: Path, make: Callable[[Types, Path, Progress], None]
+        self, setting: Setting, ledger: Ledger, folder: Path, made: Made, elsewhere: Elsewhere | None = None
     ) -> None:
-        self._setting, self._ledger, self._folder, self._make = setting, ledger, folder, make
+        """`made` says how the file of a candidate is made; `elsewhere` are other machines to do it."""
+        self._setting, self._ledger, self._folder, self._made = setting, ledger, folder, made
+        self._elsewhere = elsewhere
         self._read = False
 
     def __enter__(self) -> Self:
@@ -64,22 +78,22 @@ class Verifier:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def verify(
-        self,
-        candidates: Sequence[Candidate],
-        progress: Progress,
-        make: Callable[[Types, Path, Progress], None] | None = None,
-    ) -> list[Verified]:
-        """Measure candidates, as many at a time as run side by side; `make` makes them in place of the usual way.
+    def verify(self, candidates: Sequence[Candidate], progress: Progress, made: Made | None = None) -> list[Verified]:
+        """Measure candidates, as many at a time as run side by side; `made` says how they are made here instead.
 
         Raises:
             As `ggufkit.quantization.quantize.quantize`; LlamaCppError when a model cannot be run.
         """
         todo = [each for each in candidates if self._ledger.get(self._key(each)) is None]
         total = len(candidates)
+        if todo:
+            self._prepare(progress)
+        if todo and self._elsewhere and made is None:
+            self._measure_elsewhere(todo, self._elsewhere, progress)
+            todo = []
         for start in range(0, len(todo), self._setting.processes):
             progress("Verifying candidates", total - len(todo) + start, total, "steps")
-            self._measure(todo[start : start + self._setting.processes], progress, make or self._make)
+            self._measure(todo[start : start + self._setting.processes], made or self._made, progress)
         progress("Verifying candidates", total, total, "steps")
         found = []
         for each in candidates:
@@ -92,62 +106,84 @@ class Verifier:
         refined = f" refined {candidate.refined}" if candidate.refined else ""
         return key_of(f"file {self._setting.identity}{refined}", candidate.types)
 
-    def _measure(
-        self, candidates: Sequence[Candidate], progress: Progress, make: Callable[[Types, Path, Progress], None]
-    ) -> None:
-        setting = self._setting
-        running = setting.running_of_one
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if not self._read:
-            passes.read_base(setting.sources[0], setting.chunks, self._folder, running, progress)
-            np.asarray(setting.chunks.tokens, "<i4").tofile(self._folder / "chunks.i32")
-            self._read = True
-        base = passes.base_file(self._folder, setting.chunks)
-        requests, files = [], []
-        for number, candidate in enumerate(candidates):
-            model, scores = self._folder / f"candidate-{number}.gguf", self._folder / f"candidate-{number}.scores"
-            make(candidate.types, model, progress)
-            scores.unlink(missing_ok=True)
-            request = Request(
-                task=Task.COMPARE,
-                model=str(model.absolute()),
-                running=running,
-                tokens=str((self._folder / "chunks.i32").absolute()),
-                chunk_tokens=setting.chunks.length,
-                chunks=len(setting.chunks.tokens),
-                base=str(base.path.absolute()),
-                scores=str(scores.absolute()),
-                report=str(scores.with_suffix(".json").absolute()),
-            )
-            path = self._folder / f"candidate-{number}.request.json"
-            request.write(path)
-            requests.append(path)
-            files.append((model, scores))
+    def _measure(self, candidates: Sequence[Candidate], made: Made, progress: Progress) -> None:
+        makings = [
+            made(candidate.types, self._request(self._folder / f"candidate-{number}"))
+            for number, candidate in enumerate(candidates)
+        ]
+        for making in makings:
+            Path(making.request.scores).unlink(missing_ok=True)
+            making.make(progress)
+            making.request.write(Path(making.request.report).with_suffix(".request.json"))
         done = [0]
-        whole = len(candidates) * len(setting.chunks.tokens)
+        whole = len(candidates) * len(self._setting.chunks.tokens)
 
         def on_line(line: str) -> None:
             if line.startswith(DONE):
                 done[0] += 1
                 progress("Reading unseen text", done[0], whole, "steps")
 
+        requests = [Path(making.request.report).with_suffix(".request.json") for making in makings]
         children_side_by_side("ggufkit.evaluation.likelihood.child", requests, on_line)
-        for candidate, (model, scores) in zip(candidates, files, strict=True):
-            found = np.fromfile(scores, "<f4").reshape(len(setting.chunks.tokens), base.scored, len(COLUMNS))
-            told = divergence(found)
-            klds = found[:, :, _KLD].mean(axis=1, dtype=np.float64)
-            self._ledger.add(
-                self._key(candidate),
-                Measured(
-                    told.mean_kld.value,
-                    tuple(float(f"{one:.9g}") for one in klds),
-                    0.0,
-                    tail=told.percentiles[_TAIL],
-                    same_top=told.same_top.value,
-                ),
-            )
-            model.unlink(missing_ok=True)
-            scores.unlink(missing_ok=True)
+        for candidate, making in zip(candidates, makings, strict=True):
+            self._note(candidate, Path(making.request.scores).read_bytes())
+            Path(making.request.model).unlink(missing_ok=True)
+            Path(making.request.scores).unlink(missing_ok=True)
+
+    def _measure_elsewhere(self, candidates: Sequence[Candidate], where: Elsewhere, progress: Progress) -> None:
+        makings = [
+            self._made(candidate.types, self._request(self._folder / f"candidate-{number}"))
+            for number, candidate in enumerate(candidates)
+        ]
+        done = [0]
+
+        def on_found(making: Making, scores: bytes) -> None:
+            self._note(candidates[makings.index(making)], scores)
+            done[0] += 1
+            progress("Verifying candidates", done[0], len(candidates), "steps")
+
+        where.compare(makings, on_found, progress)
+
+    def _request(self, stem: Path) -> Request:
+        setting = self._setting
+        return Request(
+            task=Task.COMPARE,
+            model=str(stem.with_suffix(".gguf").absolute()),
+            running=setting.running_of_one,
+            tokens=str((self._folder / "chunks.i32").absolute()),
+            chunk_tokens=setting.chunks.length,
+            chunks=len(setting.chunks.tokens),
+            base=str(passes.base_file(self._folder, setting.chunks).path.absolute()),
+            scores=str(stem.with_suffix(".scores").absolute()),
+            report=str(stem.with_suffix(".json").absolute()),
+        )
+
+    def _prepare(self, progress: Progress) -> None:
+        """Let the untouched model say what it says of the text, once."""
+        if self._read:
+            return
+        setting = self._setting
+        self._folder.mkdir(parents=True, exist_ok=True)
+        passes.read_base(setting.sources[0], setting.chunks, self._folder, setting.running_of_one, progress)
+        np.asarray(setting.chunks.tokens, "<i4").tofile(self._folder / "chunks.i32")
+        self._read = True
+
+    def _note(self, candidate: Candidate, scores: bytes) -> None:
+        """Keep what was measured. `scores` are float32 [chunks, scored tokens, columns]."""
+        scored = passes.base_file(self._folder, self._setting.chunks).scored
+        found = np.frombuffer(scores, "<f4").reshape(len(self._setting.chunks.tokens), scored, len(COLUMNS))
+        told = divergence(found)
+        klds = found[:, :, _KLD].mean(axis=1, dtype=np.float64)
+        self._ledger.add(
+            self._key(candidate),
+            Measured(
+                told.mean_kld.value,
+                tuple(float(f"{one:.9g}") for one in klds),
+                0.0,
+                tail=told.percentiles[_TAIL],
+                same_top=told.same_top.value,
+            ),
+        )
 
 
 def best_of(verified: Sequence[Verified]) -> Verified:

@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 import random_models
 
+from ggufkit.allocation import targets
 from ggufkit.allocation.cluster import Cluster
 from ggufkit.allocation.ledger import Ledger
 from ggufkit.allocation.measuring import Measurer, Setting
+from ggufkit.allocation.optimize import Job, optimize
+from ggufkit.allocation.options import Effort, OptimizeOptions
+from ggufkit.allocation.texts import Document, Use, deal
 from ggufkit.errors import InputError, LlamaCppError, UsageError
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.evaluation.likelihood.texts import cut_into_chunks
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.quantization.options import QuantizeOptions
 
 ray = pytest.importorskip("ray", reason="pip install 'ggufkit[cluster]' brings Ray, which is large")
 
@@ -86,6 +91,36 @@ def test_nodes_find_what_this_machine_finds_also_when_one_dies(
         assert [each.chunks for each in found] == here
         assert measurer.measure(questions) == found  # from the ledger, by no node
     assert not list(tmp_path.glob("work/scratch-*"))
+
+
+def test_candidates_are_made_and_read_by_the_nodes(
+    nodes: Any, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.add_node(**SETTINGS)
+    nodes.add_node(**SETTINGS)
+    nodes.wait_for_nodes()
+    passages = tuple(random_models.text(6000).split("\n\n"))
+    dealt = deal([Document("held out", passages)], [Use.PROBING, Use.CHOOSING])
+    found = []
+    for workers in (None, nodes.address):
+        folder = tmp_path / ("elsewhere" if workers else "here")
+        folder.mkdir()
+        options = OptimizeOptions(
+            effort=Effort.FAST,
+            pool="k-quants",
+            chunk_tokens=64,
+            quantize=QuantizeOptions(threads=1),
+            running=setting.running,
+            folder=folder / "state",
+            workers=workers,
+        )
+        job = Job(targets.like("Q4_K_M"), folder / "made.gguf")
+        found.append(optimize(setting.sources[0], [job], dealt, options))
+        # From here on no candidate may be read on this machine.
+        monkeypatch.setattr("ggufkit.allocation.verification.children_side_by_side", None)
+    here, there = ({each.candidate.name: each.measured.chunks for each in one.files[0].verified} for one in found)
+    assert here == there
+    assert found[0].files[0].types == found[1].files[0].types
 
 
 def test_what_a_node_refuses_and_the_loss_of_all_nodes_are_told(

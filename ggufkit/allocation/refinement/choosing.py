@@ -9,6 +9,7 @@ from pathlib import Path
 from ggufkit.allocation.candidates import pick
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import chunks_of
+from ggufkit.allocation.making import Making
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.prediction import Prediction
@@ -23,10 +24,10 @@ from ggufkit.allocation.sensitivity import Costs
 from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.allocation.verification import Candidate, Verified, Verifier, best_of
 from ggufkit.errors import UsageError
+from ggufkit.evaluation.likelihood.child import Request
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.llamacpp.input_moments import tensor_of
 from ggufkit.progress import Progress
-from ggufkit.quantization.quantize import quantize
 from ggufkit.quantization.types import QuantizationType
 
 _VERSION = 1  # of the method: another one gives other weights
@@ -93,8 +94,8 @@ def chosen_with_refined(
             if not copy.accepted:
                 continue
 
-            def make(wanted: Types, path: Path, progress: Progress, source: Path = copy.path) -> None:
-                quantize(source, label, path, model.quantize_options(wanted), progress=progress)
+            def made(wanted: Types, request: Request, source: Path = copy.path) -> Making:
+                return Making((str(source),), label.name, model.quantize_options(wanted), request)
 
             candidate = Candidate(
                 f"{name}, refined",
@@ -104,7 +105,7 @@ def chosen_with_refined(
                 _predicted(types, copy, prediction),
                 refined=_identity(chunks),
             )
-            found += verifier.verify([candidate], progress, make)
+            found += verifier.verify([candidate], progress, made)
             copies[candidate.name] = copy
         best = best_of([*verified, *found])
         used = copies.get(best.candidate.name)
