@@ -110,7 +110,7 @@ def command(
             metavar="ray://HOST:PORT|ray://auto",
             show_default=False,
             rich_help_panel=_WORK,
-            help="Measure probes and candidates on the machines of a Ray cluster, each with the same ggufkit and llama.cpp.",
+            help="Measure probes and candidates on the machines of a Ray cluster, with the same ggufkit and llama.cpp.",
         ),
     ] = None,
     state: Annotated[
