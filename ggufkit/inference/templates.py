@@ -2,11 +2,12 @@
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ggufkit.errors import InputError, UnsafeError
+from ggufkit.inference.control_text import alternatives, control_spellings, controls_in, tokenize_marked
 from ggufkit.inference.loaded_model import LoadedModel
 
 Role = Literal["system", "user", "assistant"]
@@ -50,7 +51,8 @@ class ChatTemplate:
         """
         from jinja2 import TemplateError
 
-        from ggufkit.inference.template_sandbox import LARGEST_SOURCE, SECONDS, ChatEnvironment, TooMuchError
+        from ggufkit.inference.template_limits import TooMuchError
+        from ggufkit.inference.template_sandbox import LARGEST_SOURCE, SECONDS, ChatEnvironment
 
         if len(source) > LARGEST_SOURCE:
             raise TemplateBombError(f"the chat template has {len(source):,} characters, more than {LARGEST_SOURCE:,}")
@@ -121,13 +123,8 @@ class ChatTemplate:
             TemplateBombError: it wants more time or memory than it may have.
             InputError: it fails.
         """
-        from ggufkit.inference.template_sandbox import (
-            LARGEST_VALUE,
-            UNNOTICED,
-            RefusedByTemplateError,
-            TooMuchError,
-            limited_memory,
-        )
+        from ggufkit.inference.template_limits import LARGEST_VALUE, TooMuchError, limited_memory
+        from ggufkit.inference.template_sandbox import UNNOTICED, RefusedByTemplateError
 
         tokens = {name: text for name, text in (("bos_token", self.bos_text), ("eos_token", self.eos_text)) if text}
         values = {
@@ -179,7 +176,7 @@ class ChatTemplate:
             InputError: the template fails.
         """
         written = [text for message in messages for text in (message.content, message.reasoning) if text]
-        spellings = {spelling for text in written for spelling in _control_spellings(engine, text)}
+        spellings = {spelling for text in written for spelling in control_spellings(engine, text)}
         if spellings:
             tokens = self._tokenize_guarded(engine, messages, spellings, variables)
             tokens += engine.tokenize(prefill, parse_special=True) if prefill else []
@@ -201,20 +198,20 @@ class ChatTemplate:
         The template's own control tokens are known from rendering harmless messages of the same shape; if marking
         disturbs the template so that others come out, the spellings are broken up by an invisible character.
         """
-        pattern = _alternatives(spellings)
+        pattern = alternatives(spellings)
         harmless = self.render(_changed(messages, pattern, lambda text: "x" * len(text)), variables=variables)
-        wanted = _controls(engine, engine.tokenize(harmless, parse_special=True))
+        wanted = controls_in(engine, engine.tokenize(harmless, parse_special=True))
         taken = self.source + "".join(message.content + message.reasoning for message in messages)
         free = [marker for marker in _MARKERS if marker not in taken]
         if len(free) >= 2:
             left, right = free[:2]
             marked = self.render(_changed(messages, pattern, lambda text: left + text + right), variables=variables)
-            tokens = _tokenize_marked(engine, marked, pattern, left, right)
-            if _controls(engine, tokens) == wanted:
+            tokens = tokenize_marked(engine, marked, pattern, left, right)
+            if controls_in(engine, tokens) == wanted:
                 return tokens
         broken = _changed(messages, pattern, lambda text: text[0] + _ZERO_WIDTH_SPACE + text[1:])
         tokens = engine.tokenize(self.render(broken, variables=variables), parse_special=True)
-        if _controls(engine, tokens) != wanted:
+        if controls_in(engine, tokens) != wanted:
             raise UnsafeError("the conversation holds text that this chat template turns into control tokens")
         return tokens
 
@@ -230,21 +227,6 @@ def merge_system(messages: Sequence[Message]) -> list[Message]:
 _OTHER_TEMPLATE = "use another template with --chat-template FILE"
 
 
-def _control_spellings(engine: LoadedModel, text: str) -> set[str]:
-    """Return the control tokens that a text spells."""
-    tokens = engine.tokenize(text, parse_special=True)
-    return {engine.token_text(token) for token in _controls(engine, tokens)}
-
-
-def _controls(engine: LoadedModel, tokens: Sequence[int]) -> list[int]:
-    return [token for token in tokens if engine.is_control(token)]
-
-
-def _alternatives(spellings: set[str]) -> re.Pattern[str]:
-    """Match any of the spellings, the longest first, as llama.cpp does."""
-    return re.compile("|".join(re.escape(text) for text in sorted(spellings, key=lambda text: (-len(text), text))))
-
-
 def _changed(messages: Sequence[Message], pattern: re.Pattern[str], change: Any) -> list[Message]:
     def changed(text: str) -> str:
         return pattern.sub(lambda found: str(change(found[0])), text)
@@ -252,52 +234,6 @@ def _changed(messages: Sequence[Message], pattern: re.Pattern[str], change: Any)
     return [
         replace(message, content=changed(message.content), reasoning=changed(message.reasoning)) for message in messages
     ]
-
-
-def _tokenize_marked(engine: LoadedModel, text: str, pattern: re.Pattern[str], left: str, right: str) -> list[int]:
-    """Split a text at its control tokens, but for the marked ones, and tokenize what is between as plain text.
-
-    This is what llama.cpp does with the whole text, so where nothing is marked the tokens are the same.
-    """
-    marked = re.compile(f"{left}(?:{pattern.pattern}){right}?|(?:{pattern.pattern}){right}")
-    controls = engine.control_tokens()
-    special = _alternatives(set(controls)) if controls else re.compile("(?!)")
-    protected: set[int] = set()  # positions in the text without markers at which a marked token begins
-    plain = ""
-    at = 0
-    for found in marked.finditer(text):
-        plain += text[at : found.start()].replace(left, "").replace(right, "")
-        protected.add(len(plain))
-        plain += found[0].strip(left + right)
-        at = found.end()
-    plain += text[at:].replace(left, "").replace(right, "")
-
-    tokens: list[int] = []
-    run = 0
-    strips_right = False
-    for found in _outside(special, plain, protected):
-        token = controls[found[0]]
-        strip_left, strip_right = engine.strips_spaces(token)
-        tokens += _plain_tokens(engine, plain[run : found.start()], strips_right, strip_left)
-        tokens.append(token)
-        run, strips_right = found.end(), strip_right
-    return tokens + _plain_tokens(engine, plain[run:], strips_right, False)
-
-
-def _outside(special: re.Pattern[str], text: str, protected: set[int]) -> Iterator[re.Match[str]]:
-    at = 0
-    while found := special.search(text, at):
-        if found.start() in protected:
-            at = found.start() + 1
-        else:
-            yield found
-            at = found.end()
-
-
-def _plain_tokens(engine: LoadedModel, text: str, strip_left: bool, strip_right: bool) -> list[int]:
-    text = text.lstrip() if strip_left else text
-    text = text.rstrip() if strip_right else text
-    return engine.tokenize(text, parse_special=False) if text else []
 
 
 def _reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import pytest
 import tiny_model
 
 from ggufkit.errors import GgufkitError, InputError
-from ggufkit.inference import templates
+from ggufkit.inference import control_text
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import EngineOptions
 from ggufkit.inference.template_sandbox import SECONDS
@@ -275,7 +275,7 @@ def test_splitting_at_control_tokens_ourselves_gives_the_tokens_of_llama_cpp(nam
         plain = ["hello ", " world", "\n", " ", "  \t", "🙂", "漢", "def f(x):\n    return x", " " * 20, "it's 123"]
         for _ in range(50):
             text = "".join(source.choice([source.choice(controls), *plain]) for _ in range(source.randrange(1, 12)))
-            ours = templates._tokenize_marked(engine, text, re.compile("nothing is marked"), "\ufdd0", "\ufdd1")
+            ours = control_text.tokenize_marked(engine, text, re.compile("nothing is marked"), "\ufdd0", "\ufdd1")
             assert ours == engine.tokenize(text, parse_special=True), text
 
 
