@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from ggufkit.errors import GgufkitError, LlamaCppError, UsageError
-from ggufkit.inference.batch_requests import BatchRequest, Pending, Slot
+from ggufkit.inference.batch_requests import BatchRequest, Pending, Slot, read_together
 from ggufkit.inference.generation import FinishReason, GenerationResult
 from ggufkit.inference.loaded_model import LoadedModel
 from ggufkit.inference.model_file import cache_bytes
@@ -26,7 +26,6 @@ MOST_SEQUENCES = 255  # llama-cparams.h, LLAMA_MAX_SEQ, less one for the shared 
 _DEFAULT_SEQUENCES = 64
 _MEMORY_SHARE = 0.5  # of what is free, for the memories of all sequences
 _SHORTEST_PREFIX = 8  # tokens; less is not worth a copy
-_LONG_PROMPT = 64  # tokens; ggml computes attention over fewer row by row (ops.cpp, GGML_FA_TILE_Q)
 _WAITING_PARTS = 8  # new prompts are begun when one in so many sequences is empty
 _WINDOW = 8  # requests looked ahead for each sequence: those of like length are begun together
 
@@ -163,25 +162,8 @@ class BatchEngine(LoadedModel):
                     begun.append((at, slot))
                 except GgufkitError as error:
                     yield request.key, error
-        for group in self._groups(begun):
+        for group in read_together(begun, self._at_once):
             yield from self._read_prompts(context, group)
-
-    def _groups(self, begun: list[tuple[int, Slot]]) -> Iterator[list[tuple[int, Slot]]]:
-        """Put short prompts together as long as they are computed at once, and each long one alone."""
-        group: list[tuple[int, Slot]] = []
-        size = 0
-        for at, slot in begun:
-            unread = len(slot.request.tokens) - slot.held
-            if group and (unread >= _LONG_PROMPT or size + unread > self._at_once):
-                yield group
-                group, size = [], 0
-            if unread >= _LONG_PROMPT:
-                yield [(at, slot)]
-            else:
-                group.append((at, slot))
-                size += unread
-        if group:
-            yield group
 
     def _read_prompts(self, context: native.Context, group: list[tuple[int, Slot]]) -> Iterator[_Outcome]:
         if len(group) == 1:

@@ -1,7 +1,7 @@
 """Prompts that wait for an answer, and those that are being answered."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ggufkit.inference.generation import FinishReason, GenerationResult
@@ -10,6 +10,8 @@ from ggufkit.inference.scores import TokenScore
 from ggufkit.inference.text_stream import TextStream
 from ggufkit.llamacpp import native
 from ggufkit.peak_memory import peak_memory
+
+_LONG_PROMPT = 64  # tokens; ggml computes attention over fewer row by row (ops.cpp, GGML_FA_TILE_Q)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,3 +106,21 @@ class Pending:
                 if len(self._waiting) == self._window:
                     break
             self._waiting.sort(key=lambda request: len(request.tokens))
+
+
+def read_together(begun: Iterable[tuple[int, Slot]], at_once: int) -> Iterator[list[tuple[int, Slot]]]:
+    """Put short prompts together as long as they are computed `at_once` (tokens), and each long one alone."""
+    group: list[tuple[int, Slot]] = []
+    size = 0
+    for at, slot in begun:
+        unread = len(slot.request.tokens) - slot.held
+        if group and (unread >= _LONG_PROMPT or size + unread > at_once):
+            yield group
+            group, size = [], 0
+        if unread >= _LONG_PROMPT:
+            yield [(at, slot)]
+        else:
+            group.append((at, slot))
+            size += unread
+    if group:
+        yield group

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from ggufkit.errors import GgufFileError, InputError, UsageError
 from ggufkit.inference import placement
 from ggufkit.inference.attention import Attention, attention
-from ggufkit.inference.model_file import cache_bytes, check_model_file
+from ggufkit.inference.model_file import check_memory, check_model_file
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SamplingOptions
+from ggufkit.inference.sampling_defaults import sampling_asked_for
 from ggufkit.llamacpp import cpu, load_check, native
 from ggufkit.progress import Progress, silent
 
@@ -127,16 +128,7 @@ class LoadedModel:
 
         A value in the file that makes no sense is passed over.
         """
-        found: dict[str, Any] = {}
-        for name, key, kind in _SAMPLING_KEYS:
-            text = self.metadata(key)
-            if text is not None:
-                try:
-                    found |= {name: kind(text)}
-                    SamplingOptions(**{name: kind(text)})
-                except (ValueError, UsageError):
-                    del found[name]
-        return SamplingOptions(**found)
+        return sampling_asked_for(self.metadata)
 
     # ---- tokens and text
 
@@ -260,7 +252,8 @@ class LoadedModel:
         if self._model.diffuses:
             raise GgufFileError(f"{self.path} is a diffusion model: it does not continue a text token by token")
         options, size = self.options, size or self.context_size
-        self._check_memory(size)
+        if not native.has_gpu():
+            check_memory(self._header, size, options.cache_type_k, options.cache_type_v)
         threads = options.threads or cpu.usable_cores()
         return native.Context(
             self._model,
@@ -283,29 +276,6 @@ class LoadedModel:
     def _attention(self, size: int | None = None) -> Attention:
         """Choose how a context of so many tokens for each sequence (None: `context_size`) computes attention."""
         return attention(self.options, self._header, size or self.context_size, on_cpu=self.placement.on_cpu)
-
-    def _check_memory(self, size: int) -> None:
-        """Refuse a context that cannot fit: the system would grant the memory, and kill us when it is used."""
-        options = self.options
-        needed = cache_bytes(self._header, size, options.cache_type_k, options.cache_type_v)
-        available = cpu.available_memory()
-        if needed > available and not native.has_gpu():
-            raise InputError(
-                f"a context of {size} tokens takes {needed / 1e9:.1f} GB, "
-                f"but {available / 1e9:.1f} GB of memory are free",
-                hint=f"-c {max(256, size * available // needed // 2 // 256 * 256)} would fit",
-            )
-
-
-# The `gguf` package's Keys.General.SAMPLING_*; the converter writes them from generation_config.json.
-_SAMPLING_KEYS: tuple[tuple[str, str, Any], ...] = (
-    ("temperature", "general.sampling.temp", float),
-    ("top_k", "general.sampling.top_k", int),
-    ("top_p", "general.sampling.top_p", float),
-    ("min_p", "general.sampling.min_p", float),
-    ("repeat_penalty", "general.sampling.penalty_repeat", float),
-    ("repeat_last_n", "general.sampling.penalty_last_n", int),
-)
 
 
 def _placement(options: EngineOptions) -> native.Placement:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from ggufkit.errors import GgufFileError
+from ggufkit.errors import GgufFileError, InputError
 from ggufkit.fitness import read_fit_parts
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, CacheType
+from ggufkit.llamacpp import cpu
 
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -60,6 +61,21 @@ def cache_bytes(header: GgufHeader, tokens: int, key_type: CacheType, value_type
     head_size = number("embedding_length") // heads if heads else 0
     key, value = number("attention.key_length", head_size), number("attention.value_length", head_size)
     return int(tokens * key_heads * (key * key_type.bytes_per_value + value * value_type.bytes_per_value))
+
+
+def check_memory(header: GgufHeader, tokens: int, key_type: CacheType, value_type: CacheType) -> None:
+    """Refuse a context that cannot fit: the system would grant the memory, and kill us when it is used.
+
+    Raises:
+        InputError: so many tokens take more than is free.
+    """
+    needed, available = cache_bytes(header, tokens, key_type, value_type), cpu.available_memory()
+    if needed > available:
+        raise InputError(
+            f"a context of {tokens} tokens takes {needed / 1e9:.1f} GB, "
+            f"but {available / 1e9:.1f} GB of memory are free",
+            hint=f"-c {max(256, tokens * available // needed // 2 // 256 * 256)} would fit",
+        )
 
 
 def _begins_with(path: Path, start: bytes) -> bool:
