@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ggufkit.cli import _options
 from ggufkit.inference.options import CacheType, FlashAttention, LoadMode
 
 PANEL = "How the model runs"
@@ -46,6 +47,7 @@ class EngineChoices:
             "-t",
             "--threads",
             min=1,
+            max=_options.MOST_THREADS,
             help="CPU threads. Default: the profile's, else the physical cores that we may use.",
             show_default=False,
             rich_help_panel=PANEL,
@@ -57,6 +59,7 @@ class EngineChoices:
             "-tb",
             "--threads-batch",
             min=1,
+            max=_options.MOST_THREADS,
             help="CPU threads for prompts; default: as -t.",
             show_default=False,
             rich_help_panel=PANEL,
@@ -68,6 +71,7 @@ class EngineChoices:
             "-c",
             "--ctx-size",
             min=0,
+            max=_options.MOST_TOKENS,
             help="Tokens of context; 0: as many as the model was trained for. Default: the same, but at most 8192.",
             show_default=False,
             rich_help_panel=PANEL,

@@ -5,10 +5,18 @@ import os
 import sys
 import traceback
 
-from ggufkit.errors import GgufkitError, OutputError, UsageError
+from ggufkit.errors import GgufkitError, InputError, OutputError, UsageError
 
 INTERRUPTED = 130
-_BAD_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
+_BAD_PATH = {
+    errno.ENAMETOOLONG: UsageError.exit_code,
+    errno.ELOOP: UsageError.exit_code,
+    errno.ENOENT: InputError.exit_code,
+    errno.ENOTDIR: InputError.exit_code,
+    errno.EISDIR: InputError.exit_code,
+    errno.EACCES: OutputError.exit_code,
+    errno.EPERM: OutputError.exit_code,
+}
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 
@@ -29,9 +37,11 @@ def report(error: BaseException) -> int:
         place = _one_line(str(error.filename or "the output"))
         print(f"error: cannot {done} {place}: {error.strerror}", file=sys.stderr)
         return OutputError.exit_code
-    if isinstance(error, OSError) and error.errno in _BAD_PATH:
+    if isinstance(error, OSError) and error.errno in _BAD_PATH and error.filename is not None:
         print(f"error: {_one_line(str(error.filename)[:200])}: {error.strerror}", file=sys.stderr)
-        return UsageError.exit_code
+        if hint := _next_step(error):
+            print(f"\nhint: {_one_line(hint)}", file=sys.stderr)
+        return _BAD_PATH[error.errno]
     print(f"error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
     print("\nhint: this is a bug in ggufkit; GGUFKIT_DEBUG=1 shows where", file=sys.stderr)
     return 1

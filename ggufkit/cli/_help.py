@@ -9,6 +9,8 @@ from typer.core import TyperCommand
 
 _KINDS = {"int": "N", "int range": "N", "float": "X", "float range": "X", "path": "PATH", "str": "TEXT"}
 
+_ENDLESS = 2**31 - 1  # a limit for the machine's sake, which nobody needs to read of
+
 
 class GroupedCommand(TyperCommand):
     """Give as `cls=` to `app.command`. Options without a heading come first, as `Options`."""
@@ -91,6 +93,8 @@ def _plain_text(text: str) -> str:
         limits = re.fullmatch(r"(?:(-?[\d.]+)<=)?x(?:>=(-?[\d.]+)|<=([\d.]+))", part)
         if limits is None:
             said += [part] if part else []
+        elif limits[3] is not None and float(limits[3]) >= _ENDLESS:
+            continue
         elif limits[3] is not None:
             said.append(f"{limits[1]} to {limits[3]}" if limits[1] else f"at most {limits[3]}")
         elif float(limits[2]) > 1:
@@ -109,8 +113,8 @@ def range_of(option: Any) -> str:
     """Return the range of a number, such as `at least 1`."""
     limits = option.type_descriptor.parameter_info
     if limits.max is None:
-        return f"at least {limits.min}"
-    return f"at most {limits.max}" if limits.min is None else f"{limits.min} to {limits.max}"
+        return f"at least {limits.min:g}"
+    return f"at most {limits.max}" if limits.min is None else f"{limits.min:g} to {limits.max}"
 
 
 def first_sentence(text: str) -> str:

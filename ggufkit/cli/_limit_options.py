@@ -46,10 +46,14 @@ class LimitChoices:
 
     def gates(self) -> "Gates":
         """Return the limits. Raises UsageError for what is no share."""
+        from ggufkit.errors import UsageError
         from ggufkit.evaluation.gates import Gates, fraction
 
         def share(text: str | None, flag: str) -> float | None:
-            return None if text is None else fraction(text, flag)
+            value = None if text is None else fraction(text, flag)
+            if value is not None and value > 1 and flag.startswith("--min"):
+                raise UsageError(f"{flag} {text!r} is more than all", hint=f"such as {flag} 95%")
+            return value
 
         return Gates(
             max_kld=self.max_kld,

@@ -9,20 +9,24 @@ import sys
 from pathlib import Path
 
 from ggufkit.cli._words import nearest, quoted
-from ggufkit.errors import UsageError
+from ggufkit.errors import OutputError, UsageError
 
-_MISSING = re.compile(r"(?:no such [\w ]+|cannot (?:read|open)[\w ]*): ?(?P<path>.+)", re.DOTALL)
+_MISSING = re.compile(r"(?:no such [\w ]+: |cannot (?:read|open)[\w ]*: |there is no file )(?P<path>.+)", re.DOTALL)
 _ENTRIES_LOOKED_AT = 2000
 
 
 def next_step(error: BaseException) -> str | None:
     """Return a hint; None where there is nothing to be said that would help."""
+    if isinstance(error, OutputError):
+        return "name another output with -o" if any(word.startswith(("-o", "--output")) for word in sys.argv) else None
     cause = _cause(error)
     if cause is not None and cause.filename is not None:
         return _of_path(Path(_text(cause.filename)), cause.errno or 0)
     said = _MISSING.match(str(error))
     if said is not None and not _exists(Path(said["path"])):
         return _of_path(Path(said["path"]), errno.ENOENT)
+    if isinstance(error.__cause__ or error.__context__, UnicodeDecodeError):
+        return "give a text in UTF-8"
     if isinstance(error, UsageError):
         return f"{_called()} --help lists all options"
     return None
@@ -34,7 +38,7 @@ def similar_paths(path: Path) -> list[str]:
         names = [each.name for each, _ in zip(path.parent.iterdir(), range(_ENTRIES_LOOKED_AT), strict=False)]
     except OSError:
         return []
-    near = nearest(path.name, names, alike=0.6)
+    near = nearest(path.name, names, alike=0.75)
     return [quoted(str(path.parent / name)) for name in near]
 
 
@@ -56,7 +60,8 @@ def _of_path(path: Path, number: int) -> str | None:
     if number == errno.EISDIR:
         return "it is a folder: name a file in it"
     if number == errno.ENOTDIR:
-        return f"{path.parent} is a file, in which nothing can be"
+        file = next((each for each in (path, *path.parents) if each.is_file()), path)
+        return f"{file} is a file, and a folder is needed"
     return None
 
 

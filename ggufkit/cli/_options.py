@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+MOST_THREADS = 512  # GGML_MAX_N_THREADS: llama.cpp takes no more
+MOST_TOKENS = 2**31 - 1  # it counts them in 32 bits
+
 
 class NotAChoice(typer.BadParameter):
     """What a callback raises for a value that is none of a few; the nearest of them goes to the hint."""
@@ -35,5 +38,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary; print only the path.")]
 Threads = Annotated[
     int | None,
-    typer.Option("-t", "--threads", min=1, help="CPU threads; default: the physical cores that we may use."),
+    typer.Option(
+        "-t", "--threads", min=1, max=MOST_THREADS, help="CPU threads; default: the physical cores that we may use."
+    ),
 ]

@@ -90,6 +90,7 @@ class PlacementChoices:
             "-ncmoe",
             "--n-cpu-moe",
             min=0,
+            max=10_000,
             help="Keep the experts of the first N layers with the CPU.",
             rich_help_panel=PANEL,
         ),

@@ -133,6 +133,7 @@ def tensor_types(patterns: Sequence[str], file: Path | None) -> tuple[tuple[str,
         UsageError: one is not of that form.
         InputError: the file cannot be read.
     """
+    from ggufkit.cli._words import why
     from ggufkit.errors import InputError
 
     words = list(patterns)
@@ -140,7 +141,7 @@ def tensor_types(patterns: Sequence[str], file: Path | None) -> tuple[tuple[str,
         try:
             words += file.read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the tensor types in {file}: {error}") from None
+            raise InputError(f"cannot read the tensor types in {file}: {why(error)}") from None
     return tuple(_pattern(word) for word in words)
 
 

@@ -3,6 +3,7 @@
 Imported only when there is something to complain of. Typer's classes are told apart by name, for it exports only one.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def _missing(parameter: Any, context: Any) -> UsageError:
         option = max(parameter.opts, key=len)
         return UsageError(f"{context.command_path}: {option} is missing", hint=_described(parameter, context, option))
     text = first_sentence(parameter.help or "")
-    name = name_of(parameter).replace("...", "")
+    name = re.sub(r" ?\[[^\]]*\]|\.\.\.", "", name_of(parameter))
     said = f"   ({name}: {text})" if text else ""
     return UsageError(f"{context.command_path}: no {name} is given", hint=f"{_usage(context)}{said}")
 

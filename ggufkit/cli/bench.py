@@ -1,10 +1,14 @@
 """`ggufkit bench`: how fast models run on this machine, with llama-bench's options and formats."""
 
-from typing import Annotated, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ggufkit.cli import _bench_view, _model, _options, _output
+
+if TYPE_CHECKING:
+    from ggufkit.errors import UsageError
 
 _RUN = "What is run"
 _HOW = "How it is run (each of several values, as 4,8 or 1-8*2, is measured)"
@@ -198,7 +202,7 @@ def command(
     """
     from ggufkit.cli._bench_values import numbers, pairs, switches, words
     from ggufkit.cli._usage_errors import none_of
-    from ggufkit.errors import UsageError
+    from ggufkit.errors import LlamaCppError, UsageError
     from ggufkit.evaluation.speed import measure
     from ggufkit.llamacpp.bench import BenchOptions
     from ggufkit.llamacpp.cpu import usable_cores
@@ -250,6 +254,17 @@ def command(
         priority=priority,
         numa=numa,
     )
-    with _output.progress_bar(quiet=quiet) as progress:
-        found, paired = measure(options, with_start=start, progress=progress)
+    try:
+        with _output.progress_bar(quiet=quiet) as progress:
+            found, paired = measure(options, with_start=start, progress=progress)
+    except LlamaCppError as error:
+        raise refused_value(error) or error from error
     _bench_view.PRINT[output_format](found, paired)
+
+
+def refused_value(error: Exception) -> "UsageError | None":
+    """Make a mistake in the command line of what llama-bench says of a value that it does not take."""
+    from ggufkit.errors import UsageError
+
+    said = re.search(r"invalid parameter for argument: (\S+) .*? \1 ([^\s)]+)", str(error))
+    return UsageError(f"{said[1]}: llama-bench takes no {said[2]!r}") if said else None

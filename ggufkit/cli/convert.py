@@ -79,8 +79,6 @@ def command(
         typer.Option(
             "--tokenizer-from",
             metavar="DIR",
-            exists=True,
-            file_okay=False,
             help="Read the tokenizer's files in another folder.",
             show_default=False,
         ),
@@ -143,12 +141,16 @@ def command(
     from ggufkit.files import check_output
 
     source = _model.resolve(source, kind="checkpoint", quiet=quiet or as_json)
+    if tokenizer_from is not None and not tokenizer_from.is_dir():
+        raise _model.no_such(tokenizer_from, "checkpoint")
     tokenizer = TokenizerOptions(tokenizer_from, pre) if tokenizer_from or pre else None
     if vocab_only:
         if dry_run:
             raise UsageError("--vocab-only writes the vocabulary alone: there is nothing to be shown by --dry-run")
         _show(convert_vocabulary(source, _target(output, source, "vocab"), tokenizer=tokenizer), as_json, quiet)
         return
+    if dry_run and verify:
+        raise UsageError("--verify compares what was written, and --dry-run writes nothing")
     edits = read_edits(metadata, settings or ()) if metadata or settings else None
     wanted = OutputType(outtype)
     config = read_config(source)

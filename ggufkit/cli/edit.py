@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ggufkit.cli import _model, _options, _output
+from ggufkit.cli._words import why
 
 
 def command(
@@ -56,7 +57,7 @@ def command(
         try:
             texts.append(f"tokenizer.chat_template={chat_template.read_text(encoding='utf-8')}")
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {chat_template}: {error}") from error
+            raise InputError(f"cannot read {chat_template}: {why(error)}") from error
     edits = read_edits(metadata, texts)
     removed = list(dict.fromkeys(remove or ()))
     for key in removed:

@@ -33,10 +33,16 @@ def command(
         ),
     ] = None,
     chunk_tokens: Annotated[
-        int, typer.Option("-c", "--ctx-size", min=16, help="Tokens of a chunk; the second half is scored.")
+        int,
+        typer.Option(
+            "-c", "--ctx-size", min=16, max=_options.MOST_TOKENS, help="Tokens of a chunk; the second half is scored."
+        ),
     ] = 512,
     chunks: Annotated[
-        int, typer.Option("--chunks", min=-1, help="How many chunks to read of all texts together; -1: all.")
+        int,
+        typer.Option(
+            "--chunks", min=-1, max=_options.MOST_TOKENS, help="How many chunks to read of all texts together; -1: all."
+        ),
     ] = 32,
     calibration: Annotated[
         list[Path] | None,
@@ -64,7 +70,14 @@ def command(
         ),
     ] = None,
     max_tokens: Annotated[
-        int, typer.Option("-n", "--max-tokens", min=1, help="Most tokens of a reply to a prompt or a question.")
+        int,
+        typer.Option(
+            "-n",
+            "--max-tokens",
+            min=1,
+            max=_options.MOST_TOKENS,
+            help="Most tokens of a reply to a prompt or a question.",
+        ),
     ] = 128,
     output: _options.Output = None,
     report: Annotated[

@@ -52,8 +52,12 @@ def command(
             f" {_calibration_text.OWN_CHUNKS} with --self.",
         ),
     ] = None,
-    ctx_size: Annotated[int, typer.Option("-c", "--ctx-size", min=1, help="Tokens in a chunk.")] = 512,
-    seed: Annotated[int, typer.Option("-s", "--seed", min=0, help="For the order of the passages, and --self.")] = 0,
+    ctx_size: Annotated[
+        int, typer.Option("-c", "--ctx-size", min=1, max=_options.MOST_TOKENS, help="Tokens in a chunk.")
+    ] = 512,
+    seed: Annotated[
+        int, typer.Option("-s", "--seed", min=0, max=2**63 - 1, help="For the order of the passages, and --self.")
+    ] = 0,
     in_files: Annotated[
         list[Path] | None,
         typer.Option(

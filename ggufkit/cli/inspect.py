@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ggufkit.cli import _options, _output
+from ggufkit.cli._words import why
 
 if TYPE_CHECKING:
     from ggufkit.inspection.facts import Inspection
@@ -125,7 +126,7 @@ def _previewed(path: Path, chat_template: Path | None) -> "Preview":
         try:
             source = chat_template.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {chat_template}: {error}") from error
+            raise InputError(f"cannot read {chat_template}: {why(error)}") from error
     if not path.is_dir():
         return preview(path, source=source)
     from ggufkit.conversion import convert_vocabulary

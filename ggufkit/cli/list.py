@@ -32,9 +32,13 @@ def command(
     cache are what every command takes. ggufkit's own folder is $GGUFKIT_MODELS, by default
     ~/.local/share/ggufkit/models; folders that `pull --local-dir` wrote to are looked at as well.
     """
+    from ggufkit.errors import InputError
     from ggufkit.exports.installed import installed_models
 
     place = parse_place(where)
+    for folder in folders or ():
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder" if folder.exists() else f"no such folder: {folder}")
     models = [model for model in installed_models(folders or ()) if place in {None, model.where}]
     if as_json:
         _output.print_json({"models": [document(model) for model in models]})

@@ -36,6 +36,7 @@ def command(
             "-c",
             "--ctx-size",
             min=0,
+            max=_options.MOST_TOKENS,
             show_default=False,
             help="Tokens of context; 0: as the model was trained for. Default: as chat, at most 8192.",
             rich_help_panel=_MEMORY,
@@ -80,6 +81,7 @@ def command(
     from ggufkit.cli import _plan_view
     from ggufkit.errors import UsageError
     from ggufkit.planning.plan import PlanOptions, plan
+    from ggufkit.quantization.imatrix import coverage
     from ggufkit.quantization.plan import QuantizeOptions
     from ggufkit.quantization.types import TYPES, quantization_type
 
@@ -88,6 +90,8 @@ def command(
         raise _model.no_such(Path(source))
     if on_hub is not None and on_hub.quantization is not None:
         raise UsageError(f"{source}: a plan is for all types at once", hint=f"ggufkit plan {on_hub.repository}")
+    if imatrix is not None:
+        coverage(imatrix)  # what is no matrix is refused here, once, and not by every type
     planned = plan(
         source,
         PlanOptions(
@@ -126,7 +130,7 @@ def parse_size(text: str, option: str) -> int:
     from ggufkit.errors import UsageError
 
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?)?", text.strip(), re.IGNORECASE)
-    if not found:
+    if not found or not float(found[1]):
         raise UsageError(f"{option} {text!r} is no size", hint=f"such as {option} 8GB")
     exponent = "kmgt".index((found[2] or "g").lower()) + 1
     return int(float(found[1]) * (1024 if found[3] else 1000) ** exponent)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ggufkit.cli import _engine_options, _model, _output
+from ggufkit.cli import _engine_options, _model, _options, _output
 from ggufkit.cli._engine_options import EngineChoices
 from ggufkit.cli._placement_options import PlacementChoices
 from ggufkit.cli._template_options import TemplateChoices
@@ -25,6 +25,7 @@ class _EngineChoices(EngineChoices):
             "-c",
             "--ctx-size",
             min=0,
+            max=_options.MOST_TOKENS,
             help="Tokens of context for each request; 0: as many as the model was trained for. Default: the same, but "
             "at most 8192.",
             show_default=False,

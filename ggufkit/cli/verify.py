@@ -41,7 +41,7 @@ def command(
         ),
     ] = None,
     tokens: Annotated[
-        int, typer.Option("--tokens", min=2, help="Length of the longest prompt that logits are compared on.")
+        int, typer.Option("--tokens", min=2, max=4096, help="Length of the longest prompt that logits are compared on.")
     ] = 160,
     threads: _options.Threads = None,
     as_json: _options.Json = False,
@@ -52,8 +52,11 @@ def command(
     Exit code 7 if one of the checks fails. Works on quantized and split files as well; what cannot be checked here
     (logits without torch and transformers, say) is skipped, and said.
     """
+    from ggufkit.errors import UsageError
     from ggufkit.evaluation.verify import verify
 
+    if Path(model).is_dir() and Path(checkpoint).is_file():
+        raise UsageError(f"{model} is a folder: the GGUF file comes first", hint=f"ggufkit verify {checkpoint} {model}")
     model = _model.resolve(model, kind="gguf", quiet=quiet or as_json)
     checkpoint = _model.resolve(checkpoint, kind="checkpoint", quiet=quiet or as_json)
     with _output.progress_bar(quiet=quiet or as_json) as progress:

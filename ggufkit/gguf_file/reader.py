@@ -16,7 +16,7 @@ from pathlib import Path
 from ggufkit.errors import GgufFileError
 from ggufkit.gguf_file.metadata import FORMATS, Entry, Metadata, Scalar, Value, ValueType, identity
 from ggufkit.gguf_file.tensor_types import TensorType, tensor_type_of
-from ggufkit.gguf_file.windowed_file import WindowedFile, opened
+from ggufkit.gguf_file.windowed_file import AGAIN, WindowedFile, opened
 
 __all__ = [
     "DEFAULT_ALIGNMENT",
@@ -155,10 +155,13 @@ def _read(file: WindowedFile, status: os.stat_result) -> GgufHeader:
 
 def _version(file: WindowedFile) -> int:
     if file.size == 0:
-        raise GgufFileError(f"{file.path} is empty")
+        raise GgufFileError(f"{file.path} is empty", hint=AGAIN)
     magic = file.take(min(4, file.size), "the first four bytes")
     if magic != b"GGUF":
-        raise GgufFileError(f"{file.path} is not a GGUF file: it begins with {magic!r}, not b'GGUF'")
+        raise GgufFileError(
+            f"{file.path} is not a GGUF file: it begins with {magic!r}, not b'GGUF'",
+            hint="ggufkit convert makes one of a checkpoint folder",
+        )
     version = file.integer("I", "the version")
     if version & 0xFFFF == 0:
         raise file.fail("the file is big-endian (or its version is 0), which is not supported")

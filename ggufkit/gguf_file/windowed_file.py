@@ -10,6 +10,7 @@ from pathlib import Path
 from ggufkit.errors import GgufFileError
 
 MAX_STRING = 16 << 20
+AGAIN = "it is damaged or was cut short: download it, or make it, again"
 _WINDOW = 1 << 16
 
 
@@ -31,7 +32,7 @@ class WindowedFile:
 
     def fail(self, message: str) -> GgufFileError:
         """Make the error that says what is wrong in which file, and where."""
-        return GgufFileError(f"{self.path}: {message} (near byte {self.position:,})")
+        return GgufFileError(f"{self.path}: {message} (near byte {self.position:,})", hint=AGAIN)
 
     def seek(self, position: int) -> None:
         """Go on elsewhere; a step inside the window costs nothing, so many small ones are cheap."""
@@ -163,7 +164,10 @@ def opened(path: Path) -> Iterator[WindowedFile]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise GgufFileError(f"{path} is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
+            if stat.S_ISDIR(status.st_mode):
+                hint = f"ggufkit convert {path} makes a GGUF file of a checkpoint folder"
+                raise GgufFileError(f"{path} is a folder, not a GGUF file", hint=hint)
+            raise GgufFileError(f"{path} is not a regular file", hint="copy it to one")
         yield WindowedFile(descriptor, path, status.st_size)
     except OSError as error:
         raise GgufFileError(f"cannot read {path}: {error.strerror}") from error

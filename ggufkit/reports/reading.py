@@ -16,6 +16,7 @@ from ggufkit.reports.speeds import TestSpeed
 SCHEMA_VERSION = 1
 KIND = "evaluation"
 _LARGEST_FILE = 64 << 20
+_MAKE_ONE = "ggufkit eval ... -o run.json makes one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +141,16 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InputError(f"cannot read {path}: it is no text") from None
+        raise InputError(f"cannot read {path}: it is no text", hint=_MAKE_ONE) from None
 
 
 def _run(text: str, path: Path) -> Run:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: it is no JSON ({error})") from None
+        raise InputError(f"cannot read {path}: it is no JSON ({error})", hint=_MAKE_ONE) from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise InputError(f"{path} is no result of ggufkit eval", hint="ggufkit eval ... -o run.json makes one")
+        raise InputError(f"{path} is no result of ggufkit eval", hint=_MAKE_ONE)
     return run_of(document, path.name)
 
 

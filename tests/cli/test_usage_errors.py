@@ -1,5 +1,6 @@
 """What is wrong with a command line is told in ggufkit's own form: what, where, and what could be meant."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,10 +12,13 @@ import pytest
 
 from ggufkit.cli import Commands, app
 from ggufkit.cli._commands import Entry
+from ggufkit.cli._errors import report
+from ggufkit.cli._limit_options import LimitChoices
 from ggufkit.cli._next_step import next_step, of_missing
 from ggufkit.cli._words import nearest
+from ggufkit.cli.bench import refused_value
 from ggufkit.cli.export import Destinations
-from ggufkit.errors import GgufkitError, InputError, UsageError
+from ggufkit.errors import GgufkitError, InputError, LlamaCppError, UsageError
 
 
 def entries() -> Iterator[Entry]:
@@ -54,6 +58,14 @@ def complaint(*words: str, expected: type[GgufkitError] = UsageError) -> tuple[s
         ("verify a b --lora c", "ggufkit verify: --lora needs 2 values", "--lora GGUF DIR: "),
         ("convert a --dry-run=1", "ggufkit convert: --dry-run takes no value", "ggufkit convert --help"),
         ("bench m -r 0", "ggufkit bench: -r: 0 is out of range, which is at least 1", "-r N: How often"),
+        ("convert a -t 100000", "ggufkit convert: -t: 100000 is out of range, which is 1 to 512", "-t N: "),
+        ("plan a -c 99999999999999999999", "ggufkit plan: -c: 99999999999999999999 is out of range", "-c N: "),
+        (
+            "report a --max-kld nan",
+            "ggufkit report: --max-kld: nan is out of range, which is at least 0",
+            "--max-kld X",
+        ),
+        ("report", "ggufkit report: no RUN.json is given", "ggufkit report [OPTIONS] RUN.json..."),
         ("generate m -np 256", "ggufkit generate: -np: 256 is out of range, which is 1 to 255", "-np N: "),
         ("bench m -r a", "ggufkit bench: -r: 'a' is no whole number", "-r N: How often"),
         ("chat m --predict=3.5", "ggufkit chat: --predict: '3.5' is no whole number", "--predict N: "),
@@ -124,3 +136,43 @@ def test_an_error_without_a_hint_gets_one_where_a_path_or_the_command_line_is_to
     with pytest.raises(IsADirectoryError) as caught:
         tmp_path.read_text()
     assert next_step(caught.value) == "it is a folder: name a file in it"
+
+
+def test_paths_that_are_not_what_is_needed_are_told_by_what_they_are(tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "file.gguf"
+    folder.mkdir()
+    file.touch()
+    swapped = complaint("verify", str(folder), str(file))
+    assert swapped == (f"{folder} is a folder: the GGUF file comes first", f"ggufkit verify {file} {folder}")
+    message, hint = complaint("inspect", str(file), expected=InputError)
+    assert message == f"{file} is empty"
+    assert "download it" in hint
+    assert complaint("list", str(file), expected=InputError)[0] == f"{file} is no folder"
+    assert complaint("list", str(tmp_path / "filo.gguf"), expected=InputError)[1] == f"did you mean {file}?"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOENT, 3), (errno.ENOTDIR, 3), (errno.EISDIR, 3), (errno.EACCES, 5)]
+)
+def test_an_error_of_the_system_about_a_path_is_no_bug(
+    number: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "config.json"
+    assert report(OSError(number, os.strerror(number), str(path))) == code
+    error, _, hint = capsys.readouterr().err.splitlines()
+    assert error == f"error: {path}: {os.strerror(number)}"
+    assert hint.startswith("hint: ")
+    assert "bug" not in hint
+
+
+def test_a_share_above_all_is_refused_where_it_could_never_be_kept() -> None:
+    with pytest.raises(UsageError, match="--min-same-top '300%' is more than all"):
+        LimitChoices(min_same_top="300%").gates()
+    assert LimitChoices(max_ppl_increase="300%").gates().max_ppl_increase == 3
+
+
+def test_a_value_that_llama_bench_refuses_is_a_mistake_of_the_command_line() -> None:
+    said = "ended with status 1: error: invalid parameter for argument: -fa (command: llama-bench -p 8 -fa maybe)"
+    assert str(refused_value(LlamaCppError(said))) == "-fa: llama-bench takes no 'maybe'"
+    assert refused_value(LlamaCppError("it died")) is None
