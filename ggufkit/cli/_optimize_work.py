@@ -1,19 +1,18 @@
 """Choosing types for a size of file: what `ggufkit optimize` and `ggufkit quantize --like` have in common."""
 
 import contextlib
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufkit import files
-from ggufkit.cli import _calibration_text, _optimize_texts, _optimize_view, _output
+from ggufkit.cli import _calibration_text, _optimize_source, _optimize_texts, _optimize_view, _optimize_words, _output
 
 if TYPE_CHECKING:
     from ggufkit.allocation.estimate import Estimate
     from ggufkit.allocation.optimize import Job
-    from ggufkit.allocation.options import Effort, How, OptimizeOptions
+    from ggufkit.allocation.options import OptimizeOptions
     from ggufkit.allocation.results import Optimization
     from ggufkit.allocation.targets import Target
     from ggufkit.allocation.texts import Dealt
@@ -43,46 +42,10 @@ class Wish:
         """Whether nobody wants to be told how it goes."""
         return self.quiet or self.as_json
 
-
-def targets_of(likes: Sequence[str], sizes: Sequence[str], bits: Sequence[float]) -> tuple["Target", ...]:
-    """Read the sizes that are wanted. Raises UsageError."""
-    from ggufkit.allocation import targets
-
-    found = [targets.like(word) for text in likes for word in text.split(",") if word]
-    found += [targets.size(word) for text in sizes for word in text.split(";") if word]
-    found += [targets.bits_per_weight(value) for value in bits]
-    return tuple(dict.fromkeys(found))
-
-
-def effort_named(name: str) -> "Effort":
-    """Read the name of an effort. Raises UsageError."""
-    from ggufkit.allocation.options import Effort
-    from ggufkit.errors import UsageError
-
-    try:
-        return Effort(name.lower())
-    except ValueError:
-        raise UsageError(f"unknown effort {name!r}", hint=f"one of {', '.join(Effort)}") from None
-
-
-def sensitivity_named(name: str) -> "How":
-    """Read how it is found out which tensors matter. Raises UsageError."""
-    from ggufkit.allocation.options import How
-    from ggufkit.errors import UsageError
-
-    try:
-        return How(name.lower())
-    except ValueError:
-        raise UsageError(f"unknown sensitivity {name!r}", hint=f"one of {', '.join(How)}") from None
-
-
-def outtype_named(name: str) -> str:
-    """Read what a checkpoint is converted to. Raises UsageError."""
-    from ggufkit.errors import UsageError
-
-    if name.lower() not in {"f16", "bf16", "f32"}:
-        raise UsageError(f"--outtype {name!r} is none of f16, bf16 and f32", hint="leave it out for f16")
-    return name.lower()
+    def tell(self, text: str) -> None:
+        """Say something to people, where they want to hear it."""
+        if not self.silent:
+            _output.note(text)
 
 
 def instead_of_types(
@@ -129,10 +92,10 @@ def instead_of_types(
             targets=targets,
             output=output,
             options=OptimizeOptions(
-                effort=effort_named(effort), quantize=options, running=Running(threads=options.threads)
+                effort=_optimize_words.effort_named(effort), quantize=options, running=Running(threads=options.threads)
             ),
             texts=texts,
-            between=outtype_named(between),
+            between=_optimize_words.outtype_named(between),
             dry_run=dry_run,
             as_json=as_json,
             quiet=quiet,
@@ -166,9 +129,9 @@ def run(wish: Wish) -> None:
     with _output.progress_bar(quiet=wish.silent) as progress, contextlib.ExitStack() as stack:
         model: Path | None = None
         folder: Path | None = wish.options.folder
-        if _must_be_converted_first(wish):
-            model, folder = stack.enter_context(_as_gguf(wish, progress))
-        with _looked_at(wish, model) as look:
+        if _optimize_source.must_be_converted_first(wish):
+            model, folder = stack.enter_context(_optimize_source.as_gguf(wish, progress))
+        with _optimize_source.looked_at(wish, model) as look:
             exists = look == (model or wish.source)
             dealt = _optimize_texts.given(wish, look)
             if wish.options.refine and dealt is not None:
@@ -181,7 +144,7 @@ def run(wish: Wish) -> None:
         if wish.dry_run:
             return
         if model is None:
-            model, folder = stack.enter_context(_as_gguf(wish, progress))
+            model, folder = stack.enter_context(_optimize_source.as_gguf(wish, progress))
         options = replace(options, folder=folder)
         dealt = dealt or _optimize_texts.written(wish, model, options, progress)
         options = _optimize_texts.with_matrix(wish, model, jobs, dealt, options, progress)
@@ -209,7 +172,7 @@ def _optimize(
         dealt,
         replace(options, original=wish.source if wish.source.is_dir() else None),
         progress=progress,
-        note=lambda text: tell(wish, text),
+        note=wish.tell,
         warn=_output.warn,
         estimated=found,
     )
@@ -278,74 +241,3 @@ def _jobs(wish: Wish) -> list["Job"]:
         return [Job(target, given) for target in wish.targets]
     where = given if given is not None else plain.parent
     return [Job(target, where / f"{stem}{target.said}-optimized.gguf") for target in wish.targets]
-
-
-def _must_be_converted_first(wish: Wish) -> bool:
-    """Whether nothing can be said of a checkpoint before it is converted.
-
-    Raises:
-        UsageError: and nothing is to be written.
-    """
-    from ggufkit.errors import UsageError
-    from ggufkit.one_pass import converts_natively
-
-    if not wish.source.is_dir() or converts_natively(wish.source):
-        return False
-    if wish.dry_run:
-        raise UsageError(
-            f"only llama.cpp's converter knows {wish.source}, so its tensors are known when that has run",
-            hint=f"ggufkit convert {wish.source}, then optimize the result",
-        )
-    tell(wish, f"{wish.source} is converted first: only then it is known how long the rest will take")
-    return True
-
-
-@contextlib.contextmanager
-def _looked_at(wish: Wish, model: Path | None) -> Iterator[Path]:
-    """Yield what the estimate is made of: the model, or for a checkpoint a header with a hole in place of weights."""
-    if model is not None or not wish.source.is_dir():
-        yield model or wish.source
-        return
-    from ggufkit.conversion import OutputType
-    from ggufkit.one_pass import open_skeleton
-
-    with open_skeleton(wish.source, OutputType(wish.between)) as skeleton:
-        yield skeleton.path
-
-
-@contextlib.contextmanager
-def _as_gguf(wish: Wish, progress: "Progress") -> Iterator[tuple[Path, Path | None]]:
-    """Yield a GGUF file and the folder of the state; a checkpoint is converted into that folder, for so long."""
-    if not wish.source.is_dir():
-        yield wish.source, wish.options.folder
-        return
-    from ggufkit.conversion import Keep, OutputType, convert
-    from ggufkit.llamacpp.find import cache_folder
-
-    name = hashlib.sha256(str(wish.source.resolve()).encode()).hexdigest()[:16]
-    folder = wish.options.folder or cache_folder() / "allocations" / name
-    kind = OutputType(wish.between)
-    model = folder / f"{wish.source.resolve().name}-{kind.name}.gguf"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder.with_name(f"{folder.name}-converted")):
-        folder.mkdir(exist_ok=True)
-        try:
-            result = convert(
-                wish.source,
-                model,
-                outtype=kind,
-                keep=Keep.NONE,
-                threads=wish.options.quantize.threads,
-                progress=progress,
-            )
-            for warning in result.warnings:
-                _output.warn(warning)
-            yield model, folder
-        finally:
-            model.unlink(missing_ok=True)
-
-
-def tell(wish: Wish, text: str) -> None:
-    """Say something to people, where they want to hear it."""
-    if not wish.silent:
-        _output.note(text)

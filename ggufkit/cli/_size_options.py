@@ -38,7 +38,7 @@ class SizeChoices:
     ] = None
 
     def targets(self) -> "tuple[Target, ...]":
-        """Read the sizes that were given. Raises as `_optimize_work.targets_of`."""
-        from ggufkit.cli._optimize_work import targets_of
+        """Read the sizes that were given. Raises as `_optimize_words.targets_of`."""
+        from ggufkit.cli._optimize_words import targets_of
 
         return targets_of(self.like or [], self.target_size or [], self.target_bpw or [])

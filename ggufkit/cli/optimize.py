@@ -166,7 +166,7 @@ def command(
     An interrupted run goes on where it was; other sizes of the same model need no new measurements.
     """
     from ggufkit.allocation.options import OptimizeOptions
-    from ggufkit.cli import _model, _optimize_work
+    from ggufkit.cli import _model, _optimize_words, _optimize_work
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.likelihood.passes import Running
     from ggufkit.quantization.options import QuantizeOptions
@@ -180,7 +180,7 @@ def command(
         )
     running = Running(threads=threads, gpu_layers="auto" if gpu_layers is None else gpu_layers)
     options = OptimizeOptions(
-        effort=_optimize_work.effort_named(effort),
+        effort=_optimize_words.effort_named(effort),
         pool=pool,
         chunk_tokens=chunk_tokens,
         quantize=QuantizeOptions(threads=threads, imatrix=imatrix),
@@ -188,7 +188,7 @@ def command(
         folder=state,
         refine=refine,
         restart=restart,
-        sensitivity=_optimize_work.sensitivity_named(sensitivity),
+        sensitivity=_optimize_words.sensitivity_named(sensitivity),
         workers=workers,
     )
     _optimize_work.run(
@@ -199,7 +199,7 @@ def command(
             options=options,
             texts=tuple(text_files or ()),
             development=tuple(development or ()),
-            between=_optimize_work.outtype_named(outtype),
+            between=_optimize_words.outtype_named(outtype),
             frontier=frontier,
             dry_run=dry_run,
             report=report,
