@@ -297,6 +297,17 @@ def test_what_probes_foretold_is_kept_beside_what_was_scaled(optimized: Optimiza
     assert {text.use for text in read.texts} == {"probing", "choosing"}
 
 
+def test_large_files_go_when_a_run_fails(tied: Path, tmp_path: Path) -> None:
+    made = options(tmp_path / "state")
+    model = open_model(tied, made.quantize, made.pool, [], ())
+    with pytest.raises(KeyboardInterrupt), workplace.workplace(model, made) as folder:
+        (folder / "probing").mkdir()
+        (folder / "probing" / "half-a-copy.gguf").write_bytes(b"GGUF")
+        raise KeyboardInterrupt
+    assert not list((tmp_path / "state").glob("*/*.gguf"))
+    assert (tmp_path / "state").is_dir()
+
+
 def test_no_copy_of_a_text_stays(optimized: Optimization, tied: Path) -> None:
     kept = b"".join(path.read_bytes() for path in (tied.parent / "state").rglob("*") if path.is_file())
     assert random_models.text(6000).split("\n\n")[3][:40].encode() not in kept
