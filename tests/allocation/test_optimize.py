@@ -298,14 +298,19 @@ def test_what_probes_foretold_is_kept_beside_what_was_scaled(optimized: Optimiza
 
 
 def test_large_files_go_when_a_run_fails(tied: Path, tmp_path: Path) -> None:
-    made = options(tmp_path / "state")
-    model = open_model(tied, made.quantize, made.pool, [], ())
-    with pytest.raises(KeyboardInterrupt), workplace.workplace(model, made) as folder:
-        (folder / "probing").mkdir()
-        (folder / "probing" / "half-a-copy.gguf").write_bytes(b"GGUF")
-        raise KeyboardInterrupt
-    assert not list((tmp_path / "state").glob("*/*.gguf"))
+    wanted = options(tmp_path / "state")
+    model = open_model(tied, wanted.quantize, wanted.pool, [], ())
+
+    def interrupted() -> None:
+        with workplace.workplace(model, wanted) as folder:
+            (folder / "probing").mkdir()
+            (folder / "probing" / "half-a-copy.gguf").write_bytes(b"GGUF")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert (tmp_path / "state").is_dir()
+    assert not (tmp_path / "state" / "probing").exists()
 
 
 def test_no_copy_of_a_text_stays(optimized: Optimization, tied: Path) -> None:
