@@ -137,12 +137,12 @@ def command(
         type_of,
         who_converts,
     )
-    from ggufkit.errors import UsageError
+    from ggufkit.errors import InputError, UsageError
     from ggufkit.files import check_output
 
     source = _model.resolve(source, kind="checkpoint", quiet=quiet or as_json)
     if tokenizer_from is not None and not tokenizer_from.is_dir():
-        raise _model.no_such(tokenizer_from, "checkpoint")
+        raise InputError(f"no such folder: {tokenizer_from}")
     tokenizer = TokenizerOptions(tokenizer_from, pre) if tokenizer_from or pre else None
     if vocab_only:
         if dry_run:

@@ -47,7 +47,7 @@ def test_the_tokenizer_of_another_folder(folder: Path):
     done = convert("model", "--tokenizer-from", "elsewhere", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert read_header(folder / "model-F16.gguf").metadata["tokenizer.ggml.tokens"]
-    assert convert("model", "--tokenizer-from", "nowhere", cwd=folder).returncode == 2
+    assert convert("model", "--tokenizer-from", "nowhere", cwd=folder).returncode == 3
 
 
 @pytest.mark.engine
