@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _FIGURES = pytest.StashKey[dict[str, str]]()
 
@@ -13,6 +14,9 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.stash[_FIGURES] = {}
+    # On a busy machine an example may take any time, which says nothing about what it shows.
+    settings.register_profile("without a clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("without a clock")
 
 
 @pytest.fixture
