@@ -21,6 +21,12 @@ def _adapters(texts: list[str] | None) -> list[str] | None:
     for text in texts or ():
         if text.rpartition(":")[0] and not _scale(text) and not Path(text).exists():
             raise typer.BadParameter(f"{text!r} is not FILE or FILE:SCALE, as in style.gguf:0.8")
+        scaled = _scale(text)
+        path = Path(scaled[1] if scaled and not Path(text).exists() else text)
+        if not path.exists():
+            from ggufkit.errors import InputError
+
+            raise InputError(f"no such adapter: {path}")
     return texts
 
 

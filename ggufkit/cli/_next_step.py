@@ -3,6 +3,7 @@
 Imported only when there is such an error.
 """
 
+import difflib
 import errno
 import re
 import sys
@@ -38,8 +39,14 @@ def similar_paths(path: Path) -> list[str]:
         names = [each.name for each, _ in zip(path.parent.iterdir(), range(_ENTRIES_LOOKED_AT), strict=False)]
     except OSError:
         return []
-    near = nearest(path.name, names, alike=0.75)
+    near = [name for name in nearest(path.name, names, alike=0.75) if _alike(path.name, name)]
     return [quoted(str(path.parent / name)) for name in near]
+
+
+def _alike(meant: str, name: str) -> bool:
+    """Tell whether names have more in common than their endings."""
+    stems = [Path(each.lower()).stem for each in (meant, name)]
+    return stems[1].startswith(stems[0]) or difflib.SequenceMatcher(None, stems[0], stems[1]).ratio() >= 0.6
 
 
 def of_missing(path: Path) -> str | None:

@@ -120,6 +120,7 @@ def test_a_missing_path_gets_the_similar_names_beside_it(tmp_path: Path) -> None
     assert of_missing(tmp_path / "my model-f16.gguf") == f"did you mean {meant}?"
     assert of_missing(tmp_path / "my mode") == f"did you mean {meant}?"
     assert of_missing(tmp_path / "other") is None
+    assert of_missing(tmp_path / "x.json") is None  # an ending alone is no likeness
     assert of_missing(tmp_path / "nowhere" / "run.json") == f"there is no folder {tmp_path / 'nowhere'} either"
     message, hint = complaint("report", str(tmp_path / "runs.json"), expected=InputError)
     assert message == f"cannot read {tmp_path / 'runs.json'}: No such file or directory"
@@ -164,6 +165,14 @@ def test_an_error_of_the_system_about_a_path_is_no_bug(
     assert error == f"error: {path}: {os.strerror(number)}"
     assert hint.startswith("hint: ")
     assert "bug" not in hint
+
+
+def test_an_adapter_that_is_not_there_is_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "style.gguf").touch()
+    for scale in ("", ":0.5"):
+        adapter = f"{tmp_path}/stile.gguf"
+        found = complaint("generate", "model.gguf", "hi", "--lora", f"{adapter}{scale}", expected=InputError)
+        assert found == (f"no such adapter: {adapter}", f"did you mean {tmp_path}/style.gguf?")
 
 
 def test_a_share_above_all_is_refused_where_it_could_never_be_kept() -> None:
