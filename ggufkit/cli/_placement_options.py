@@ -10,7 +10,7 @@ PANEL = "Where the model goes"
 
 def _gpu_layers(text: str) -> str:
     if text not in {"auto", "all"} and not (text.isascii() and text.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is no number of layers, and neither auto nor all")
+        raise typer.BadParameter(f"{text!r} is not a number of layers, auto or all")
     return text
 
 

@@ -73,7 +73,7 @@ def complaint(*words: str, expected: type[GgufkitError] = UsageError) -> tuple[s
         ("chat m -fa autp", "ggufkit chat: -fa: 'autp' is none of auto, on, off", "did you mean auto?"),
         ("chat m -fa maybe", "ggufkit chat: -fa: 'maybe' is none of auto, on, off", "-fa auto|on|off: "),
         ("convert --outtype f17 x", "ggufkit convert: --outtype: 'f17' is none of f16, bf16", "did you mean f16"),
-        ("chat m -ngl many", "ggufkit chat: -ngl: 'many' is no number of layers", "-ngl N|auto|all: "),
+        ("chat m -ngl many", "ggufkit chat: -ngl: 'many' is not a number of layers, auto or all", "-ngl N|auto|all: "),
     ],
 )
 def test_what_is_wrong_is_named_with_the_next_step(line: str, message: str, hint: str) -> None:
