@@ -115,7 +115,7 @@ def filled(items: Sequence[Item], start: Picked, budget: int) -> Picked:
             now = options[number]
             for option, size in enumerate(item.sizes):
                 more, gain = size - item.sizes[now], item.costs[now] - item.costs[option]
-                if more > left or gain <= 0:
+                if more > left or not gain > 0:  # nor where infinities leave no number
                     continue
                 worth = gain / max(1, more)
                 if best is None or worth > best[0]:

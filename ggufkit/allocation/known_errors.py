@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
-from ggufkit.allocation.row_errors import Errors, row_errors
+from ggufkit.allocation.row_errors import HOPELESS, Errors, row_errors
 from ggufkit.files import write_atomically
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import cpu
@@ -22,14 +22,8 @@ def row_errors_of(
     kinds = [(choice.name, [kind.name for kind in choice.types]) for choice in model.choices]
     name = hashlib.sha256(json.dumps([identity, rows, kinds]).encode()).hexdigest()[:16]
     path = folder / f"errors-{name}.json"
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            tensor: {TensorType[kind]: float(error) for kind, error in errors.items()}
-            for tensor, errors in kept.items()
-        }
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        pass
+    if (kept := _kept(path, model)) is not None:
+        return kept
     asked = options.quantize
     importance = {}
     if asked.imatrix:
@@ -41,3 +35,19 @@ def row_errors_of(
     document = {tensor: {kind.name: error for kind, error in errors.items()} for tensor, errors in found.items()}
     write_atomically(path, json.dumps(document).encode())
     return found
+
+
+def _kept(path: Path, model: Model) -> Errors | None:
+    """Read errors, None where there are none or something happened to them: then they are computed again."""
+    try:
+        found = {
+            tensor: {TensorType[kind]: float(error) for kind, error in errors.items()}
+            for tensor, errors in json.loads(path.read_text(encoding="utf-8")).items()
+        }
+    except (OSError, ValueError, OverflowError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
+    if {name: set(errors) for name, errors in found.items()} != {
+        choice.name: set(choice.types) for choice in model.choices
+    }:
+        return None
+    return found if all(0 <= error <= HOPELESS for errors in found.values() for error in errors.values()) else None

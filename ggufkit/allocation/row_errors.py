@@ -4,6 +4,7 @@ An error is the sum over weights of importance * (weight - stored weight)^2, div
 0 is no error, 1 as if the tensor were zero. Encoders work on single rows, so some rows give the error of these exactly.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -31,6 +32,9 @@ Errors = Mapping[str, Mapping[TensorType, float]]
 
 DEFAULT_ROWS = 256  # of a tensor
 _LEAST_ROWS_OF_EXPERT = 2
+HOPELESS = (
+    1e6  # the error of a type that cannot hold the weights, such as F16 those above 65504: a number to count with
+)
 
 
 def row_errors(
@@ -66,10 +70,12 @@ def row_errors(
                 weights = importance_of(importance, tensor, expert)
                 changed = through(library, values, kind, columns, weights)
                 scale = np.ones(columns, np.float32) if weights is None else weights
-                squares = (changed - values).reshape(-1, columns).astype(np.float64) ** 2
-                error += float((squares.sum(axis=0) * scale).sum())
+                with np.errstate(over="ignore", invalid="ignore"):  # where the type has no room for them
+                    squares = (changed - values).reshape(-1, columns).astype(np.float64) ** 2
+                    error += float((squares.sum(axis=0) * scale).sum())
                 norm += float(((values.reshape(-1, columns).astype(np.float64) ** 2).sum(axis=0) * scale).sum())
-            found[choice.name][kind] = error / norm if norm else 0.0
+            relative = error / norm if norm else 0.0
+            found[choice.name][kind] = min(relative, HOPELESS) if math.isfinite(relative) else HOPELESS
             return 1
 
         pieces = [(choice, kind) for choice in choices for kind in choice.types[:-1]]

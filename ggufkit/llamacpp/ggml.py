@@ -17,6 +17,12 @@ from ggufkit.llamacpp.find import find
 # Enough for the conversions' overhead to vanish, small enough for both buffers to stay in a core's L2 cache.
 _ELEMENTS_AT_ONCE = 32 * 1024
 
+# Encoders that search in grids (ggml-quants.c, quantize_row_iq*_impl): their sums overflow, and an assertion ends the
+# process. No scale, a float16, can hold such weights anyway. By the numbers of ggml.h: IQ2_XXS, IQ2_XS, IQ3_XXS, IQ1_S,
+# IQ3_S, IQ2_S, IQ1_M.
+_SEARCHES = {16, 17, 18, 19, 21, 22, 29}
+_TOO_LARGE = 1e9
+
 Array = NDArray[Any]
 
 
@@ -50,8 +56,12 @@ class Ggml:
     ) -> None:
         """Quantize float32 rows of `columns` elements into `target` (uint8), byte for byte as llama-quantize does.
 
-        `importance` holds one float32 for each column. A type that needs it ends the process without.
+        `importance` holds one float32 for each column. A type that needs it ends the process without. Weights beyond
+        what a type can hold become blocks that are not valid; see `is_valid`.
         """
+        if tensor_type in _SEARCHES and not np.abs(source).max(initial=0.0) < _TOO_LARGE:
+            target.fill(0xFF)  # scales that are not finite
+            return
         self.base.ggml_quantize_chunk(
             ctypes.c_int(tensor_type),
             _pointer(source),

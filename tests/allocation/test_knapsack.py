@@ -78,3 +78,12 @@ def test_frontier_grows_in_size_and_falls_in_cost() -> None:
     assert all(one.size < other.size and one.cost > other.cost for one, other in itertools.pairwise(points))
     slopes = [(one.cost - other.cost) / (other.size - one.size) for one, other in itertools.pairwise(points)]
     assert all(one >= other - 1e-18 for one, other in itertools.pairwise(slopes))
+
+
+@pytest.mark.parametrize("cost", [math.inf, math.nan])
+def test_a_cost_that_is_no_number_ends_the_choice_all_the_same(cost: float) -> None:
+    items = [Item((100, 150, 200), (cost, cost, 0.0)), Item((100, 150, 200), (1.0, 0.5, 0.0))]
+    for budget in range(200, 401, 10):
+        found = solve(items, budget)
+        assert found is not None
+        assert found.size <= budget
