@@ -62,6 +62,8 @@ def _take_lock(lock: Path, target: Path) -> tuple[int, bool]:
             if error.errno in NO_LOCKS:
                 return descriptor, False
             os.close(descriptor)
+            if not is_held(lock):
+                lock.unlink(missing_ok=True)
             raise
         os.close(descriptor)
 

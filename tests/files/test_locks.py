@@ -39,3 +39,18 @@ def test_a_file_system_without_locks_is_written_too(
     write_atomically(target, b"new")
     assert target.read_bytes() == b"new"
     assert leftovers(tmp_path) == [ours.name]  # whose process lives, and may be writing it
+
+
+def test_a_lock_that_the_disk_fails_to_give_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", fails)
+    with pytest.raises(OutputError, match="cannot write"):
+        write_atomically(tmp_path / "model.gguf", b"new")
+    assert leftovers(tmp_path) == []
+    held = tmp_path / ".model.gguf.ggufkit-lock"
+    held.write_text(str(os.getpid()))
+    with pytest.raises(OutputError, match="cannot write"):
+        write_atomically(tmp_path / "model.gguf", b"new")
+    assert leftovers(tmp_path) == [held.name]  # whose process lives

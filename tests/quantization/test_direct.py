@@ -1,7 +1,10 @@
 """The direct engine writes the bytes of llama-quantize, whatever the source, the type and the importance matrix."""
 
+import errno
+import os
 import subprocess
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -188,3 +191,17 @@ def test_other_weights_begin_anew(models: Path, tmp_path: Path):
     source = models / "even-F16.gguf"
     interrupted(source, tmp_path, 8, identity="other weights")
     assert len(interrupted(source, tmp_path, 10**9)) == len(read_header(source).tensors)
+
+
+def test_a_disk_that_fills_is_not_taken_for_a_model_that_cannot_be_read(tmp_path: Path) -> None:
+    class FullDisk:
+        def wants(self, _tensor: str, _place: int) -> bool:
+            return True
+
+        def take(self, *_piece: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    model = tiny_gguf.write_model(tmp_path / "model.gguf")
+    stream = stream_of([model], library(), threads=1, progress=silent, stage="Reading")
+    with pytest.raises(OSError, match="No space left"):
+        stream(cast("Any", FullDisk()))

@@ -31,7 +31,7 @@ def stream_of(
         parts = [read_header(path) for path in files]
         total = sum(tensor.size for header in parts for tensor in header.tensors)
         with contextlib.ExitStack() as stack:
-            descriptors = [stack.enter_context(opened(header.path)).descriptor for header in parts]
+            descriptors = [stack.enter_context(_descriptor(header.path)) for header in parts]
 
             def give(piece: tuple[int, TensorInfo, int, int]) -> int:
                 part, tensor, start, size = piece
@@ -59,10 +59,24 @@ def _pieces(parts: Sequence[GgufHeader]) -> Iterator[tuple[int, TensorInfo, int,
                 yield part, tensor, start, min(step, tensor.size - start)
 
 
+@contextlib.contextmanager
+def _descriptor(path: Path) -> Iterator[int]:
+    """Hold a file open: not as `opened` does, which takes every error of the system meanwhile for one of this file."""
+    with opened(path) as file:
+        descriptor = os.dup(file.descriptor)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _read(descriptor: int, header: GgufHeader, target: Array, offset: int) -> None:
     view, done = memoryview(target.data), 0
     while done < len(view):
-        count = os.preadv(descriptor, [view[done:]], offset + done)
+        try:
+            count = os.preadv(descriptor, [view[done:]], offset + done)
+        except OSError as error:
+            raise GgufFileError(f"cannot read {header.path}: {error.strerror}") from error
         if not count:
             raise GgufFileError(f"{header.path} became shorter while it was read")
         done += count
