@@ -146,12 +146,23 @@ def read_text(path: Path) -> str:
 
 def _run(text: str, path: Path) -> Run:
     try:
-        document = json.loads(text)
+        document = _whole_characters(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: it is no JSON ({error})", hint=_MAKE_ONE) from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise InputError(f"{path} is no result of ggufkit eval", hint=_MAKE_ONE)
     return run_of(document, path.name)
+
+
+def _whole_characters(value: Any) -> Any:
+    """Put U+FFFD in the place of lone surrogates, which JSON can hold and a page cannot."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(each) for each in value]
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(each) for key, each in value.items()}
+    return value
 
 
 def run_of(document: Mapping[str, Any], source: str) -> Run:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -290,6 +291,15 @@ def test_what_is_no_result_is_refused(content: str, reason: str, tmp_path: Path)
     path.write_text(content)
     with pytest.raises(InputError, match=reason):
         read_run(path)
+
+
+def test_half_a_character_becomes_a_sign_of_it(document: dict[str, Any], tmp_path: Path):
+    """JSON can spell a lone surrogate, which no file in UTF-8 can hold."""
+    document["command"] = "ggufkit eval \ud800 b"
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(document))
+    page = render([read_run(path)]).encode().decode()
+    assert re.search("ggufkit eval \ufffd+ b", page)
 
 
 def test_two_runs_are_compared_and_doubted(document: dict[str, Any]):

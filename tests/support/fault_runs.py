@@ -23,6 +23,7 @@ from syscall_faults import Call, Decide
 _CLEARS = {"unlink", "unlinkat", "rmdir"}
 _SECONDS_TO_END = 2.0
 EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+_GONE_ON_WITH = (".ggufkit-partial", ".ggufkit-journal")
 _INPUT = 3
 UNREADABLE = (5, 6)  # by who noticed: we, or llama.cpp
 DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
@@ -151,7 +152,9 @@ class FaultBench:
         """Let the n-th call that reads an input fail, as on a disk that dies: one line, the old file kept."""
         decide = syscall_faults.fail_at(number, errno.EIO)
         wrong = self._faulty(job, lambda _: decide, [*UNREADABLE, job.code], tidy=True, reads=True)
-        if self.last_outcome.status == _INPUT and "llama.cpp cannot load" in self.last_outcome.err:
+        if self.last_outcome.status == _INPUT and any(
+            words in self.last_outcome.err for words in ("llama.cpp cannot load", "llama.cpp does not accept")
+        ):
             wrong = [text for text in wrong if not text.startswith("exit ")]  # it does not say why
         if self.last_outcome.status == job.code and self.after_fault != self.reference(job).new:
             wrong.append("ended well without its output")
@@ -212,7 +215,11 @@ class FaultBench:
         wrong = outcome.problems(codes=codes)
         wrong += job.problems(self.out, reference.old, reference.new)
         if tidy:
-            wrong += [f"left at once: {name}" for name in job.leftovers(self.out, {*reference.clean, *reference.old})]
+            left = job.leftovers(self.out, {*reference.clean, *reference.old})
+            # A run that was interrupted, and prompts of which some were answered, are gone on with.
+            if after or outcome.status in EXIT_OF_SIGNAL.values() or job.name == "batch":
+                left = [name for name in left if not name.endswith(_GONE_ON_WITH)]
+            wrong += [f"left at once: {name}" for name in left]
         between()
         return wrong + self.next_run(job)
 

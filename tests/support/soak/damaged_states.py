@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ _OPTIMIZE = (
     *("optimize", "tiny.gguf", "--target-bpw", "9", "-f", "text.txt", "-c", "64", "--effort", "fast", "-t", "1"),
     *("--pool", "Q8_0,Q4_0", "--state", "state", "-o", "best.gguf"),
 )
+_MOMENT = 0.5  # seconds; a child of the command, which may be who writes, dies after it
 _BATCH = ("generate", "tiny.gguf", "--batch", "prompts.jsonl", "-o", "a.jsonl", "-n", "2", "--temp", "0", "-t", "1")
 _STATES = (
     _State("batch", _BATCH, {0, 2}, [".a.jsonl.ggufkit-*"]),
@@ -80,6 +82,7 @@ def _prepared(server: CommandServer, folder: Path) -> None:
             def one(call: Call) -> None:
                 if call.name == "write" and call.path.name.endswith(name):
                     os.kill(process(), signal.SIGKILL)
+                    time.sleep(_MOMENT)
 
             return one
 
