@@ -120,8 +120,13 @@ def tensor_bytes(header: GgufHeader, tensor: TensorInfo) -> Iterator[memoryview]
         if file.size != header.file_size:
             raise GgufFileError(f"{header.path} has changed since its header was read (at tensor {tensor.name!r})")
         mapping = mmap.mmap(file.descriptor, tensor.offset - start + tensor.size, offset=start, access=mmap.ACCESS_READ)
-    with mapping, memoryview(mapping) as whole, whole[tensor.offset - start :] as view:
-        yield view
+    whole = memoryview(mapping)
+    view = whole[tensor.offset - start :]
+    yield view
+    # Not after an exception, whose frames may hold arrays over the mapping: it goes with the last of them.
+    view.release()
+    whole.release()
+    mapping.close()
 
 
 def _read(file: WindowedFile, status: os.stat_result) -> GgufHeader:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import struct
@@ -14,6 +15,7 @@ import gguf
 import numpy as np
 import pytest
 import raw_gguf as raw
+import tiny_gguf
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -381,3 +383,15 @@ def test_we_accept_nothing_that_llama_cpp_refuses(tmp_path: Path, content: bytes
 
 def test_value_types_have_the_numbers_of_the_gguf_package():
     assert {kind.name: kind.value for kind in ValueType} == {kind.name: kind.value for kind in gguf.GGUFValueType}
+
+
+def test_an_error_while_a_tensor_is_mapped_is_not_hidden_by_arrays_over_it(tmp_path: Path):
+    header = read_header(tiny_gguf.write_model(tmp_path / "model.gguf"))
+
+    def fail_with_an_array() -> None:
+        with tensor_bytes(header, header.tensors[0]) as content:
+            held = np.frombuffer(content, np.uint8)
+            raise OSError(errno.ENOSPC, f"no room for {held.size} bytes")
+
+    with pytest.raises(OSError, match="no room for"):
+        fail_with_an_array()
