@@ -25,11 +25,11 @@ def atomic_parts(parts: Sequence[Path], sizes: Sequence[int]) -> Iterator[Path]:
     """
     first = parts[0]
     check_space([PlannedFile(path, size) for path, size in zip(parts, sizes, strict=True)])
-    folder = None
+    folder, is_placing = None, False
     try:
         # The lock on the first part is that of the whole; its empty temporary file makes way for the real one.
         with _as_output_error(first), atomic_output(first) as claim:
-            _finish_dead_runs(parts)
+            _finish_dead_runs(parts, os.getpid())
             folder = claim.with_suffix(".ggufkit-parts")
             folder.mkdir()
             yield folder
@@ -37,10 +37,11 @@ def atomic_parts(parts: Sequence[Path], sizes: Sequence[int]) -> Iterator[Path]:
                 _sync(folder / path.name)
             (folder / _COMPLETE).touch()
             _sync(folder)
+            is_placing = True
             _place(folder, parts, claim)
     finally:
-        # Complete, and a name could not be given: then some are, and the next run gives the others.
-        if folder and not ((folder / _COMPLETE).exists() and (folder / first.name).exists()):
+        # Where a name could not be given some are, and the next run gives the others.
+        if folder and not (is_placing and (folder / first.name).exists()):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -50,10 +51,11 @@ def finish_dead_runs(parts: Sequence[Path]) -> None:
         _finish_dead_runs(parts)
 
 
-def _finish_dead_runs(parts: Sequence[Path]) -> None:
+def _finish_dead_runs(parts: Sequence[Path], alone: int = 0) -> None:
+    """As above; a process that is `alone` with the lock may have failed before, and lives."""
     for folder in parts[0].parent.glob(f".{parts[0].name}.*.ggufkit-parts"):
         process = folder.name.removesuffix(".ggufkit-parts").rpartition(".")[2]
-        if process.isdigit() and not is_alive(int(process)):
+        if process.isdigit() and (int(process) == alone or not is_alive(int(process))):
             if (folder / _COMPLETE).exists():
                 _place(folder, parts, None)
             shutil.rmtree(folder, ignore_errors=True)

@@ -156,7 +156,8 @@ class Writer:
     def dropping(self, digests: Sequence[str]) -> Iterator[None]:
         """Remove blobs when the block has ended and no model names them any more; the last thing to be done.
 
-        Not when another export is at work. Should we be killed in between, the next run removes them.
+        Not when another export is at work. Should we be killed in between, or a disk fail when the name was given
+        already, the next run removes them.
         """
         if not digests:
             yield
@@ -165,7 +166,9 @@ class Writer:
         try:
             yield
         except BaseException:
-            note.unlink(missing_ok=True)
+            used = _used(self._store)
+            if used is None or used.issuperset(self._store.blob(digest).name for digest in digests):
+                note.unlink(missing_ok=True)
             raise
         if files.take_alone(self._lock):
             _drop(self._store, digests)
@@ -174,14 +177,9 @@ class Writer:
 
 def _drop(store: Store, digests: Iterable[str]) -> tuple[tuple[str, ...], int]:
     """Remove blobs that no manifest names; returns their digests, and the bytes that this freed."""
-    used: set[str] = set()
-    try:
-        for _, path in store.named():
-            used |= {store.blob(layer.digest).name for layer in layers_of(read_manifest(path))}
-    except InputError:
-        return (), 0  # who knows what it names: leave all blobs alone, as Ollama does
-    if (store.path / "manifests-v2").is_dir():
-        return (), 0  # some versions of Ollama keep names there, which lead to blobs as well
+    used = _used(store)
+    if used is None:
+        return (), 0
     removed, freed = [], 0
     for digest in dict.fromkeys(digests):
         path = store.blob(digest)
@@ -193,6 +191,19 @@ def _drop(store: Store, digests: Iterable[str]) -> tuple[tuple[str, ...], int]:
             removed.append(digest)
             freed += status.st_size if status.st_nlink == 1 else 0
     return tuple(removed), freed
+
+
+def _used(store: Store) -> set[str] | None:
+    """Return the names of the blobs that manifests name; None where that cannot be known."""
+    used: set[str] = set()
+    try:
+        for _, path in store.named():
+            used |= {store.blob(layer.digest).name for layer in layers_of(read_manifest(path))}
+    except InputError:
+        return None  # who knows what it names: leave all blobs alone, as Ollama does
+    if (store.path / "manifests-v2").is_dir():
+        return None  # some versions of Ollama keep names there, which lead to blobs as well
+    return used
 
 
 def _is_right(path: Path, layer: Layer, progress: Progress = silent) -> bool:

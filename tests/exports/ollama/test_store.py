@@ -119,6 +119,26 @@ def test_a_replaced_model_leaves_nothing_of_its_own(model: Path, tmp_path: Path)
     }
 
 
+def test_what_a_failing_disk_leaves_of_a_replaced_model_goes_with_the_next_export(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The new manifest has its name, and then the disk fails: nothing may forget the blobs of the old one."""
+    folder = tmp_path / "store"
+    put(model, folder, "m", system="old")
+
+    def fails_behind_the_manifest(path: Path) -> None:
+        if "manifests" in path.parts:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_files, "flush", fails_behind_the_manifest)
+        with pytest.raises(OutputError):
+            put(model, folder, "m", system="new")
+    put(model, folder, "m", system="new")
+    put(model, tmp_path / "fresh", "m", system="new")
+    assert ollama_by_hand.files(folder) == ollama_by_hand.files(tmp_path / "fresh")
+
+
 def test_where_the_store_is():
     assert default_store({"OLLAMA_MODELS": ' "/data/models" '}) == Path("/data/models")
     assert default_store({}) == Path.home() / ".ollama/models"
