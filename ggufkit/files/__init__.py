@@ -5,7 +5,7 @@ removes what killed ones left, `disk.py` knows what a disk can do to us.
 """
 
 from ggufkit.files.checks import PlannedFile, check_output, check_space
-from ggufkit.files.disk import begin_writing_back
+from ggufkit.files.disk import begin_writing_back, sync
 from ggufkit.files.leftovers import remove_leftovers, tidy
 from ggufkit.files.locks import NO_LOCKS, is_alive, locked
 from ggufkit.files.outputs import (
@@ -33,6 +33,7 @@ __all__ = [
     "locked",
     "remove_leftovers",
     "resumable_output",
+    "sync",
     "tidy",
     "write_atomically",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ggufkit.errors import OutputError
-from ggufkit.files import PlannedFile, atomic_output, check_space, is_alive
+from ggufkit.files import PlannedFile, atomic_output, check_space, is_alive, sync
 
 _COMPLETE = "complete"
 
@@ -34,9 +34,9 @@ def atomic_parts(parts: Sequence[Path], sizes: Sequence[int]) -> Iterator[Path]:
             folder.mkdir()
             yield folder
             for path in parts:
-                _sync(folder / path.name)
+                sync(folder / path.name)
             (folder / _COMPLETE).touch()
-            _sync(folder)
+            sync(folder)
             is_placing = True
             _place(folder, parts, claim)
     finally:
@@ -71,14 +71,6 @@ def _place(folder: Path, parts: Sequence[Path], claim: Path | None) -> None:
             (folder / path.name).replace(path)
     if (folder / first.name).exists():
         (folder / first.name).replace(claim or first)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

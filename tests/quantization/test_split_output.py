@@ -25,14 +25,14 @@ def parts(tmp_path: Path) -> list[Path]:
 def test_a_disk_that_fails_before_any_part_has_its_name_leaves_nothing(
     parts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = split_output._sync
+    real = split_output.sync
 
     def fails_for_the_folder(path: Path) -> None:
         if path.is_dir():
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(path)
 
-    monkeypatch.setattr(split_output, "_sync", fails_for_the_folder)
+    monkeypatch.setattr(split_output, "sync", fails_for_the_folder)
     with pytest.raises(OutputError, match="cannot write"):
         write(parts)
     assert list(parts[0].parent.iterdir()) == []
