@@ -215,7 +215,7 @@ def test_serve_names_a_worker_that_it_lost(demo: Path, workers: list[Running]) -
         (["-ngl", "4"], 0, "no effect"),
         (["-ot", "nothing=CPU"], 2, "no tensor"),
         (["--n-cpu-moe", "2"], 2, "no mixture of experts"),
-        (["-ngl", "some"], 2, "neither auto nor all"),
+        (["-ngl", "some"], 2, "not a number of layers, auto or all"),
         (["-ts", "a"], 2, "numbers"),
         (["--rpc", "[::1]:5"], 2, "IPv6"),
     ],

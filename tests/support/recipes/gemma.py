@@ -5,7 +5,7 @@ from recipes.bert import ENCODER
 
 VISION = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
 VISION |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
-LEFT_OUT = ("tensors of vision_tower", "tensors of multi_modal_projector")
+LEFT_OUT = ("of vision_tower", "of multi_modal_projector")
 LINEAR = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
     "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
@@ -142,6 +142,6 @@ RECIPES = {
             "audio_config": None,
             "image_token_id": 300,
         },
-        warns=("tensors of vision_tower", "tensors of embed_vision"),
+        warns=("of vision_tower", "of embed_vision"),
     ),
 }

@@ -22,7 +22,7 @@ VISION = {
     "image_size": 28,
     "patch_size": 14,
 }
-LEFT_OUT = ("tensors of vision_tower", "tensors of multi_modal_projector")
+LEFT_OUT = ("of vision_tower", "of multi_modal_projector")
 
 RECIPES = {
     "ministral3": Recipe("Ministral3ForCausalLM", decoder(head_dim=32, rope_parameters=MINISTRAL_ROPE)),

@@ -8,7 +8,7 @@ VISION25 = {"hidden_size": 32, "depth": 1, "num_heads": 2, "out_hidden_size": 64
 VISION3 = {**VISION25, "deepstack_visual_indexes": [0], "num_position_embeddings": 16}
 MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
 INTERLEAVED = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
-LEFT_OUT = ("tensors of visual",)
+LEFT_OUT = ("of visual",)
 WINDOW = ("does not apply this model's sliding_window of",)
 KORMO_NORMS = {
     "input_layernorm": "pre_attention_layernorm",

@@ -8,7 +8,7 @@ AUDIO = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "enco
 AUDIO |= {"max_source_positions": 16}
 WHISPER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
 WHISPER |= {"num_mel_bins": 8, "max_source_positions": 16}
-TOWER = ("tensors of vision_tower", "tensors of multi_modal_projector")
+TOWER = ("of vision_tower", "of multi_modal_projector")
 ALONE = "llama.cpp's converter has no text model for it: it is the same as the text model alone"
 
 
@@ -39,13 +39,13 @@ RECIPES = {
     "llava-next": Recipe(
         "LlavaNextForConditionalGeneration",
         {"text_config": text("llama"), "vision_config": {"model_type": "clip_vision_model", **CLIP}},
-        warns=(*TOWER, "tensors of image_newline"),
+        warns=(*TOWER, "of image_newline"),
         no_golden=ALONE,
     ),
     "voxtral": Recipe(
         "VoxtralForConditionalGeneration",
         {"text_config": text("llama", head_dim=32), "audio_config": WHISPER},
-        warns=("tensors of audio_tower", "tensors of multi_modal_projector"),
+        warns=("of audio_tower", "of multi_modal_projector"),
     ),
     "janus": Recipe(
         "JanusForConditionalGeneration",
@@ -64,12 +64,12 @@ RECIPES = {
             },
         },
         warns=(
-            "tensors of vision_model",
-            "tensors of aligner",
-            "tensors of vqmodel",
-            "tensors of generation_embeddings",
-            "tensors of generation_aligner",
-            "tensors of generation_head",
+            "of vision_model",
+            "of aligner",
+            "of vqmodel",
+            "of generation_embeddings",
+            "of generation_aligner",
+            "of generation_head",
         ),
     ),
     "internvl": Recipe(
@@ -84,7 +84,7 @@ RECIPES = {
     "idefics3": Recipe(
         "Idefics3ForConditionalGeneration",
         {"text_config": text("llama"), "vision_config": CLIP, "image_token_id": 300},
-        warns=("tensors of vision_model", "tensors of connector"),
+        warns=("of vision_model", "of connector"),
         no_golden=ALONE,
     ),
     "smolvlm": Recipe(
@@ -94,16 +94,16 @@ RECIPES = {
             "vision_config": CLIP,
             "image_token_id": 300,
         },
-        warns=("tensors of vision_model", "tensors of connector"),
+        warns=("of vision_model", "of connector"),
     ),
     "qwen2-audio": Recipe(
         "Qwen2AudioForConditionalGeneration",
         {"text_config": text("qwen2"), "audio_config": AUDIO},
-        warns=("tensors of audio_tower", "tensors of multi_modal_projector"),
+        warns=("of audio_tower", "of multi_modal_projector"),
     ),
     "audio-flamingo3": Recipe(
         "AudioFlamingo3ForConditionalGeneration",
         {"text_config": text("qwen2"), "audio_config": WHISPER},
-        warns=("tensors of audio_tower", "tensors of multi_modal_projector"),
+        warns=("of audio_tower", "of multi_modal_projector"),
     ),
 }
