@@ -130,6 +130,17 @@ def test_the_same_seed_draws_the_same_reply(engine: Engine) -> None:
     assert len({draw(None), draw(None), draw(None)}) > 1
 
 
+def test_prompts_may_have_other_threads_than_replies(random_model: Path) -> None:
+    replies = set()
+    for threads, threads_batch in ((1, 2), (2, 1), (2, 2)):
+        options = EngineOptions(threads=threads, threads_batch=threads_batch)
+        with Engine.open(random_model, options) as engine:
+            prompt = engine.tokenize("The same text over and over")
+            replies.add(engine.generate(prompt, SamplingOptions(temperature=0), max_tokens=12).result.text)
+
+    assert len(replies) == 1
+
+
 def test_the_seed_that_was_drawn_repeats_the_reply(engine: Engine) -> None:
     prompt = engine.tokenize("hello world")
     first = engine.generate(prompt, SamplingOptions(temperature=2.0), max_tokens=20).result

@@ -12,6 +12,7 @@ from ggufkit.llamacpp.native.library import log_excerpt
 from ggufkit.llamacpp.native.model import Adapter, Model
 from ggufkit.llamacpp.native.signals import signals_held
 from ggufkit.llamacpp.native.stop_flag import StopFlag
+from ggufkit.llamacpp.native.thread_pool import ThreadPools
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,6 +74,7 @@ class Context:
         self.vocabulary_size = model.vocabulary_size
         self.batch_size = batch_size
         self.handle: Any = None
+        self._pools: ThreadPools | None = None
         parameters = self.lib.llama_context_default_params()
         parameters.n_ctx = size
         parameters.n_batch = batch_size
@@ -106,6 +108,8 @@ class Context:
                     else "a smaller -c needs less memory"
                 ),
             )
+        self._pools = ThreadPools(threads, threads_batch)
+        self._pools.attach(self.handle)
         if adapters:
             handles = (self.lib.llama_adapter_lora_p_ctypes * len(adapters))(
                 *(ctypes.cast(adapter.handle, self.lib.llama_adapter_lora_p_ctypes) for adapter in adapters)
@@ -127,10 +131,13 @@ class Context:
         self._one_batch = self.lib.llama_batch_get_one(self._one, 1)
 
     def close(self) -> None:
-        """Free the memory."""
+        """Free the memory, and end the threads."""
         if self.handle:
             self.lib.llama_free(self.handle)
             self.handle = None
+        if self._pools:
+            self._pools.close()
+            self._pools = None
 
     def __enter__(self) -> Self:
         return self

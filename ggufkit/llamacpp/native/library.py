@@ -14,7 +14,7 @@ from ggufkit.llamacpp import binding
 DEVICE_GPU, DEVICE_INTEGRATED_GPU = 1, 2  # ggml-backend.h, enum ggml_backend_dev_type
 
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
-_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # ggml-backend.h; the binding declares none of these
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # ggml-backend.h, ggml.h, llama.h; the binding declares none of these
     "ggml_backend_dev_count": (_SIZE, []),
     "ggml_backend_dev_get": (_POINTER, [_SIZE]),
     "ggml_backend_dev_type": (ctypes.c_int, [_POINTER]),
@@ -25,6 +25,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # ggml-backend.h; the binding
     "ggml_backend_reg_get_proc_address": (_POINTER, [_POINTER, _TEXT]),
     "ggml_backend_register": (None, [_POINTER]),
     "ggml_set_abort_callback": (_POINTER, [_POINTER]),
+    "ggml_threadpool_params_init": (None, [_POINTER, ctypes.c_int]),
+    "llama_attach_threadpool": (None, [_POINTER, _POINTER, _POINTER]),
 }
 
 
