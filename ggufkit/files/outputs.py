@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from ggufkit.files.checks import PlannedFile, check_size_limit, check_space
 from ggufkit.files.disk import sync, told_errors
 from ggufkit.files.leftovers import PARTIAL_KINDS, remove, remove_leftovers_of
 from ggufkit.files.locks import locked
+
+_SECONDS_WORTH_KEEPING = 60.0  # of work; who interrupts sooner finds the folder as it was
 
 
 @contextlib.contextmanager
@@ -75,12 +78,13 @@ def atomic_folder(path: Path, *, size: int = 0) -> Iterator[Path]:
             sync(inner)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PartialFile:
     """A file that is not whole yet: its bytes so far, and the notes of what of them can be relied on."""
 
     path: Path
     journal: Path
+    worth_keeping: bool = False  # however short a time was put into it
 
 
 @contextlib.contextmanager
@@ -89,19 +93,22 @@ def resumable_output(path: Path, *, size: int, keep_on: tuple[type[BaseException
 
     What the block yields may exist already, from a run that was interrupted; it is the caller who knows, by the
     journal, what is in it. Both go away when the block ends well, and when it fails by anything but an interruption
-    or the exceptions of `keep_on`.
+    or the exceptions of `keep_on`; then too if less than a minute was put into them, unless `worth_keeping` was set.
 
     Raises:
         As `atomic_output`.
     """
     target = path.resolve()
-    partial = PartialFile(*(target.parent / f".{target.name}.{kind}" for kind in PARTIAL_KINDS))
+    begun, notes = (target.parent / f".{target.name}.{kind}" for kind in PARTIAL_KINDS)
+    partial = PartialFile(begun, notes)
     with told_errors(path), locked(target) as alone:
         remove_leftovers_of(target, partial=False, alone=alone)
         check_size_limit(path, size)
+        was_there = notes.exists()
         held = partial.path.stat().st_blocks * 512 if partial.path.exists() else 0
         check_space([PlannedFile(target, max(0, size - held))])
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
+        started = time.monotonic()
         try:
             descriptor = os.open(partial.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -114,7 +121,8 @@ def resumable_output(path: Path, *, size: int, keep_on: tuple[type[BaseException
             sync(target.parent)
             partial.journal.unlink(missing_ok=True)
         except BaseException as error:
-            if not isinstance(error, (KeyboardInterrupt, SystemExit, *keep_on)):
+            worth_it = partial.worth_keeping or was_there or time.monotonic() - started >= _SECONDS_WORTH_KEEPING
+            if not (worth_it and isinstance(error, (KeyboardInterrupt, SystemExit, *keep_on))):
                 partial.path.unlink(missing_ok=True)
                 partial.journal.unlink(missing_ok=True)
             raise

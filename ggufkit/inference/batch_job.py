@@ -103,7 +103,10 @@ def run_file(
                     model, sized, sequences=options.sequences, most=len(job.waiting), room_alone=alone
                 ) as batch:
                     on_engine(batch)
-                    job.answer(batch, PromptMaker(batch, options.prompts), progress)
+                    try:
+                        job.answer(batch, PromptMaker(batch, options.prompts), progress)
+                    finally:
+                        partial.worth_keeping = bool(journal.offsets)
             if job.interrupted:
                 raise KeyboardInterrupt
             with partial.path.open("wb") as file:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ggufkit.counting import counted
-from ggufkit.errors import GgufFileError, VerificationError
+from ggufkit.errors import GgufFileError, OutputError, VerificationError
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.llamacpp import load_check
 from ggufkit.quantization.blocks import check_blocks
@@ -27,8 +27,10 @@ def check_output_files(
 
     Raises:
         VerificationError: saying what is not as planned.
+        OutputError: they are shorter than planned; llama-quantize passes over some errors of the disk.
     """
-    headers = [_read(path, output) for path in written]
+    short = sum(path.stat().st_size for path in written if path.exists()) < plan.bytes_after
+    headers = [_read(path, output, short=short) for path in written]
     for part, header in enumerate(headers):
         _check_tensors(plan, part, header, output)
         _check_extent(header, output)
@@ -39,11 +41,14 @@ def check_output_files(
     _check_loads(plan, written[0], output)
 
 
-def _read(path: Path, output: Path) -> GgufHeader:
+def _read(path: Path, output: Path, *, short: bool) -> GgufHeader:
     try:
         return read_header(path)
     except GgufFileError as error:
-        raise VerificationError(f"llama-quantize ended well, but {output} would not be whole: {error}") from error
+        told = f"llama-quantize ended well, but {output} would not be whole: {error}"
+        if short:
+            raise OutputError(told, hint="is the disk full, or does it fail?") from error
+        raise VerificationError(told) from error
 
 
 def _check_tensors(plan: QuantizationPlan, part: int, header: GgufHeader, output: Path) -> None:

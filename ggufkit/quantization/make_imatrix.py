@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufkit.errors import GgufFileError, InputError, LlamaCppError, UsageError, VerificationError
+from ggufkit.errors import GgufFileError, InputError, LlamaCppError, OutputError, UsageError, VerificationError
 from ggufkit.files import atomic_output, check_output
 from ggufkit.llamacpp import cpu
 from ggufkit.llamacpp import imatrix as tool
@@ -72,9 +72,9 @@ def make_imatrix(
     Raises:
         UsageError: there is neither a text nor a matrix, or a text and no model.
         InputError: the text is too short, or the matrices are of different models.
-        OutputError: the output cannot be written.
+        OutputError: the output cannot be written, or was not, though llama-imatrix ended well.
         LlamaCppError: llama-imatrix failed.
-        VerificationError: it ended well, but what it wrote is no importance matrix.
+        VerificationError: it ended well, but measured no tensor.
     """
     options = options or ImatrixOptions()
     if (calibration is None and not merge) or (calibration is not None and model is None):
@@ -168,7 +168,9 @@ def _check(written: Path, output: Path) -> int:
     try:
         count = len(coverage(written, any_length=True))
     except (GgufFileError, InputError) as error:
-        raise VerificationError(f"llama-imatrix ended well, but {output} would be none: {error}") from None
+        # It says nothing of a file that it could not write.
+        told = f"llama-imatrix ended well, but {output} would be none: {error}"
+        raise OutputError(told, hint="is the disk full, or does it fail?") from None
     if not count:
         raise VerificationError(
             f"llama-imatrix ended well, but measured no tensor for {output}",

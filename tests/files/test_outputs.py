@@ -6,12 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import pytest
 
 from ggufkit.errors import OutputError
-from ggufkit.files import atomic_output, write_atomically
+from ggufkit.files import atomic_output, outputs, resumable_output, write_atomically
+from ggufkit.files.leftovers import PARTIAL_KINDS
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -100,3 +102,28 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
         pass
     assert target.read_bytes() == b"old"
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "found", "worth", "left"),
+    [(59, False, False, 0), (61, False, False, 2), (1, True, False, 2), (1, False, True, 2)],
+    ids=["soon", "after a minute", "what was begun before", "what is worth it"],
+)
+def test_what_was_begun_is_kept_only_if_somebody_would_miss_it(
+    seconds: float, found: bool, worth: bool, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in PARTIAL_KINDS if found else ():
+        (tmp_path / f".out.{kind}").write_bytes(b"begun")
+    clock = iter([0.0, seconds])
+    monkeypatch.setattr(outputs, "time", types.SimpleNamespace(monotonic=lambda: next(clock, seconds)))
+
+    def interrupted() -> None:
+        with resumable_output(tmp_path / "out", size=0) as partial:
+            partial.journal.touch()
+            partial.worth_keeping = worth
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert len(list(tmp_path.iterdir())) == left

@@ -9,7 +9,7 @@ import pytest
 import tiny_gguf
 
 from ggufkit.conversion import convert
-from ggufkit.errors import InputError, LlamaCppError, UsageError, VerificationError
+from ggufkit.errors import InputError, LlamaCppError, OutputError, UsageError
 from ggufkit.gguf_file.reader import TensorInfo, read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import imatrix as tool
@@ -182,8 +182,8 @@ def test_what_cannot_become_a_matrix_is_refused(model: Path, matrix: Path, tmp_p
 @pytest.mark.parametrize(
     ("script", "error", "reason"),
     [
-        ("pass", VerificationError, "would be none"),
-        ("pathlib.Path(sys.argv[2]).write_bytes(b'GGUF' + bytes(20))", VerificationError, "would be none"),
+        ("pass", OutputError, "would be none"),
+        ("pathlib.Path(sys.argv[2]).write_bytes(b'GGUF' + bytes(20))", OutputError, "would be none"),
         ("os.kill(os.getpid(), 9)", LlamaCppError, "signal SIGKILL"),
         ("print('x: non-finite values detected in blk.0.q', file=sys.stderr) or sys.exit(1)", LlamaCppError, "non-fin"),
     ],

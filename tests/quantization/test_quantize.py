@@ -286,8 +286,8 @@ def test_sources_that_are_no_models_are_refused(models: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("misbehave", "error", "reason"),
     [
-        (tiny_gguf.HALF, VerificationError, "would not be whole: .* incomplete"),
-        (tiny_gguf.NOTHING, VerificationError, "would not be whole: .* is empty"),
+        (tiny_gguf.HALF, OutputError, "would not be whole: .* incomplete"),
+        (tiny_gguf.NOTHING, OutputError, "would not be whole: .* is empty"),
         (tiny_gguf.TAIL, VerificationError, "behind the last tensor"),
         (tiny_gguf.COPY, VerificationError, "16 tensors of .* not be what it had announced"),
         (tiny_gguf.SEGFAULT, LlamaCppError, "signal SIGSEGV"),

@@ -26,7 +26,6 @@ EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 _GONE_ON_WITH = (".ggufkit-partial", ".ggufkit-journal")
 _NOTE = ".ggufkit-unused-"
 _INPUT = 3
-_NOT_WHOLE = 7
 UNREADABLE = (5, 6)  # by who noticed: we, or llama.cpp
 DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
@@ -136,8 +135,6 @@ class FaultBench:
         cannot_clear = call.name in _CLEARS or (job.parts and call.name.startswith("rename"))
         decide = syscall_faults.fail_at(number, error, lasting=lasting)
         wrong = self._faulty(job, lambda _: decide, [5, job.code], tidy=not cannot_clear)
-        if self.last_outcome.status == _NOT_WHOLE and "ended well, but" in self.last_outcome.err:
-            wrong = [text for text in wrong if not text.startswith("exit ")]  # llama.cpp does not see its disk fail
         if self.last_outcome.status == job.code and self.after_fault != self.reference(job).new:
             wrong.append("ended well without its output")
         return wrong
@@ -220,8 +217,7 @@ class FaultBench:
         wrong += job.problems(self.out, reference.old, reference.new)
         if tidy:
             left = job.leftovers(self.out, {*reference.clean, *reference.old})
-            # A run that was interrupted, and prompts of which some were answered, are gone on with.
-            if after or outcome.status in EXIT_OF_SIGNAL.values() or job.name == "batch":
+            if job.name == "batch":  # the next run goes on behind the prompts that were answered
                 left = [name for name in left if not name.endswith(_GONE_ON_WITH)]
             # A note of blobs that no model needs any more: by it the next run removes them.
             left = [name for name in left if _NOTE not in name]
