@@ -9,7 +9,6 @@ from typing import Any
 
 from ggufkit import __version__
 from ggufkit.cli import _baselines, _evaluate_view, _output
-from ggufkit.cli._memory_needs import memory_needs
 from ggufkit.errors import VerificationError
 from ggufkit.evaluation.evaluation_results import Evaluation, document
 from ggufkit.evaluation.gates import Gates
@@ -44,8 +43,10 @@ def speed(base: Path, models: list[Path], running: Running, progress: Progress) 
     return rows(found)
 
 
-def written(found: Evaluation, gates: Gates, speed: list[dict[str, Any]], models: Sequence[Path]) -> dict[str, Any]:
-    """Make the document; of `models`, the base first, it says what running them takes (no models: not)."""
+def written(
+    found: Evaluation, gates: Gates, speed: list[dict[str, Any]], memory: Sequence[dict[str, int] | None]
+) -> dict[str, Any]:
+    """Make the document; `memory` is what running the models takes, the base first, or empty."""
     pinned = pin()
     return document(
         found,
@@ -53,7 +54,7 @@ def written(found: Evaluation, gates: Gates, speed: list[dict[str, Any]], models
         build={"commit": pinned.commit, "llama_cpp_python": pinned.version},
         command=shlex.join(["ggufkit", *sys.argv[1:]]),
         gates=gates,
-        memory=memory_needs(models),
+        memory=memory,
         speed=speed,
     )
 

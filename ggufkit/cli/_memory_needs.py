@@ -1,12 +1,14 @@
 """What running each of several models takes, as `ggufkit plan` knows it: asked once for those of the same shape."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ggufkit.gguf_file.reader import GgufHeader
     from ggufkit.gguf_file.tensor_types import TensorType
+    from ggufkit.llamacpp.attendant import Attendant
     from ggufkit.planning.memory import MemoryModel
 
 
@@ -19,61 +21,83 @@ class _Weight(NamedTuple):
     bytes_after: int
 
 
-def memory_needs(models: Sequence[Path]) -> list[dict[str, int] | None]:
-    """Return bytes for a context as `ggufkit chat` has it, by part; None where libllama does not tell.
+class MemoryNeeds:
+    """What models need; those of one shape are asked for once."""
 
-    `weights` is the file, mapped; `repacked` what the CPU holds of it a second time; `process` all that is no model's.
+    def __init__(self, waiting: "Attendant | None" = None) -> None:
+        """Use for the first model a process that waits already, if there is one."""
+        self._waiting = waiting
+        self._asked: dict[object, tuple[MemoryModel, int]] = {}
+
+    def of(self, models: Sequence[Path]) -> list[dict[str, int] | None]:
+        """Return bytes for a context as `ggufkit chat` has it, by part; None where libllama does not tell.
+
+        `weights` is the file, mapped; `repacked` what the CPU holds of it a second time; `process` all that is no
+        model's.
+        """
+        from ggufkit.errors import GgufkitError
+
+        found: list[dict[str, int] | None] = []
+        for model in models:
+            try:
+                found.append(self._needs(model))
+            except GgufkitError:
+                found.append(None)
+        return found
+
+    def _needs(self, model: Path) -> dict[str, int] | None:
+        if model.is_dir():
+            from ggufkit.planning.subject import opened  # here: it knows about checkpoints, which takes time to import
+
+            with opened(str(model)) as subject:
+                return self._of(subject.file, subject.headers)
+        from ggufkit.gguf_file.parts import read_parts
+
+        return self._of(model, read_parts(model))
+
+    def _of(self, file: Path, headers: "Sequence[GgufHeader]") -> dict[str, int] | None:
+        from ggufkit.llamacpp.memory import Setting
+        from ggufkit.planning import memory
+
+        metadata = headers[0].metadata
+        architecture = metadata.get("general.architecture")
+        tensors = [tensor for header in headers for tensor in header.tensors]
+        shape = (architecture, *sorted((tensor.name, tensor.shape) for tensor in tensors))
+        if shape not in self._asked:
+            trained = metadata.get(f"{architecture}.context_length")
+            most = trained if isinstance(trained, int) and trained > 0 else memory.DEFAULT_CONTEXT
+            context = min(most, memory.DEFAULT_CONTEXT)
+            # A process that has answered holds memory of the first model, which would count for the next one too.
+            attendant, self._waiting = self._waiting, None
+            self._asked[shape] = memory.ask(file, headers, [Setting(context)], attendant), context
+        answer, context = self._asked[shape]
+        takes = answer.of(
+            sum(header.file_size for header in headers),
+            [_Weight(each.name, each.shape, each.type, each.size) for each in tensors],
+        )
+        if takes is None:
+            return None
+        return {
+            "context_size": context,
+            "weights": takes.file,
+            "repacked": takes.repacked,
+            "cache": takes.cache + takes.state,
+            "compute": takes.compute,
+            "process": takes.process,
+        }
+
+
+@contextmanager
+def memory_needs(*, wanted: bool = True) -> Iterator[MemoryNeeds]:
+    """Start the process that will be asked, so that it has loaded llama.cpp by then; not if nothing is `wanted`.
+
+    Raises:
+        LlamaCppError: it could not be started.
     """
-    from ggufkit.errors import GgufkitError
+    if not wanted:
+        yield MemoryNeeds()
+        return
+    from ggufkit.llamacpp.memory import child
 
-    asked: dict[object, tuple[MemoryModel, int]] = {}
-    found: list[dict[str, int] | None] = []
-    for model in models:
-        try:
-            found.append(_needs(model, asked))
-        except GgufkitError:
-            found.append(None)
-    return found
-
-
-def _needs(model: Path, asked: "dict[object, tuple[MemoryModel, int]]") -> dict[str, int] | None:
-    if model.is_dir():
-        from ggufkit.planning.subject import opened  # here: it knows about checkpoints, which takes time to import
-
-        with opened(str(model)) as subject:
-            return _of(subject.file, subject.headers, asked)
-    from ggufkit.gguf_file.parts import read_parts
-
-    return _of(model, read_parts(model), asked)
-
-
-def _of(
-    file: Path, headers: "Sequence[GgufHeader]", asked: "dict[object, tuple[MemoryModel, int]]"
-) -> dict[str, int] | None:
-    from ggufkit.llamacpp.memory import Setting
-    from ggufkit.planning import memory
-
-    metadata = headers[0].metadata
-    architecture = metadata.get("general.architecture")
-    tensors = [tensor for header in headers for tensor in header.tensors]
-    shape = (architecture, *sorted((tensor.name, tensor.shape) for tensor in tensors))
-    if shape not in asked:
-        trained = metadata.get(f"{architecture}.context_length")
-        most = trained if isinstance(trained, int) and trained > 0 else memory.DEFAULT_CONTEXT
-        context = min(most, memory.DEFAULT_CONTEXT)
-        asked[shape] = memory.ask(file, headers, [Setting(context)]), context
-    answer, context = asked[shape]
-    takes = answer.of(
-        sum(header.file_size for header in headers),
-        [_Weight(each.name, each.shape, each.type, each.size) for each in tensors],
-    )
-    if takes is None:
-        return None
-    return {
-        "context_size": context,
-        "weights": takes.file,
-        "repacked": takes.repacked,
-        "cache": takes.cache + takes.state,
-        "compute": takes.compute,
-        "process": takes.process,
-    }
+    with child() as waiting:
+        yield MemoryNeeds(waiting)

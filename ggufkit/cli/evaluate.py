@@ -176,6 +176,7 @@ def command(
     if list_baselines or remove_baseline:
         _baseline_environments.manage(remove_baseline or [], as_json=as_json, quiet=quiet)
         return
+    from ggufkit.cli._memory_needs import memory_needs
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.child_process import one_for_all
     from ggufkit.evaluation.likelihood.running import Running
@@ -201,7 +202,12 @@ def command(
     base = _model.resolve(base, kind="any", quiet=silent)
     models = [_model.resolve(model, kind="gguf", quiet=silent) for model in models]
     others = _baselines.against_of(against or [], checkpoint, baseline_patience, quiet=silent)
-    with one_for_all(), _output.progress_bar(quiet=silent) as progress:  # the child loads libraries while we import
+    wants_memory = bool(output or report or as_json)
+    with (  # the children load libraries while we import
+        one_for_all(),
+        memory_needs(wanted=wants_memory) as memory,
+        _output.progress_bar(quiet=silent) as progress,
+    ):
         from ggufkit.cli import _evaluate_results
         from ggufkit.evaluation.answers.generations import read_prompts
         from ggufkit.evaluation.answers.tasks import read_task
@@ -225,9 +231,10 @@ def command(
             progress=progress,
             note=(lambda text: None) if silent else _output.note,  # noqa: ARG005 - the signature
         )
+        needs = memory.of((base, *models)) if wants_memory else ()
     with _output.progress_bar(quiet=silent) as progress:
         speed = _evaluate_results.speed(base, models, running, progress) if bench or others else []
-    written = _evaluate_results.written(found, gates, speed, (base, *models) if output or report or as_json else ())
+    written = _evaluate_results.written(found, gates, speed, needs)
     _evaluate_results.publish(written, found, output, report, as_json=as_json, quiet=quiet)
     _evaluate_results.refuse_failures(written)
 
