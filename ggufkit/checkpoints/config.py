@@ -208,8 +208,11 @@ def check_values(values: Mapping[str, Any]) -> None:
         )
 
 
-def read_json_object(path: Path, *, limit: int = _MAXIMUM_BYTES) -> dict[str, Any]:
-    """Read a JSON file that must hold an object; a strange or too large file is a CheckpointError naming it."""
+def read_json_object(path: Path, *, limit: int = _MAXIMUM_BYTES, hint: str = "download it again") -> dict[str, Any]:
+    """Read a JSON file that must hold an object; a strange or too large file is a CheckpointError naming it.
+
+    `hint` says what to do about one that is damaged.
+    """
     try:
         if path.stat().st_size > limit:
             raise CheckpointError(f"{path} is too large for what it should hold ({path.stat().st_size:,} bytes)")
@@ -219,9 +222,9 @@ def read_json_object(path: Path, *, limit: int = _MAXIMUM_BYTES) -> dict[str, An
     except RecursionError:
         raise CheckpointError(f"{path} is nested too deeply") from None
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}", hint="download it again") from None
+        raise CheckpointError(f"{path} is not valid JSON: {error}", hint=hint) from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds {type(value).__name__}, expected a JSON object")
+        raise CheckpointError(f"{path} holds {type(value).__name__}, expected a JSON object", hint=hint)
     return value
 
 

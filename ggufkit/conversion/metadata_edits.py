@@ -19,6 +19,7 @@ from ggufkit.errors import UsageError
 from ggufkit.gguf_file.writer import Value
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_AN_EXAMPLE = 'such as {"general.author": "Ada", "general.tags": ["poetry"]}'
 _TYPED = re.compile(r"(?P<type>[a-z]+\d*)(?P<array>\[\])?:(?P<value>.*)", re.DOTALL)
 
 _TYPES: Mapping[str, GGUFValueType] = {
@@ -109,7 +110,7 @@ def read_edits(file: Path | None, settings: Sequence[str]) -> MetadataEdits:
             raise UsageError(f"--set {setting!r} is not of the form KEY=VALUE", hint="such as --set general.author=Ada")
         texts[key] = text
     values: dict[str, Any] = {}
-    for key, value in (read_json_object(file) if file else {}).items():
+    for key, value in (read_json_object(file, hint=_AN_EXAMPLE) if file else {}).items():
         if key in ("general.base_models", "general.datasets"):
             values |= _numbered(key, value)
         else:

@@ -120,7 +120,7 @@ def load(path: Path) -> Profile:
     except OSError as error:
         raise InputError(f"cannot read the profile {path}: {error.strerror}", hint="ggufkit tune MODEL") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"the profile {path} is not JSON: {error}") from error
+        raise InputError(f"the profile {path} is not JSON: {error}", hint="ggufkit tune MODEL") from error
     if not isinstance(document, dict) or document.get("kind") != _KIND:
         raise InputError(f"{path} is JSON, but not a profile of ggufkit", hint="ggufkit tune MODEL writes them")
     if document.get("schema_version") != SCHEMA_VERSION:

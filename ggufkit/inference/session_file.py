@@ -20,6 +20,7 @@ from ggufkit.inference.templates import Message
 
 SCHEMA_VERSION = 1
 _KIND = "ggufkit chat"
+_SAVES_ONE = "/save FILE in a chat writes one"
 _LARGEST = 64 << 20  # bytes; a context of a million tokens is a tenth of that
 _NOT_KEPT = {"grammar", "logit_bias"}  # they belong to one question, or to one vocabulary
 
@@ -93,7 +94,7 @@ def load(path: Path) -> SavedChat:
     document = _read(path)
     kind, version = document.get("kind"), document.get("schema_version")
     if kind != _KIND or not isinstance(version, int):
-        raise InputError(f"{path} is JSON, but not a chat that ggufkit saved")
+        raise InputError(f"{path} is JSON, but not a chat that ggufkit saved", hint=_SAVES_ONE)
     if version > SCHEMA_VERSION:
         raise InputError(f"{path} was saved by a later ggufkit (schema {version}; this one knows {SCHEMA_VERSION})")
     try:
@@ -130,9 +131,9 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON in UTF-8: {error}") from error
+        raise InputError(f"{path} is not JSON in UTF-8: {error}", hint=_SAVES_ONE) from error
     if not isinstance(document, dict):
-        raise InputError(f"{path} is JSON, but not a chat that ggufkit saved")
+        raise InputError(f"{path} is JSON, but not a chat that ggufkit saved", hint=_SAVES_ONE)
     return document
 
 

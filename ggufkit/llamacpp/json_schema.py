@@ -18,6 +18,7 @@ from ggufkit.llamacpp.find import find
 
 _PARSE = "_ZN11common_json5parseERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"  # common/json.h
 _CONVERT = "_Z22json_schema_to_grammarB5cxx11RK11common_jsonb"  # common/json-schema-to-grammar.h
+_AN_EXAMPLE = 'such as {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}'
 
 
 class _String(ctypes.Structure):
@@ -43,9 +44,9 @@ def grammar(schema: str) -> str:
     try:
         document = json.loads(schema)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"the JSON schema is not valid JSON: {error}") from None
+        raise InputError(f"the JSON schema is not valid JSON: {error}", hint=_AN_EXAMPLE) from None
     if not isinstance(document, dict):
-        raise InputError("a JSON schema must be an object")
+        raise InputError("a JSON schema must be an object", hint=_AN_EXAMPLE)
     library = find().library("llama-common")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "schema.json"), Path(folder, "grammar.gbnf")

@@ -31,3 +31,9 @@ def test_what_cannot_become_a_grammar_is_refused_in_one_line(schema: str, messag
         json_schema.grammar(schema)
     assert "\n" not in str(caught.value)
     assert "command:" not in str(caught.value)
+
+
+def test_the_schema_that_a_hint_shows_becomes_a_grammar() -> None:
+    with pytest.raises(InputError) as caught:
+        json_schema.grammar("{")
+    assert "name" in json_schema.grammar((caught.value.hint or "").removeprefix("such as "))

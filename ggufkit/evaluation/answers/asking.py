@@ -14,6 +14,7 @@ from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.progress import Progress
 
 _CHILD = "ggufkit.evaluation.answers.child"
+_A_LINE = 'a line is {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +120,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number} is not JSON: {error}") from None
+            raise InputError(f"{path}, line {number} is not JSON: {error}", hint=_A_LINE) from None
         if not isinstance(value, dict):
-            raise InputError(f"{path}, line {number} is no JSON object")
+            raise InputError(f"{path}, line {number} is no JSON object", hint=_A_LINE)
         found.append(value)
     return found
 
@@ -130,7 +131,7 @@ def prompt_of(line: Mapping[str, Any], path: Path, number: int) -> dict[str, Any
     """Take the part of a line that is a prompt. Raises InputError when there is none."""
     found = {name: line[name] for name in ("prompt", "messages", "system") if name in line}
     if "prompt" not in found and "messages" not in found:
-        raise InputError(f"{path}, line {number} has neither a prompt nor messages")
+        raise InputError(f"{path}, line {number} has neither a prompt nor messages", hint=_A_LINE)
     return found
 
 

@@ -18,6 +18,7 @@ from ggufkit.evaluation.answers.asking import Reply, prompt_of, read_lines, repl
 from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.progress import Progress
 
+_A_LINE = 'such as {"prompt": "2 + 3 =", "answer": "5"}, or {"prompt": "2 + 3 is", "choices": ["4", "5"], "answer": 1}'
 _Z = 1.959963984540054  # standard normal, 97.5 %
 
 
@@ -85,14 +86,14 @@ def _question(line: Mapping[str, Any], path: Path, number: int) -> Question:
     kind = str(line.get("kind", ""))
     if choices is None:
         if not isinstance(answer, str):
-            raise InputError(f"{path}, line {number}: the answer must be a text")
+            raise InputError(f"{path}, line {number}: the answer must be a text", hint=_A_LINE)
         return Question(prompt, answer, (), kind)
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(each, str) and each for each in choices):
-        raise InputError(f"{path}, line {number}: choices must be a list of two texts or more")
+        raise InputError(f"{path}, line {number}: choices must be a list of two texts or more", hint=_A_LINE)
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
         answer = choices[answer]
     if answer not in choices:
-        raise InputError(f"{path}, line {number}: the answer is none of the choices")
+        raise InputError(f"{path}, line {number}: the answer is none of the choices", hint=_A_LINE)
     return Question(prompt, str(answer), tuple(choices), kind)
 
 

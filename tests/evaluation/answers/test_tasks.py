@@ -1,6 +1,7 @@
 """Right answers are counted, with honest intervals, and paired."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,16 @@ def test_lines_that_are_no_questions_are_refused(line: str, reason: str, tmp_pat
     path.write_text(line)
     with pytest.raises(InputError, match=reason):
         read_task(path)
+
+
+@pytest.mark.parametrize("line", ["{", '{"answer": "x"}', '{"prompt": "x"}'])
+def test_the_lines_that_a_hint_shows_can_be_read(line: str, tmp_path: Path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(line)
+    with pytest.raises(InputError) as caught:
+        read_task(path)
+    shown = re.findall(r"\{.*?\}(?!\])", caught.value.hint or "")
+    assert len(shown) == 2
+    for number, example in enumerate(shown):
+        (tmp_path / f"{number}.jsonl").write_text(json.dumps({"answer": "5", **json.loads(example)}))
+        assert read_task(tmp_path / f"{number}.jsonl").questions
