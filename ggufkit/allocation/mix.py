@@ -1,10 +1,13 @@
 """Foretelling a mix of types by measuring it as a whole: on the probing text, in the weights of a scratch copy.
 
 That is what a sum over tensors cannot know: how their errors act together. What a file does besides (its activations
-are rounded too, and it reads other text) is learned from the preset, of which both are known.
+are rounded too, and it reads other text) is learned from the other files, of which both are known. One of them says
+little, for a few tokens may decide its mean; so the median of all counts.
 """
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ggufkit.allocation.choices import Types
@@ -31,18 +34,29 @@ def foretold(
     """
     answers = measurer.measure([_quantized(each.candidate.types) for each in wanted], progress, "Measuring mixes")
     klds = {each.candidate.name: answer.kld - floor for each, answer in zip(wanted, answers, strict=True)}
-    scales = [
-        each.measured.kld / klds[each.candidate.name]
+    ratios = {
+        each.candidate.name: each.measured.kld / klds[each.candidate.name]
         for each in wanted
-        if each.candidate.is_preset and klds[each.candidate.name] > 0
-    ]
-    scale = min(_MOST_SCALE, max(1 / _MOST_SCALE, scales[0])) if scales else 1.0
+        if klds[each.candidate.name] > 0 and each.measured.kld > 0
+    }
     return [
-        replace(each, candidate=replace(each.candidate, predicted=scale * klds[each.candidate.name]))
+        replace(
+            each,
+            candidate=replace(
+                each.candidate, predicted=klds[each.candidate.name] * _scale(ratios, but_for=each.candidate.name)
+            ),
+        )
         if klds.get(each.candidate.name, 0.0) > 0
         else each
         for each in verified
     ]
+
+
+def _scale(ratios: Mapping[str, float], *, but_for: str) -> float:
+    """How much more the other files diverge than their mixes; of the file itself nothing may be known yet."""
+    others = [math.log(ratio) for name, ratio in ratios.items() if name != but_for]
+    scale = math.exp(statistics.median(others)) if others else 1.0
+    return min(_MOST_SCALE, max(1 / _MOST_SCALE, scale))
 
 
 def _quantized(types: Types) -> Types:

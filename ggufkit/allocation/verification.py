@@ -29,7 +29,7 @@ class Candidate:
     """A choice of types that may be shipped, and the divergences that are foretold of it, in nats.
 
     `predicted_by_probes` is the sum over tensors, known before any file is made. `predicted` is the best guess in the
-    end: measured with the whole mix where that was done, and in proportion to what the preset's file turned out to be.
+    end: measured with the whole mix where that was done, and in proportion to what the other files turned out to be.
     `refined` names what the weights were refined with; it is empty where they are the model's own.
     """
 

@@ -91,12 +91,10 @@ def _show_file(each: "Optimized") -> None:
 
 
 def _in_the_end(each: "Optimized") -> str:
-    """Say what was foretold when the preset had been measured, which is no foretelling where the preset was chosen."""
-    if each.preset is None:
-        return "and no preset was there to scale that by"
-    if each.preset is each.chosen or each.chosen.candidate.is_preset:
-        return "measured as above"
-    return f"{each.chosen.candidate.predicted:.3g} in proportion to {each.preset.candidate.name}'s own file"
+    """Say what was foretold when the other files had been measured."""
+    if len(each.verified) < 2:
+        return "and no other file was there to scale that by"
+    return f"{each.chosen.candidate.predicted:.3g} in proportion to what the other files have measured"
 
 
 def _figures(it: "Verified") -> str:
