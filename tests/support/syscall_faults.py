@@ -260,7 +260,10 @@ def _text(process: int, address: int) -> str:
 
 
 def _is_written(process: int, descriptor: int) -> bool:
-    flags = Path(f"/proc/{process}/fdinfo/{descriptor}").read_text().split("flags:")[1].split()[0]
+    try:
+        flags = Path(f"/proc/{process}/fdinfo/{descriptor}").read_text().split("flags:")[1].split()[0]
+    except OSError:  # killed meanwhile
+        return False
     return bool(int(flags, 8) & (os.O_WRONLY | os.O_RDWR))
 
 

@@ -18,6 +18,11 @@ _LONGEST_TARGET = 4096  # llama-server ends the connection for 8190
 _LONGEST_GRAMMAR = 1 << 20
 # llama.cpp allocates as much as they say, and clears it, for each request.
 _LOOKS_BACK, _MOST_LOOKED_BACK = ("repeat_last_n", "dry_penalty_last_n"), 1 << 20
+# It keeps the likeliest tokens beside every token until the answer is whole, each in half a kilobyte.
+_MOST_LIKELIEST = 1 << 17
+_LIKELIEST = ("n_probs", "logprobs", "top_logprobs")
+_TOKENS = ("n_predict", "max_tokens", "max_completion_tokens", "max_output_tokens")
+_USUAL_TOKENS = 4096  # of an answer that nobody limits
 _MOST_SAMPLERS = 64
 _MOST_STOPS = 256
 _LONGEST_STOP = 4096
@@ -163,6 +168,11 @@ def _refuse_fields(document: dict[str, Any]) -> Refusal | None:
         value = document.get(name)
         if isinstance(value, int | float) and value > _MOST_LOOKED_BACK:
             return _bad(f"{name} may be {_MOST_LOOKED_BACK}; -1 is the whole context")
+    if (likeliest := _likeliest(document)) > _MOST_LIKELIEST:
+        return _bad(
+            f"that asks for the probabilities of {likeliest:,.0f} tokens; at most {_MOST_LIKELIEST:,}:"
+            " lower max_tokens, logprobs, or the number of prompts"
+        )
     samplers = document.get("samplers")
     if isinstance(samplers, list | str) and len(samplers) > _MOST_SAMPLERS:
         return _bad(f"{len(samplers)} samplers are too many; at most {_MOST_SAMPLERS}")
@@ -174,6 +184,23 @@ def _refuse_fields(document: dict[str, Any]) -> Refusal | None:
     ):
         return _bad(f"a stop string may have {_LONGEST_STOP} characters")
     return None
+
+
+def _likeliest(document: Mapping[str, Any]) -> float:
+    """Return how many probabilities an answer may hold, of all its prompts and choices."""
+    probabilities = max((_count(document.get(name)) for name in _LIKELIEST), default=0.0)
+    tokens = max((_count(document.get(name)) for name in _TOKENS), default=0.0) or _USUAL_TOKENS
+    choices = max(1.0, _count(document.get("n")), _count(document.get("n_cmpl")))
+    prompt, prompts = document.get("prompt"), 1
+    # A list of numbers, or of numbers and texts, is one prompt.
+    if isinstance(prompt, list) and not any(isinstance(part, int | float) for part in prompt):
+        prompts = max(1, len(prompt))
+    return probabilities * tokens * choices * prompts
+
+
+def _count(value: Any) -> float:
+    """Return a number that says how many; what is none says nothing, and less than none that there is no limit."""
+    return float(min(max(0, value), 1 << 62)) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
 def _is_deeper(body: bytes, limit: int) -> bool:

@@ -109,6 +109,11 @@ def test_odd_methods_and_targets_are_refused() -> None:
         (json.dumps({"stop": ["x"] * 1_000_000}).encode(), "stop"),
         (b'{"dry_penalty_last_n": 2147483647}', "dry_penalty_last_n"),
         (b'{"samplers": [' + b'"top_k",' * 1000 + b'"top_k"]}', "samplers"),
+        (b'{"prompt": "a", "logprobs": 2147483647}', "probabilities of 8,"),
+        (b'{"prompt": "a", "n_probs": ' + b"9" * 400 + b', "n_predict": 4}', "probabilities"),
+        (b'{"prompt": "a", "n_probs": 20, "n_predict": 4096, "n": 2}', "probabilities of 163,840"),
+        (json.dumps({"prompt": ["a"] * 1000, "logprobs": 5, "max_tokens": 100}).encode(), "probabilities of 500,000"),
+        (b'{"messages": [], "top_logprobs": 2000, "max_completion_tokens": 100}', "probabilities of 200,000"),
     ],
 )
 def test_what_is_no_sound_json_is_refused_with_a_reason(body: bytes, words: str) -> None:
@@ -127,6 +132,11 @@ def test_what_is_no_sound_json_is_refused_with_a_reason(body: bytes, words: str)
         {"prompt": 'a "quoted" \\ [text'},
         {"stop": ["a", "b"]},
         {"stop": None, "grammar": 'root ::= ("a" | "b")*'},
+        {"messages": [], "logprobs": True, "top_logprobs": 20},
+        {"prompt": list(range(1000)), "logprobs": 5},
+        {"prompt": ["a"] * 1000, "max_tokens": 100},
+        {"prompt": "a", "n_probs": 128_000, "n_predict": 1},
+        {"prompt": "a", "logprobs": -1, "n": None, "max_tokens": 10**400},
     ],
 )
 def test_sound_bodies_pass(body: dict[str, object]) -> None:
