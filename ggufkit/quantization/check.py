@@ -27,7 +27,8 @@ def check_output_files(
 
     Raises:
         VerificationError: saying what is not as planned.
-        OutputError: they are shorter than planned; llama-quantize passes over some errors of the disk.
+        OutputError: they are shorter than planned, or lack the beginning; llama-quantize passes over some errors of
+            the disk.
     """
     short = sum(path.stat().st_size for path in written if path.exists()) < plan.bytes_after
     headers = [_read(path, output, short=short) for path in written]
@@ -46,9 +47,15 @@ def _read(path: Path, output: Path, *, short: bool) -> GgufHeader:
         return read_header(path)
     except GgufFileError as error:
         told = f"llama-quantize ended well, but {output} would not be whole: {error}"
-        if short:
+        if short or _lacks_beginning(path):
             raise OutputError(told, hint="is the disk full, or does it fail?") from error
         raise VerificationError(told) from error
+
+
+def _lacks_beginning(path: Path) -> bool:
+    """Tell whether the header, which llama-quantize writes last, was never put over the zeros that hold its place."""
+    with path.open("rb") as file:
+        return not any(file.read(4))
 
 
 def _check_tensors(plan: QuantizationPlan, part: int, header: GgufHeader, output: Path) -> None:

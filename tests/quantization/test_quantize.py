@@ -288,13 +288,14 @@ def test_sources_that_are_no_models_are_refused(models: Path, tmp_path: Path):
     [
         (tiny_gguf.HALF, OutputError, "would not be whole: .* incomplete"),
         (tiny_gguf.NOTHING, OutputError, "would not be whole: .* is empty"),
+        (tiny_gguf.HEADLESS, OutputError, "would not be whole: .* is not a GGUF file"),
         (tiny_gguf.TAIL, VerificationError, "behind the last tensor"),
         (tiny_gguf.COPY, VerificationError, "16 tensors of .* not be what it had announced"),
         (tiny_gguf.SEGFAULT, LlamaCppError, "signal SIGSEGV"),
         (tiny_gguf.FULL_DISK, OutputError, "could not write on"),
         (tiny_gguf.FAILURE, LlamaCppError, "quantized data validation failed"),
     ],
-    ids=["half a file", "no file", "a tail", "other types", "dies", "disk full", "gives up"],
+    ids=["half a file", "no file", "no header", "a tail", "other types", "dies", "disk full", "gives up"],
 )
 def test_a_bad_llama_quantize_never_leaves_a_file(
     misbehave: str,

@@ -178,6 +178,7 @@ def fake_build(folder: Path, misbehave: str) -> Path:
 
 
 HALF = "subprocess.run(real); os.truncate(output, output.stat().st_size // 2)"
+HEADLESS = "subprocess.run(real); output.open('r+b').write(bytes(1000))"
 TAIL = "subprocess.run(real); output.open('ab').write(bytes(1000))"
 COPY = "shutil.copyfile(source, output)"
 NOTHING = "output.write_bytes(b'')"
