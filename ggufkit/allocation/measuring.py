@@ -6,7 +6,6 @@ large ones by a single process with all cores, because each process needs a copy
 
 import contextlib
 import fcntl
-import json
 import shutil
 import sys
 import threading
@@ -17,11 +16,11 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from ggufkit import errors
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.ledger import Ledger, Measured, key_of, spelled
 from ggufkit.allocation.measuring_child import DONE, SEEN, MeasuringRequest
-from ggufkit.errors import GgufkitError, LlamaCppError, VerificationError
+from ggufkit.errors import LlamaCppError, VerificationError
+from ggufkit.evaluation.child_process import raise_refusal
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.evaluation.likelihood.texts import Chunks
@@ -227,7 +226,5 @@ def copy_file(source: Path, target: Path) -> None:
 def _raise(child: Child, request: Path) -> None:
     answer = request.with_suffix(".error.json")
     if answer.exists():
-        told = json.loads(answer.read_text())
-        kind = getattr(errors, told["kind"], GgufkitError)
-        raise kind(told["message"], hint=told["hint"])
+        raise_refusal(answer)
     raise LlamaCppError(f"measuring failed: {child.describe_end()}")

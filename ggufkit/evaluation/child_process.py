@@ -5,11 +5,13 @@
 
 import contextvars
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from ggufkit import errors
 from ggufkit.errors import GgufkitError, LlamaCppError
@@ -44,9 +46,21 @@ def one_for_all() -> Iterator[None]:
 
 
 def refusal(error: GgufkitError) -> str:
-    """Write an error for the parent; of a kind that only a room of ours knows, the nearest that all know."""
+    """Write an error for the parent; of a kind that only a room of ours knows, the nearest that all know.
+
+    What the system has said goes along: that a disk fails is not the fault of what should be read from it.
+    """
     kind = next(each.__name__ for each in type(error).__mro__ if hasattr(errors, each.__name__))
-    return json.dumps({"message": str(error), "hint": error.hint, "kind": kind})
+    cause = error.__cause__ or error.__context__
+    number = cause.errno if isinstance(cause, OSError) else None
+    return json.dumps({"message": str(error), "hint": error.hint, "kind": kind, "errno": number})
+
+
+def raise_refusal(answer: Path) -> NoReturn:
+    """Raise what a child has refused: an error of the same kind, from what the system had said."""
+    told = json.loads(answer.read_text())
+    kind, number = getattr(errors, told["kind"], GgufkitError), told["errno"]
+    raise kind(told["message"], hint=told["hint"]) from number and OSError(number, os.strerror(number))
 
 
 def ask(module: str, request: Path, model: str, on_line: Callable[[str], None] | None = None) -> None:
@@ -66,9 +80,7 @@ def ask(module: str, request: Path, model: str, on_line: Callable[[str], None] |
             run([sys.executable, "-P", "-c", f"from {module} import main; main()", request], on_line=on_line)
     except LlamaCppError as error:
         if answer.exists():
-            told = json.loads(answer.read_text())
-            kind = getattr(errors, told["kind"], GgufkitError)
-            raise kind(told["message"], hint=told["hint"]) from None
+            raise_refusal(answer)
         raise LlamaCppError(f"{model}: {str(error).partition(' (command: ')[0]}") from None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ggufkit.errors import GgufkitError
 from ggufkit.evaluation import texts as own_texts
-from ggufkit.evaluation.child_process import REFUSED, ask
+from ggufkit.evaluation.child_process import REFUSED, ask, refusal
 from ggufkit.inference import batch_file
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import EngineOptions
@@ -106,8 +106,7 @@ def main() -> None:
         with Engine.open(Path(request.model), EngineOptions(vocabulary_only=True)) as vocabulary:
             answer = _spelled(request, vocabulary) if request.replies else _cut(request, vocabulary)
     except GgufkitError as error:
-        told = {"message": str(error), "hint": error.hint, "kind": type(error).__name__}
-        path.with_suffix(".error.json").write_text(json.dumps(told))
+        path.with_suffix(".error.json").write_text(refusal(error))
         sys.exit(REFUSED)
     Path(request.output).write_text(json.dumps(answer))
 
