@@ -246,7 +246,10 @@ def llama3_frequency_factors(config: Config) -> Mapping[str, Array]:
     )
     context = float(values["original_max_position_embeddings"] or 8192)
     exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
-    frequencies = np.float32(1) / np.power(np.float32(values["rope_theta"] or 10000.0), exponents)
+    # In float64 and rounded once: NumPy's own power of float32 is another one on processors with AVX-512.
+    theta = float(np.float32(values["rope_theta"] or 10000.0))
+    powers = [math.pow(theta, float(exponent)) for exponent in exponents]
+    frequencies = np.float32(1) / np.array(powers, np.float32)
     # torch divides a number by a tensor as the number times the reciprocal: rounding twice
     wavelengths = np.float32(1) / frequencies * np.float32(2 * math.pi)
     between = np.float32(high - low) or np.float32(1)  # where both are equal there is nothing to blend
