@@ -1,5 +1,6 @@
 """The vocabulary: what llama.cpp asserts of it when it loads (`llama_vocab::impl::load`) and when it cuts up a text."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -44,6 +45,8 @@ def check_vocabulary(header: GgufHeader) -> Iterator[Finding]:
             yield from _bytes(texts)
         if kind in _WITH_TRIE:
             yield from _short(texts)
+        if kind == "rwkv":
+            yield from _beginnings(texts)
     yield from _lists(metadata, entry.count)
     yield from _ids(metadata, entry.count)
     yield from _ends(metadata, kind, entry.count)
@@ -113,6 +116,27 @@ def _short(texts: Sequence[str]) -> Iterator[Finding]:
             what = f"holds a piece of {size:,} bytes (number {number}), more than llama.cpp's stack bears"
             yield Finding(Severity.UNFIT, what, _TOKENS)
             return
+
+
+# llama-vocab.cpp, llama_unescape_rwkv_token: behind a backslash t, n, r, x with two hexadecimal digits, or a character.
+_SPELLED = re.compile(rb"\\(?:x(?P<code>[0-9A-Fa-f]{2})|(?P<named>.))|(?P<plain>[^\\])", re.DOTALL)
+_NAMED = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
+
+
+def _beginnings(texts: Sequence[str]) -> Iterator[Finding]:
+    """Where a text follows no token to its end, llm_tokenizer_rwkv_session begins anew at the text's first byte."""
+    begun, alone = set(), set()
+    for text in texts:
+        spelled = text.encode("utf-8", "surrogateescape")
+        if found := _SPELLED.match(spelled):
+            code, named = found["code"], found["named"]
+            byte = bytes.fromhex(code.decode()) if code else _NAMED.get(named, named) if named else found["plain"]
+            begun.add(byte)
+            if found.end() == len(spelled):
+                alone.add(byte)
+    if endless := sorted(begun - alone):
+        what = f"has tokens that begin with byte 0x{endless[0].hex().upper()}, but none for it alone"
+        yield Finding(Severity.UNFIT, f"{what}: llama.cpp would never be done with a text that holds it", _TOKENS)
 
 
 _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}

@@ -209,7 +209,7 @@ def _warnings(inspection: Inspection, headers: Sequence[GgufHeader]) -> list[str
             for token in vocabulary.special
             if token.id >= vocabulary.tokens > 0
         ]
-        rows = next((t.shape[-1] for t in inspection.tensors if t.name == "token_embd.weight"), None)
+        rows = next((t.shape[-1] for t in inspection.tensors if t.name == "token_embd.weight" and t.shape), None)
         if rows is not None and vocabulary.tokens and rows != vocabulary.tokens:
             found.append(f"{vocabulary.tokens:,} tokens, but {rows:,} embeddings")
         if inspection.template is None and is_generative(inspection):

@@ -61,6 +61,14 @@ def test_what_cannot_be_run_is_refused_in_one_line(good: one_fault.Model, tmp_pa
     assert not output.exists()
 
 
+def test_an_embedding_without_dimensions_is_shown_and_judged(good: one_fault.Model, tmp_path: Path):
+    path = broken(good, tmp_path / "m.gguf", "embedding a scalar")
+    assert ggufkit("inspect", path).returncode == 0
+    done = ggufkit("check", path)
+    assert done.returncode == 3, done.stderr
+    assert "'token_embd.weight' has wrong shape" in done.stdout
+
+
 def test_the_python_api_lives_on_when_llama_cpp_would_die(
     good: one_fault.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -158,6 +158,27 @@ def test_a_byte_without_a_token_is_found_where_bytes_spell_what_has_none(good: o
     assert "byte 0x80" in finding.what
 
 
+def test_bytes_that_llama_cpps_rwkv_tokenizer_would_never_get_past_are_found(good: one_fault.Model, tmp_path: Path):
+    """Seen with llama.cpp: its memory grows without end where a token's first byte is no token by itself."""
+    model = good.copy()
+    model.entries["tokenizer.ggml.model"] = (one_fault.STR, "rwkv")
+    tokens = model.entries["tokenizer.ggml.tokens"][1].items
+    spelled = {0x09: r"\t", 0x0A: r"\n", 0x0D: r"\r", 0x5C: r"\\", 0x27: r"\'"}
+    printed = {byte: chr(byte) for byte in range(0x20, 0x7F)}
+    alone = [{**printed, **spelled}.get(byte, rf"\x{byte:02x}") for byte in range(256)]
+    more = [r"\n\n", "日本", r"\xe6\x97", r"\\t", "it", *(f"a{number}" for number in range(len(tokens)))]
+
+    def refused(pieces: list[str]) -> list[str]:
+        tokens[:] = (pieces + more)[: len(tokens)]
+        found = check_headers([read_header(model.write(tmp_path / "m.gguf"))])
+        return [finding.what for finding in found if finding.severity is Severity.UNFIT]
+
+    assert refused(alone) == []
+    for byte in (0x0A, 0xE6, 0x5C, 0x69):
+        [what] = refused(alone[:byte] + alone[byte + 1 :])
+        assert f"begin with byte 0x{byte:02X}, but none for it alone" in what
+
+
 def test_blocks_of_linear_attention_say_so_by_having_no_heads_of_keys(good: one_fault.Model, tmp_path: Path):
     model = good.copy()
     model.entries["llama.attention.head_count_kv"] = (one_fault.ARR, one_fault.Values(one_fault.U32, [0, 2]))
