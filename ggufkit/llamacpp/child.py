@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ggufkit.errors import LlamaCppError, MissingDependencyError
 from ggufkit.llamacpp.run import EXPENDABLE, describe, die_with_parent
+from ggufkit.llamacpp.undisturbed import undisturbed
 
 _KEPT_LINES = 200
 _FAILURE = ("error", "fail", "assert", "abort", "unable", "invalid", "exception")
@@ -54,16 +55,17 @@ class Child:
         self._on_line, self._on_end = on_line, on_end
         self._last: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         try:
-            self._process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env={**(os.environ if environment is None else environment), EXPENDABLE: "1"},
-                process_group=0,
-                restore_signals=not ignore_broken_pipes,  # Python itself ignores SIGPIPE, and a child inherits that
-                preexec_fn=die_with_parent(signal.SIGKILL),
-            )
+            with undisturbed():
+                self._process = subprocess.Popen(
+                    self.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env={**(os.environ if environment is None else environment), EXPENDABLE: "1"},
+                    process_group=0,
+                    restore_signals=not ignore_broken_pipes,  # Python itself ignores SIGPIPE, and a child inherits that
+                    preexec_fn=die_with_parent(signal.SIGKILL),
+                )
         except FileNotFoundError as error:
             raise MissingDependencyError(f"no such program: {error.filename}", hint="ggufkit doctor") from None
         except OSError as error:

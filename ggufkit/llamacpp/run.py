@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufkit.errors import LlamaCppError, MissingDependencyError
+from ggufkit.llamacpp.undisturbed import undisturbed
 
 EXPENDABLE = "GGUFKIT_EXPENDABLE"  # set in the environment of those whose death somebody waits for
 
@@ -105,23 +106,30 @@ def start(
         MissingDependencyError: there is no such program.
         LlamaCppError: it could not be started.
     """
+    process = None
     try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, EXPENDABLE: "1", **(environment or {})},
-            cwd=cwd,
-            process_group=0,
-            pass_fds=tuple(pass_fds),
-            # One prepared libc call that takes no Python lock: safe between fork and exec.
-            preexec_fn=die_with_parent(death_signal) if death_signal else None,
-        )
+        with undisturbed():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, EXPENDABLE: "1", **(environment or {})},
+                cwd=cwd,
+                process_group=0,
+                pass_fds=tuple(pass_fds),
+                # One prepared libc call that takes no Python lock: safe between fork and exec.
+                preexec_fn=die_with_parent(death_signal) if death_signal else None,
+            )
     except FileNotFoundError as error:
         raise MissingDependencyError(f"no such program: {error.filename}", hint="ggufkit doctor") from None
     except OSError as error:
         raise LlamaCppError(f"cannot start {command[0]}: {error.strerror}", hint="ggufkit doctor") from error
+    except BaseException:  # a signal that has waited until it was started
+        if process:
+            kill(process)
+        raise
+    return process
 
 
 class Output:
