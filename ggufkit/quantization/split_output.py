@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ggufkit.errors import OutputError
 from ggufkit.files import PlannedFile, atomic_output, check_space, is_alive, sync
+from ggufkit.llamacpp.undisturbed import undisturbed
 
 _COMPLETE = "complete"
 
@@ -28,7 +29,8 @@ def atomic_parts(parts: Sequence[Path], sizes: Sequence[int]) -> Iterator[Path]:
     folder, is_placing = None, False
     try:
         # The lock on the first part is that of the whole; its empty temporary file makes way for the real one.
-        with _as_output_error(first), atomic_output(first) as claim:
+        # A signal that comes among the renames is heard when the first part, too, has its name.
+        with _as_output_error(first), contextlib.ExitStack() as placing, atomic_output(first) as claim:
             _finish_dead_runs(parts, os.getpid())
             folder = claim.with_suffix(".ggufkit-parts")
             folder.mkdir()
@@ -37,6 +39,7 @@ def atomic_parts(parts: Sequence[Path], sizes: Sequence[int]) -> Iterator[Path]:
                 sync(folder / path.name)
             (folder / _COMPLETE).touch()
             sync(folder)
+            placing.enter_context(undisturbed())
             is_placing = True
             _place(folder, parts, claim)
     finally:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,26 @@ def test_a_disk_that_fails_before_any_part_has_its_name_leaves_nothing(
     with pytest.raises(OutputError, match="cannot write"):
         write(parts)
     assert list(parts[0].parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_signal_among_the_names_is_heard_when_all_are_given(
+    number: int, parts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.replace
+
+    def interrupted(path: Path, target: Path) -> Path:
+        moved = real(path, target)
+        if path.name == parts[number].name:
+            os.kill(os.getpid(), signal.SIGINT)
+        return moved
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(parts)
+    assert {path.name: path.read_text() for path in parts[0].parent.iterdir()} == {
+        path.name: path.stem for path in parts
+    }
 
 
 def test_a_name_that_cannot_be_given_is_given_by_the_next_run(
