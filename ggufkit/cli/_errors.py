@@ -24,6 +24,10 @@ def report(error: BaseException) -> int:
     """Print an error as `error: …` and `hint: …` on stderr; return the exit code. GGUFKIT_DEBUG=1 shows more."""
     if os.environ.get("GGUFKIT_DEBUG") == "1":
         traceback.print_exception(error)
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, SystemExit | KeyboardInterrupt):
+        error = error.__cause__  # Python 3.11 wraps what a signal raises while a class is made, as in an import
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
