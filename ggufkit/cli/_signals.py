@@ -16,7 +16,8 @@ def orderly_end() -> Iterator[None]:
     """Leave with 128 + the signal's number (143 for SIGTERM), which runs every `finally` on the way out.
 
     A signal that our parent has us ignore (`nohup`) stays ignored. One that comes while Python runs what may not raise
-    (the end of an object, a callback of an import) comes again a moment later.
+    (the end of an object, a callback of an import) comes again a moment later. Behind the block nothing is left to put
+    in order, and signals end the process at once: while Python itself ends, what they raise would be a traceback.
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
@@ -53,3 +54,5 @@ def orderly_end() -> Iterator[None]:
         sys.unraisablehook = before
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ggufkit.errors import OutputError
+from ggufkit.undisturbed import undisturbed
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})  # of flock, where there are none
 LOCK = "ggufkit-lock"
@@ -25,16 +26,20 @@ def locked(target: Path) -> Iterator[bool]:
         OutputError: another process holds it; it is named.
     """
     lock = target.parent / f".{target.name}.{LOCK}"
-    descriptor, alone = _take_lock(lock, target)
+    held: int | None = None
     try:
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with undisturbed():  # a signal between the file and the `try` around it would leave the file behind
+            held, alone = _take_lock(lock, target)
+        os.truncate(held, 0)
+        os.pwrite(held, str(os.getpid()).encode(), 0)
         yield alone
     finally:
-        try:
-            lock.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
+        if held is not None:
+            with undisturbed():
+                try:
+                    lock.unlink(missing_ok=True)
+                finally:
+                    os.close(held)
 
 
 def _take_lock(lock: Path, target: Path) -> tuple[int, bool]:

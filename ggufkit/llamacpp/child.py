@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ggufkit.errors import LlamaCppError, MissingDependencyError
 from ggufkit.llamacpp.run import EXPENDABLE, describe, die_with_parent
-from ggufkit.llamacpp.undisturbed import undisturbed
+from ggufkit.undisturbed import undisturbed
 
 _KEPT_LINES = 200
 _FAILURE = ("error", "fail", "assert", "abort", "unable", "invalid", "exception")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufkit.errors import LlamaCppError, MissingDependencyError
-from ggufkit.llamacpp.undisturbed import undisturbed
+from ggufkit.undisturbed import undisturbed
 
 EXPENDABLE = "GGUFKIT_EXPENDABLE"  # set in the environment of those whose death somebody waits for
 

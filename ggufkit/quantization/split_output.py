@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ggufkit.errors import OutputError
 from ggufkit.files import PlannedFile, atomic_output, check_space, is_alive, sync
-from ggufkit.llamacpp.undisturbed import undisturbed
+from ggufkit.undisturbed import undisturbed
 
 _COMPLETE = "complete"
 

@@ -44,3 +44,14 @@ def test_what_else_is_lost_is_told_as_ever() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (0, "at work\ntidied up\n")
     assert "ValueError: lost" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_python_ends_is_no_traceback(number: signal.Signals) -> None:
+    program = (
+        "import atexit, os\nfrom ggufkit.cli._signals import orderly_end\n"
+        f"atexit.register(lambda: [os.kill(os.getpid(), {int(number)}), *range(1000)])\n"
+        "with orderly_end():\n    print('at work', flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "at work\n", "")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -67,8 +68,12 @@ def test_models_take_turns_and_are_compared_round_by_round(tmp_path: Path, monke
 def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["ggufkit", "bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
+        interrupting = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGINT, interrupting)
         captured = capsys.readouterr()
         assert not ended.value.code, captured.err
         return captured.out

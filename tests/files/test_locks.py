@@ -2,12 +2,14 @@
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from ggufkit.errors import OutputError
 from ggufkit.files import atomic_output, write_atomically
+from ggufkit.files.locks import locked
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -54,3 +56,36 @@ def test_a_lock_that_the_disk_fails_to_give_leaves_nothing(tmp_path: Path, monke
     with pytest.raises(OutputError, match="cannot write"):
         write_atomically(tmp_path / "model.gguf", b"new")
     assert leftovers(tmp_path) == [held.name]  # whose process lives
+
+
+@pytest.mark.parametrize("moment", ["os.open", "fcntl.flock", "os.fstat", "os.truncate", "os.pwrite"])
+def test_a_signal_while_the_lock_is_taken_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    module, name = moment.split(".")
+    real = getattr(__import__(module), name)
+
+    def interrupted(*arguments: object) -> object:
+        result = real(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(moment, interrupted)
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "model.gguf"):
+        pytest.fail("the block must not be entered")
+    monkeypatch.undo()
+    assert leftovers(tmp_path) == []
+    write_atomically(tmp_path / "model.gguf", b"new")
+
+
+def test_a_signal_while_the_lock_is_given_back_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = Path.unlink
+
+    def interrupted(path: Path, missing_ok: bool = False) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        unlink(path, missing_ok)
+
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "model.gguf"):
+        monkeypatch.setattr(Path, "unlink", interrupted)
+    monkeypatch.undo()
+    assert leftovers(tmp_path) == []

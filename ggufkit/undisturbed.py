@@ -1,4 +1,4 @@
-"""A few moments in which no signal may raise: while Python forks, or while files that belong together get their names.
+"""A few moments in which no signal may raise: while Python forks, while a lock is taken, while files get their names.
 
 Around a fork Python runs hooks, such as logging's, which takes a lock before it and gives it back behind it. What the
 handler of a signal raises within a hook is lost, and the lock is kept: the next thread that forks waits for ever.

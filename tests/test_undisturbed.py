@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from ggufkit.llamacpp.undisturbed import undisturbed
+from ggufkit.undisturbed import undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -53,7 +53,7 @@ def test_other_threads_are_let_alone() -> None:
 
 def test_ignored_and_deadly_signals_stay_what_they_are() -> None:
     code = (
-        "import os, signal\nfrom ggufkit.llamacpp.undisturbed import undisturbed\n"
+        "import os, signal\nfrom ggufkit.undisturbed import undisturbed\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with undisturbed():\n    os.kill(os.getpid(), signal.SIGHUP)\n    os.kill(os.getpid(), signal.SIGTERM)"
     )
