@@ -57,7 +57,7 @@ class Commands(CommandTable):
         ],
         "Measure": [
             Entry("verify", "verify", "Compare a GGUF file with its checkpoint."),
-            Entry("eval", "evaluate", "Measure what quantizing has cost."),
+            Entry("eval", "evaluate", "Measure what quantizing has cost.", begins=True),
             Entry("bench", "bench", "Measure speed and memory."),
             Entry("report", "report", "Make one HTML page of results."),
         ],
@@ -109,7 +109,7 @@ def main() -> None:
     _garbage.search_less()
     _standard_streams.fill()
     try:
-        with _signals.orderly_end():
+        with _signals.orderly_end(), Commands.beginning(sys.argv[1:]):
             try:
                 app(prog_name="ggufkit")  # also as `python -m ggufkit`
             except SystemExit:  # how Typer ends, with 0 too

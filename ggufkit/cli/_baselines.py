@@ -22,15 +22,16 @@ def against_of(asked: Sequence[str], checkpoint: Path | None, minutes: float, *,
         UsageError: `--checkpoint` without it.
         InputError: the checkpoint is not there.
     """
-    from ggufkit.errors import UsageError
-    from ggufkit.evaluation.baselines.catalogue import named
-    from ggufkit.evaluation.baselines.results import Against
-
     parts = [part.strip() for text in asked for part in text.split(",") if part.strip()]
     if not parts:
         if checkpoint is not None:
+            from ggufkit.errors import UsageError
+
             raise UsageError("--checkpoint is what baselines run", hint="--against NAME names them")
         return None
+    from ggufkit.evaluation.baselines.catalogue import named
+    from ggufkit.evaluation.baselines.results import Against
+
     names = [part for part in parts if not part.endswith(".json")]
     named(names)
     folder = None if checkpoint is None else _model.resolve(checkpoint, kind="checkpoint", quiet=quiet)

@@ -1,5 +1,7 @@
 """`ggufkit eval`: what quantizing has cost, measured on text against the original."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,18 @@ if TYPE_CHECKING:
 
 _ENGINE = "How the models run"
 _BASELINES = "Baselines: other systems that run the checkpoint on this CPU"
+_NOTHING_TO_READ = ("-h", "--help", "--setup-baseline", "--list-baselines", "--remove-baseline")
+
+
+def begin(arguments: Sequence[str]) -> AbstractContextManager[object]:
+    """Start the child that will read texts, so that it has loaded llama.cpp when we know what is to be read.
+
+    Raises:
+        LlamaCppError: it could not be started.
+    """
+    from ggufkit.evaluation.child_process import one_for_all
+
+    return nullcontext() if any(argument.startswith(_NOTHING_TO_READ) for argument in arguments) else one_for_all()
 
 
 def command(
@@ -178,7 +192,6 @@ def command(
         return
     from ggufkit.cli._memory_needs import memory_needs
     from ggufkit.errors import UsageError
-    from ggufkit.evaluation.child_process import one_for_all
     from ggufkit.evaluation.likelihood.running import Running
     from ggufkit.files import check_output
     from ggufkit.llamacpp.rpc import endpoints
@@ -204,7 +217,6 @@ def command(
     others = _baselines.against_of(against or [], checkpoint, baseline_patience, quiet=silent)
     wants_memory = bool(output or report or as_json)
     with (  # the children load libraries while we import
-        one_for_all(),
         memory_needs(wanted=wants_memory) as memory,
         _output.progress_bar(quiet=silent) as progress,
     ):

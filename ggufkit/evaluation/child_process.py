@@ -16,9 +16,7 @@ from typing import NoReturn
 from ggufkit import errors
 from ggufkit.errors import GgufkitError, LlamaCppError
 from ggufkit.llamacpp.attendant import ENDED, LEAVES, Attendant
-from ggufkit.llamacpp.binding import load_declarations
 from ggufkit.llamacpp.run import run
-from ggufkit.peak_memory import forget_peak
 
 REFUSED = 3  # the status of a child that has written a refusal
 _ATTEND = "from ggufkit.evaluation.child_process import attend; attend()"
@@ -89,6 +87,9 @@ def attend() -> None:
 
     Where the memory that one has taken would count for the next one too, there is no next one.
     """
+    from ggufkit.llamacpp.binding import load_declarations  # here, for the parent has no use for them
+    from ggufkit.peak_memory import forget_peak
+
     with suppress(GgufkitError):  # whoever needs it will be told why it cannot be had
         load_declarations()
         import_module("ggufkit.inference.loaded_model")
@@ -105,4 +106,5 @@ def attend() -> None:
         sys.stdout.write(f"\n{ENDED} {status or 0}{'' if stays else f' {LEAVES}'}\n")
         sys.stdout.flush()
         if not stays:
-            return
+            break
+    os._exit(0)  # all is written, and somebody waits: unloading libraries takes longer than an answer

@@ -29,6 +29,7 @@ class Attendant:
         self._command = tuple(command)
         self._on_line: Callable[[str], None] | None = None
         self._answer: list[str] | None = None
+        self._asked = False
         self._output = Output(self._take, keeps_stdout=False)
         self._process: subprocess.Popen[bytes] | None = start(self._command, takes_input=True)
 
@@ -44,7 +45,7 @@ class Attendant:
         if process is None:
             self._output = Output(self._take, keeps_stdout=False)
             process = self._process = start(self._command, takes_input=True)
-        self._on_line, self._answer = on_line, None
+        self._on_line, self._answer, self._asked = on_line, None, True
         self._output.last.clear()
         self._output.last_errors.clear()
         try:
@@ -68,7 +69,10 @@ class Attendant:
             raise failure(self._command, status, self._output)
 
     def close(self) -> None:
-        """Let the program end, which it does when nobody can ask it any more; a second call does nothing."""
+        """Let the program end, which it does when nobody can ask it any more; a second call does nothing.
+
+        One that was never asked is killed: it has nothing to bring to an end.
+        """
         process = self._process
         if process is None:
             return
@@ -76,7 +80,7 @@ class Attendant:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
         try:
-            process.wait(_SECONDS_TO_LEAVE)
+            process.wait(_SECONDS_TO_LEAVE if self._asked else 0)
         except subprocess.TimeoutExpired:
             kill(process)
         self._forget(process)

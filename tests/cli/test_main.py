@@ -84,6 +84,24 @@ def test_every_command_but_the_server_can_answer_in_json() -> None:
             assert "--json" in {name for parameter in command.params for name in parameter.opts}, entry.name
 
 
+@pytest.mark.parametrize(
+    ("arguments", "begins"),
+    [
+        (["eval", "base.gguf", "model.gguf", "-f", "text"], True),
+        (["eval", "--help"], False),
+        (["eval", "--setup-baseline=all"], False),
+        (["report", "eval"], False),
+        ([], False),
+    ],
+)
+def test_what_a_command_needs_starts_before_its_arguments_are_read(arguments: list[str], begins: bool) -> None:
+    from ggufkit.evaluation import child_process
+
+    with Commands.beginning(arguments):
+        assert bool(child_process._attendant.get()) is begins
+    assert child_process._attendant.get() is None
+
+
 def test_help_is_a_word_too() -> None:
     assert run("help").stdout == run("--help").stdout
     assert run("help", "export", "ollama").stdout == run("export", "ollama", "--help").stdout

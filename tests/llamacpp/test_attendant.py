@@ -123,6 +123,13 @@ def test_an_exception_while_it_works_ends_it(attendant: Attendant):
     assert pids(attendant, "two") != seen
 
 
+def test_one_that_was_never_asked_is_not_waited_for() -> None:
+    with Attendant([sys.executable, "-c", "import time; time.sleep(1000)"]) as attendant:
+        assert attendant._process
+        pid = attendant._process.pid
+    assert has_ended(pid)
+
+
 def test_the_memory_of_one_request_does_not_count_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The children of an evaluation say how much memory a model takes, which another one's must not hide."""
     from ggufkit.evaluation import child_process
