@@ -6,7 +6,7 @@ Options that take several values are tuples; llama-bench measures every combinat
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,52 @@ class BenchResult:
         """Name the test as llama-bench does: `pp512`, `tg128`, `pp512+tg128`, with ` @ d4096` behind it."""
         parts = ([f"pp{self.n_prompt}"] if self.n_prompt else []) + ([f"tg{self.n_gen}"] if self.n_gen else [])
         return "+".join(parts) + (f" @ d{self.n_depth}" if self.n_depth else "")
+
+
+# Columns that say how a test was run, with the option's short name.
+_SETTINGS = {
+    "n_threads": "t",
+    "n_batch": "b",
+    "n_ubatch": "ub",
+    "type_k": "ctk",
+    "type_v": "ctv",
+    "flash_attn": "fa",
+    "n_gpu_layers": "ngl",
+    "n_cpu_moe": "ncmoe",
+    "split_mode": "sm",
+    "main_gpu": "mg",
+    "no_kv_offload": "nkvo",
+    "devices": "dev",
+    "load_mode": "lm",
+    "lazy_mode": "lzm",
+    "embeddings": "embd",
+    "tensor_split": "ts",
+    "tensor_buft_overrides": "ot",
+    "no_op_offload": "nopo",
+    "no_host": "no-host",
+    "repack": "repack",
+    "cpu_mask": "C",
+    "cpu_strict": "cpu-strict",
+    "poll": "poll",
+    "use_mmap": "mmp",
+}
+
+
+def settings_told_apart(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say of each row of results of one model what only some of them have: `ub 8, fa on`; nothing where all are alike.
+
+    Rows are llama-bench's columns by name, each a test of its own.
+    """
+    differ = {
+        column: option
+        for column, option in _SETTINGS.items()
+        if len({str(row[column]) for row in rows if column in row}) > 1
+    }
+    return [", ".join(f"{option} {_word(row.get(column))}" for column, option in differ.items()) for row in rows]
+
+
+def _word(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 _FLAGS = {

@@ -15,9 +15,14 @@ from pathlib import Path
 from ggufkit.errors import InputError, LlamaCppError
 from ggufkit.llamacpp import binding, run
 from ggufkit.llamacpp.find import find
+from ggufkit.llamacpp.grammar_text import fault_of
+from ggufkit.llamacpp.schema_text import fault_of_schema
 
 _PARSE = "_ZN11common_json5parseERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"  # common/json.h
 _CONVERT = "_Z22json_schema_to_grammarB5cxx11RK11common_jsonb"  # common/json-schema-to-grammar.h
+IS_FAULTY = "the grammar of the JSON schema"  # how the message of a refusal begins that is about the grammar
+_INCOMPLETE = "JSON schema conversion was incomplete:"
+_PATIENCE = 20.0  # seconds
 _AN_EXAMPLE = 'such as {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}'
 
 
@@ -35,10 +40,12 @@ class _Json(ctypes.Structure):
 
 @functools.lru_cache(maxsize=1024)
 def grammar(schema: str) -> str:
-    """Return the GBNF that allows exactly the documents of a JSON schema, given as text.
+    """Return the GBNF that llama.cpp makes of a JSON schema, given as text.
+
+    Of some keywords (`multipleOf`, `uniqueItems`, `not`, most of `format`) it takes no notice.
 
     Raises:
-        InputError: it is not JSON, or asks for what llama.cpp cannot put into a grammar.
+        InputError: it is not JSON, or asks for what llama.cpp cannot put into a grammar, or allows nothing.
         MissingDependencyError: llama.cpp is not built.
     """
     try:
@@ -47,16 +54,27 @@ def grammar(schema: str) -> str:
         raise InputError(f"the JSON schema is not valid JSON: {error}", hint=_AN_EXAMPLE) from None
     if not isinstance(document, dict):
         raise InputError("a JSON schema must be an object", hint=_AN_EXAMPLE)
+    if fault := fault_of_schema(document):
+        raise InputError(f"the JSON schema {fault}", hint="swap them")
     library = find().library("llama-common")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "schema.json"), Path(folder, "grammar.gbnf")
         source.write_text(json.dumps(document), encoding="utf-8")
         try:
             # -P: the current folder may hold modules whose names hide the standard library's
-            run.run([sys.executable, "-P", "-m", "ggufkit.llamacpp.json_schema", library, source, target])
-            return target.read_text(encoding="utf-8")
+            command = [sys.executable, "-P", "-m", "ggufkit.llamacpp.json_schema"]
+            ended = run.run([*command, library, source, target], patience=_PATIENCE)
+            found = target.read_text(encoding="utf-8")
         except LlamaCppError as error:
-            raise InputError(f"llama.cpp makes no grammar of the JSON schema: {_reason(str(error))}") from None
+            raise InputError(
+                f"llama.cpp makes no grammar of the JSON schema: {_reason(str(error))}", hint=_AN_EXAMPLE
+            ) from None
+    if _INCOMPLETE in ended.output:
+        why = " ".join(ended.output.partition(_INCOMPLETE)[2].split())
+        raise InputError(f"llama.cpp makes no grammar of the JSON schema: {why}", hint="leave that part out")
+    if fault := fault_of(found):
+        raise InputError(f"{IS_FAULTY} {fault}", hint="lower its limits, or swap them")
+    return found
 
 
 def _reason(message: str) -> str:

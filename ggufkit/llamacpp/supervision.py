@@ -7,6 +7,7 @@ did, or says in one line what ended it. Terminal, streams and working folder are
 
 import contextlib
 import fcntl
+import math
 import os
 import re
 import select
@@ -24,6 +25,10 @@ _CRASHES = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal
 _PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SENT_BY_KERNEL = 0x80  # si_code SI_KERNEL: a key in the terminal, which sent it to the child as well
 _MOST_READ = 1 << 16
+_LOOKS_AFTER = 0.5  # seconds between looks at a child that may not obey
+_SECONDS_TO_END = 5.0
+_MOST_INTERRUPTS = 3  # within so many seconds, before it is killed
+_PATIENCE_FOR_INTERRUPTS = 20.0
 _MOMENT = 0.1  # seconds within which one `kill` reaches all processes of a group
 
 
@@ -59,8 +64,11 @@ def survive(model: Path) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
     os.close(tell)
-    status = _Supervisor(child, heard).wait(waited)
+    supervisor = _Supervisor(child, heard)
+    status = supervisor.wait(waited)
     os.close(heard)
+    if supervisor.killed_for:
+        os._exit(128 + supervisor.killed_for)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # one may wait for us, and would end us
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
@@ -95,12 +103,21 @@ class _Supervisor:
 
     One that was sent to the whole group, by a terminal or by `kill`, has reached the child already: a second one would
     mean something else to it. So the child tells by a pipe which signals come to it, and when.
+
+    While it is in a function of C that does not end, it cannot obey. Then it is killed: a while after it was told to
+    end, or when somebody goes on pressing Ctrl-C and it goes on computing.
+
+    Attributes:
+        killed_for: the signal that it did not obey, 0: none.
     """
 
     def __init__(self, child: int, heard: int) -> None:
         self._child, self._pipe = child, heard
         self._heard: dict[int, float] = {}  # when the child got a signal that was not of ours
         self._sent: dict[int, float] = {}
+        self.killed_for = 0
+        self._told_to_end = (0, math.inf)  # the signal, and when
+        self._interrupts: list[tuple[float, float]] = []  # when, and the processor's seconds that it had used by then
         fcntl.fcntl(heard, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(
             heard, fcntl.F_SETFL, fcntl.fcntl(heard, fcntl.F_GETFL) | os.O_ASYNC
@@ -112,14 +129,40 @@ class _Supervisor:
             done, status = os.waitpid(self._child, os.WNOHANG)
             if done:
                 return status
-            got = signal.sigwaitinfo(waited)
+            got = signal.sigtimedwait(waited, _LOOKS_AFTER)
             self._is_told()
+            if got is None:
+                self._end_deaf_child()
+                continue
             if got.si_signo in {signal.SIGCHLD, signal.SIGIO} or got.si_pid == self._child:
                 continue
+            self._note(got.si_signo)
             if got.si_code != _SENT_BY_KERNEL and not self._has_reached_child(got.si_signo):
                 self._sent[got.si_signo] = time.monotonic()
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._child, got.si_signo)
+
+    def _note(self, number: int) -> None:
+        """Note what the child should do of which signal, whoever gives it to it."""
+        now = time.monotonic()
+        if number == signal.SIGINT:
+            recent = [each for each in self._interrupts if now - each[0] < _PATIENCE_FOR_INTERRUPTS]
+            self._interrupts = [*recent, (now, _seconds_used(self._child))]
+        elif self._told_to_end[0] == 0:
+            self._told_to_end = number, now
+
+    def _end_deaf_child(self) -> None:
+        now = time.monotonic()
+        number, since = self._told_to_end
+        if len(self._interrupts) >= _MOST_INTERRUPTS:
+            last, used = self._interrupts[-1]
+            if now - last > _SECONDS_TO_END and _seconds_used(self._child) - used > 0.5 * (now - last):
+                self.killed_for = signal.SIGINT
+        if now - since > _SECONDS_TO_END:
+            self.killed_for = number
+        if self.killed_for:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
 
     def _is_told(self) -> bool:
         """Note what the child has said, but of what we sent it; tell whether there is one that may say more."""
@@ -143,6 +186,15 @@ class _Supervisor:
             if not self._is_told():
                 break
         return _is_pending(self._child, number)  # the child had no time to take it, and takes it once
+
+
+def _seconds_used(process: int) -> float:
+    """Return the seconds of the processor that a process has used; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # proc(5): utime and stime
 
 
 def _is_pending(process: int, number: int) -> bool:

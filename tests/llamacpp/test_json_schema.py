@@ -24,6 +24,11 @@ def test_text_of_any_alphabet_survives() -> None:
         ("[]", "must be an object"),
         ('{"type": "number of cats"}', "unrecognized type number of cats"),
         ('{"$ref": "#/missing"}', "cannot resolve"),
+        ('{"type": "string", "minLength": 3, "maxLength": 2}', "minLength 3 above maxLength 2"),
+        ('{"type": "array", "items": {"minimum": 5, "maximum": 4}}', "minimum 5 above maximum 4"),
+        ('{"type": "string", "pattern": "^a{3,2}$"}', "at least 3 and at most 2"),
+        ('{"type": "string", "pattern": "^(a?){1,500}$"}', "500 ways"),
+        ('{"type": "string", "pattern": "^[0-9]{3}\\\\d$"}', "is not supported"),
     ],
 )
 def test_what_cannot_become_a_grammar_is_refused_in_one_line(schema: str, message: str) -> None:

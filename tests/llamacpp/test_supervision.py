@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,33 @@ def test_a_signal_to_the_whole_group_counts_once():
     process.terminate()  # which is passed on after all others
     said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (7, "1\n")
+
+
+DEAF = "signal.pthread_sigmask(signal.SIG_BLOCK, {{{}}})\nwhile True: pass"  # as in a function of C that does not end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_child_that_does_not_obey_is_killed(number: signal.Signals):
+    process = started("print('ready', flush=True)\n" + DEAF.format(int(number)))
+    os.kill(process.pid, number)
+    assert process.wait(60) == 128 + number
+
+
+def test_ctrl_c_again_and_again_ends_a_child_that_goes_on_computing():
+    process = started("print('ready', flush=True)\n" + DEAF.format(int(signal.SIGINT)))
+    for _ in range(3):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.5)
+    assert process.wait(60) == 130
+
+
+def test_ctrl_c_again_and_again_leaves_a_child_that_waits():
+    body = "signal.signal(signal.SIGINT, lambda *_: None)\nprint('ready', flush=True)\ntime.sleep(12)"
+    process = started(body)
+    for _ in range(4):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.5)
+    assert process.wait(60) == 0
 
 
 def test_it_dies_of_the_signal_that_its_child_died_of():

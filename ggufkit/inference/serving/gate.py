@@ -12,6 +12,7 @@ import h11
 from ggufkit.inference.serving import rules
 from ggufkit.inference.serving.client import Client, Local
 from ggufkit.inference.serving.exchange import Answer, Headers, UpstreamError
+from ggufkit.inference.serving.patterns import refuse_patterns
 from ggufkit.inference.serving.rules import Head, Refusal, Rules
 
 _LARGE = 1 << 16
@@ -143,6 +144,8 @@ class Gate:
                 refusal = await asyncio.to_thread(rules.refuse_body, head, body)
             else:
                 refusal = rules.refuse_body(head, body)
+            if refusal is None and b'"pattern"' in body:
+                refusal = await asyncio.to_thread(refuse_patterns, body)
         extra = self._cross_origin(head)
         if refusal is not None:
             return await client.send(Local.refusal(refusal), extra, self.draining)

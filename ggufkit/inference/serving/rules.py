@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ggufkit.llamacpp.grammar_text import fault_of
+from ggufkit.llamacpp.schema_text import fault_of_schema
+
 MOST_BODY_BYTES = 32 << 20
 _DEEPEST = 64
-_DEEPEST_GRAMMAR = 500  # llama.cpp's parser calls itself for each parenthesis
 _LONGEST_TARGET = 4096  # llama-server ends the connection for 8190
 _LONGEST_GRAMMAR = 1 << 20
 # llama.cpp allocates as much as they say, and clears it, for each request.
@@ -162,8 +164,11 @@ def _refuse_fields(document: dict[str, Any]) -> Refusal | None:
     grammar = document.get("grammar")
     if isinstance(grammar, str) and len(grammar) > _LONGEST_GRAMMAR:
         return _bad(f"a grammar may have {_LONGEST_GRAMMAR} characters")
-    if isinstance(grammar, str) and _is_deeper_text(grammar, "([{", ")]}", _DEEPEST_GRAMMAR):
-        return _bad(f"the grammar is nested deeper than {_DEEPEST_GRAMMAR} levels")
+    if isinstance(grammar, str) and (fault := fault_of(grammar)):
+        return _bad(f"the grammar {fault}")
+    for schema in schemas_of(document):
+        if fault := fault_of_schema(schema):
+            return _bad(f"the JSON schema {fault}")
     for name in _LOOKS_BACK:
         value = document.get(name)
         if isinstance(value, int | float) and value > _MOST_LOOKED_BACK:
@@ -184,6 +189,15 @@ def _refuse_fields(document: dict[str, Any]) -> Refusal | None:
     ):
         return _bad(f"a stop string may have {_LONGEST_STOP} characters")
     return None
+
+
+def schemas_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the JSON schemas of a request that llama-server makes grammars of: for the reply, and of its tools."""
+    tools, text = document.get("tools"), document.get("text")
+    places = [document.get("json_schema"), document.get("response_format")]
+    places.append(text.get("format") if isinstance(text, dict) else None)  # of /v1/responses
+    places += tools if isinstance(tools, list) else []
+    return [place for place in places if isinstance(place, dict)]
 
 
 def _likeliest(document: Mapping[str, Any]) -> float:
@@ -213,15 +227,6 @@ def _is_deeper(body: bytes, limit: int) -> bool:
                 return True
         elif mark in b"]}":
             depth -= 1
-    return False
-
-
-def _is_deeper_text(text: str, opening: str, closing: str, limit: int) -> bool:
-    depth = 0
-    for mark in text:
-        depth += (mark in opening) - (mark in closing)
-        if depth > limit:
-            return True
     return False
 
 

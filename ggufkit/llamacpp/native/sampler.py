@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ggufkit.errors import InputError, LlamaCppError
+from ggufkit.llamacpp.grammar_text import check_grammar
 from ggufkit.llamacpp.native.context import Context
 from ggufkit.llamacpp.native.library import stderr_caught
 from ggufkit.llamacpp.native.model import Model
 
+_AN_EXAMPLE = 'such as root ::= "yes" | "no"'
 _NEVER = float("-inf")
 
 
@@ -118,11 +120,16 @@ class Sampler:
         self.lib.llama_sampler_chain_add(self.handle, sampler)
 
     def _new_grammar(self, text: str) -> Any:
+        check_grammar(text)
         with stderr_caught() as told:  # the parser prints its complaint instead of logging it
             grammar = self.lib.llama_sampler_init_grammar(self._model.vocabulary.handle, text.encode(), b"root")
         if not grammar:
-            reason = next((line.strip() for line in told if line.strip()), "it has no rule named root")
-            raise InputError(f"the grammar is not valid GBNF: {reason.removeprefix('parse: error parsing grammar: ')}")
+            reason = next(
+                (line.strip() for line in told if line.strip()),
+                "it has no rule named root, or one that begins with itself",
+            )
+            reason = reason.removeprefix("parse: error parsing grammar: ")
+            raise InputError(f"the grammar is not valid GBNF: {reason}", hint=_AN_EXAMPLE)
         return grammar
 
     def accept(self, tokens: Sequence[int]) -> None:

@@ -106,6 +106,20 @@ def test_odd_methods_and_targets_are_refused() -> None:
         (b'"' + b'\\"' * 2_000_000, "not JSON"),
         (json.dumps({"grammar": "root ::= " + "(" * 60_000}).encode(), "grammar"),
         (json.dumps({"grammar": 'root ::= "a"' * 200_000}).encode(), "grammar"),
+        (json.dumps({"grammar": 'root ::= "a"{3,2}'}).encode(), "at least 3 and at most 2"),
+        (json.dumps({"grammar": 'root ::= ("a"?){1,1000}'}).encode(), "1,000 ways"),
+        (json.dumps({"json_schema": {"type": "string", "minLength": 3, "maxLength": 2}}).encode(), "minLength 3"),
+        (
+            json.dumps({"response_format": {"json_schema": {"schema": {"items": {"minItems": 2, "maxItems": 1}}}}}),
+            "minItems 2",
+        ),
+        (json.dumps({"text": {"format": {"schema": {"minimum": 2, "maximum": 1}}}}).encode(), "minimum 2"),
+        (
+            json.dumps(
+                {"tools": [{"function": {"parameters": {"properties": {"a": {"minLength": 2, "maxLength": 1}}}}}]}
+            ),
+            "minLength 2",
+        ),
         (json.dumps({"stop": ["x"] * 1_000_000}).encode(), "stop"),
         (b'{"dry_penalty_last_n": 2147483647}', "dry_penalty_last_n"),
         (b'{"samplers": [' + b'"top_k",' * 1000 + b'"top_k"]}', "samplers"),
@@ -116,8 +130,8 @@ def test_odd_methods_and_targets_are_refused() -> None:
         (b'{"messages": [], "top_logprobs": 2000, "max_completion_tokens": 100}', "probabilities of 200,000"),
     ],
 )
-def test_what_is_no_sound_json_is_refused_with_a_reason(body: bytes, words: str) -> None:
-    refusal = refuse_body(head("POST", **JSON), body)
+def test_what_is_no_sound_json_is_refused_with_a_reason(body: bytes | str, words: str) -> None:
+    refusal = refuse_body(head("POST", **JSON), body.encode() if isinstance(body, str) else body)
     assert refusal is not None
     assert refusal.status == 400
     assert words in refusal.message
@@ -131,6 +145,8 @@ def test_what_is_no_sound_json_is_refused_with_a_reason(body: bytes, words: str)
         {"prompt": "\U0001f600"},
         {"prompt": 'a "quoted" \\ [text'},
         {"stop": ["a", "b"]},
+        {"json_schema": {"properties": {"minimum": {"type": "integer"}, "maximum": {"minimum": 1, "maximum": 1}}}},
+        {"grammar": 'root ::= "{3,2}" [{3,2}] # {3,2}'},
         {"stop": None, "grammar": 'root ::= ("a" | "b")*'},
         {"messages": [], "logprobs": True, "top_logprobs": 20},
         {"prompt": list(range(1000)), "logprobs": 5},
