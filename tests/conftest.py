@@ -19,6 +19,11 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("without a clock")
 
 
+def pytest_runtest_teardown() -> None:
+    # The command leaves it as it would be at the end of a process; others test what a signal raises.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Record a measured figure under a name; the end of the run shows it, whether the test passed or not."""

@@ -22,7 +22,7 @@ def against_of(asked: Sequence[str], checkpoint: Path | None, minutes: float, *,
         UsageError: `--checkpoint` without it.
         InputError: the checkpoint is not there.
     """
-    parts = [part.strip() for text in asked for part in text.split(",") if part.strip()]
+    parts = _parts(asked)
     if not parts:
         if checkpoint is not None:
             from ggufkit.errors import UsageError
@@ -39,6 +39,15 @@ def against_of(asked: Sequence[str], checkpoint: Path | None, minutes: float, *,
     return Against(names, files, folder, patience=60 * minutes or None)
 
 
+def files_of(asked: Sequence[str]) -> list[str]:
+    """Name the files of results that `--against` has."""
+    return [part for part in _parts(asked) if part.endswith(".json")]
+
+
+def _parts(asked: Sequence[str]) -> list[str]:
+    return [part.strip() for text in asked for part in text.split(",") if part.strip()]
+
+
 def set_up(asked: Sequence[str], *, as_json: bool, quiet: bool) -> None:
     """Make the environments of baselines, one after the other.
 
@@ -51,8 +60,7 @@ def set_up(asked: Sequence[str], *, as_json: bool, quiet: bool) -> None:
     from ggufkit.evaluation.baselines import environments
     from ggufkit.evaluation.baselines.catalogue import named
 
-    parts = [part.strip() for text in asked for part in text.split(",") if part.strip()]
-    recipes = {it.recipe.name: it.recipe for it in named(parts)}
+    recipes = {it.recipe.name: it.recipe for it in named(_parts(asked))}
     silent = quiet or as_json
     made = []
     failed: dict[str, MissingDependencyError] = {}

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ggufkit.cli import _output
@@ -35,15 +35,18 @@ _NOT_SHOWN = {
 _MIB, _GIB = 2**20, 2**30
 
 
-def _print_markdown(models: Sequence["ModelSpeed"], paired: Sequence["PairedSpeed"]) -> None:
+def _print_markdown(models: Sequence["ModelSpeed"], paired: Sequence["PairedSpeed"], given: Collection[str]) -> None:
+    from ggufkit.evaluation.names import told_apart
     from ggufkit.evaluation.speed import rows
 
     found = rows(models)
     varied = [name for name in found[0] if name not in _NOT_SHOWN and name in models[0].tests[0].columns]
-    varied = [name for name in varied if name in _ALWAYS or len({str(row[name]) for row in found}) > 1]
+    shown = {*_ALWAYS, *given}
+    varied = [name for name in varied if name in shown or len({str(row[name]) for row in found}) > 1]
     heads = ["model", "size", "params", "backend", *(_HEADINGS.get(name, name) for name in varied)]
     table = [[*heads, "test", "t/s", "median", "range", "file"]]
-    names = [model.path.name for model in models for _ in model.tests]
+    called = dict(zip([model.path for model in models], told_apart([model.path for model in models]), strict=True))
+    names = [called[model.path] for model in models for _ in model.tests]
     for row, name in zip(found, names, strict=True):
         table.append(
             [
@@ -64,20 +67,20 @@ def _print_markdown(models: Sequence["ModelSpeed"], paired: Sequence["PairedSpee
         if model.start:
             it = model.start
             print(
-                f"\n{model.path.name}: {_output.size(model.bytes)}, loaded in {it.load_seconds:.2f} s,"
+                f"\n{called[model.path]}: {_output.size(model.bytes)}, loaded in {it.load_seconds:.2f} s,"
                 f" first token {it.first_token_seconds:.2f} s after a prompt of {it.prompt_tokens} tokens,"
                 f" {_output.size(it.peak_bytes)} of memory at most"
             )
     for pair in paired:
-        print(f"\n{compared(pair)}")
+        print(f"\n{compared(pair, called[pair.first], called[pair.second])}")
     print(f"\nbuild: {found[0].get('build_commit')} ({found[0].get('build_number')})")
 
 
-def compared(pair: "PairedSpeed") -> str:
+def compared(pair: "PairedSpeed", first: str, second: str) -> str:
     """Say in a sentence what the rounds tell of two models; a few of them tell no more than what they gave."""
     from ggufkit.evaluation.speed import ROUNDS_FOR_A_VERDICT
 
-    count, first, second = len(pair.ratios), pair.first.name, pair.second.name
+    count = len(pair.ratios)
     if count < ROUNDS_FOR_A_VERDICT:
         each = " and ".join(f"{ratio:.2f}" for ratio in pair.ratios[-2:])
         each = ", ".join([*(f"{ratio:.2f}" for ratio in pair.ratios[:-2]), each])
@@ -115,20 +118,20 @@ def _count(parameters: int) -> str:
     return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.2f} M"
 
 
-def _print_json(models: Sequence["ModelSpeed"], _: Sequence["PairedSpeed"]) -> None:
+def _print_json(models: Sequence["ModelSpeed"], _: Sequence["PairedSpeed"], __: Collection[str]) -> None:
     from ggufkit.evaluation.speed import rows
 
     print(json.dumps(rows(models), indent=2, ensure_ascii=False))
 
 
-def _print_lines(models: Sequence["ModelSpeed"], _: Sequence["PairedSpeed"]) -> None:
+def _print_lines(models: Sequence["ModelSpeed"], _: Sequence["PairedSpeed"], __: Collection[str]) -> None:
     from ggufkit.evaluation.speed import rows
 
     for row in rows(models):
         print(json.dumps(row, ensure_ascii=False))
 
 
-def _print_csv(models: Sequence["ModelSpeed"], _: Sequence["PairedSpeed"]) -> None:
+def _print_csv(models: Sequence["ModelSpeed"], _: Sequence["PairedSpeed"], __: Collection[str]) -> None:
     from ggufkit.evaluation.speed import rows
 
     # As llama-bench has it: the field names bare, the values quoted, and no lists.
@@ -150,7 +153,8 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-PRINT: dict[str, Callable[[Sequence["ModelSpeed"], Sequence["PairedSpeed"]], None]] = {
+# By format; the last argument names the columns that were asked for, which a table shows.
+PRINT: dict[str, Callable[[Sequence["ModelSpeed"], Sequence["PairedSpeed"], Collection[str]], None]] = {
     "md": _print_markdown,
     "json": _print_json,
     "jsonl": _print_lines,

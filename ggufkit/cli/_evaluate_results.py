@@ -1,6 +1,7 @@
 """What becomes of an evaluation: a JSON document, a page, what is shown, and what `ggufkit plan` remembers."""
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from ggufkit.llamacpp.cpu import usable_cores
 from ggufkit.llamacpp.pin import pin
 from ggufkit.planning.quality import Quality, remember
 from ggufkit.progress import Progress
+
+_UNQUANTIZED = ("F32", "F16", "BF16")
 
 
 def speed(base: Path, models: list[Path], running: Running, progress: Progress) -> list[dict[str, Any]]:
@@ -48,6 +51,8 @@ def written(
 ) -> dict[str, Any]:
     """Make the document; `memory` is what running the models takes, the base first, or empty."""
     pinned = pin()
+    called = {str(model.facts.path): name for model, name in zip((found.base, *found.models), found.names, strict=True)}
+    speed = [{**row, "file": called.get(str(row["model_filename"]))} for row in speed]
     return document(
         found,
         version=__version__,
@@ -71,12 +76,6 @@ def publish(
     """Write it, make a page of it, and show it."""
     if output is not None:
         write_atomically(output, json.dumps(written, indent=1, ensure_ascii=False).encode())
-    if report is not None:
-        from ggufkit.reports import render
-        from ggufkit.reports.reading import run_of
-
-        write_atomically(report, render([run_of(written, report.stem)]).encode())
-    _remember(found)
     if as_json:
         _output.print_json(written)
     elif quiet:
@@ -85,12 +84,32 @@ def publish(
     else:
         _evaluate_view.show(found)
         _baselines.show(written)
+    for name in _broken(found):
+        _output.warn(f"{name} computes values that are no numbers: it is broken")
+    _remember(found)
+    if report is not None:
+        from ggufkit.reports import render
+        from ggufkit.reports.reading import run_of
+
+        write_atomically(report, render([run_of(written, report.stem)]).encode())
+
+
+def _broken(found: Evaluation) -> list[str]:
+    """Name the files that gave something else than numbers."""
+    return [
+        name
+        for name, model in zip(found.names, (found.base, *found.models), strict=True)
+        if (model.likelihood and not math.isfinite(model.likelihood.perplexity.value))
+        or (model.divergence and not math.isfinite(model.divergence.mean_kld.value))
+    ]
 
 
 def _remember(found: Evaluation) -> None:
     """Leave the divergences where `ggufkit plan` finds them."""
     if any(overlap.is_too_much for overlap in found.calibration.overlaps):
         return  # better than the models are
+    if found.base.facts.type not in _UNQUANTIZED:
+        return  # what was lost before does not show
     text = ", ".join(domain.name for domain in found.domains)
     results = [
         (
@@ -103,10 +122,11 @@ def _remember(found: Evaluation) -> None:
                 standard_error=model.divergence.mean_kld.standard_error,
                 perplexity=model.likelihood.perplexity.value,
                 perplexity_error=model.likelihood.perplexity.standard_error,
+                weight_bytes=model.facts.weight_bytes,
             ),
         )
         for model in found.models
-        if model.divergence and model.likelihood
+        if model.divergence and model.likelihood and math.isfinite(model.divergence.mean_kld.value)
     ]
     if results:
         kinds, qualities = zip(*results, strict=True)

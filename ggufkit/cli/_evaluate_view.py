@@ -20,34 +20,34 @@ def show(found: "Evaluation") -> None:
 
 
 def print_table(found: "Evaluation") -> None:
-    width = max(len(model.facts.path.name) for model in (found.base, *found.models))
+    width = max(map(len, found.names))
     heading = ("size", "bits/weight", "perplexity", "change", "KL divergence", "99.9 %", "same top", "RMS Δp")
     columns = (9, 11, 19, 9, 21, 8, 8, 7)
     print(f"{'model':<{width}}", *(f"{text:>{room}}" for text, room in zip(heading, columns, strict=True)))
-    for model in (found.base, *found.models):
+    for name, model in zip(found.names, (found.base, *found.models), strict=True):
         cells = zip(_cells(model), columns, strict=False)
-        print(f"{model.facts.path.name:<{width}}", *(f"{text:>{room}}" for text, room in cells))
+        print(f"{name:<{width}}", *(f"{text:>{room}}" for text, room in cells))
 
 
 def print_tasks(found: "Evaluation") -> None:
     for number, task in enumerate(found.base.tasks):
         print(f"\n{task.task}: {counted(task.accuracy.questions, 'question')}")
-        for model in (found.base, *found.models):
+        for name, model in zip(found.names, (found.base, *found.models), strict=True):
             it = model.tasks[number]
             interval = f"{it.accuracy.share:7.2%} ({it.accuracy.low:.1%} to {it.accuracy.high:.1%})"
             paired = "" if it.p_value is None else f", {it.lost} lost and {it.gained} gained (p {it.p_value:.3g})"
-            print(f"  {model.facts.path.name}: {interval}{paired}")
+            print(f"  {name}: {interval}{paired}")
 
 
 def print_generations(found: "Evaluation") -> None:
     if not found.generations:
         return
     print(f"\nreplies to {counted(len(found.generations), 'prompt')}, as far as they are the base's:")
-    for number, model in enumerate(found.models):
+    for number, name in enumerate(found.names[1:]):
         agreements = [it.replies[number][1] for it in found.generations]
         tokens = sum(it.tokens for it in agreements) / len(agreements)
         same = sum(it.same for it in agreements)
-        print(f"  {model.facts.path.name}: {tokens:.1f} tokens on average, {same} of {len(agreements)} to the end")
+        print(f"  {name}: {tokens:.1f} tokens on average, {same} of {len(agreements)} to the end")
 
 
 def _cells(model: "ModelResult") -> list[str]:

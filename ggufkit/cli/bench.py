@@ -1,6 +1,10 @@
 """`ggufkit bench`: how fast models run on this machine, with llama-bench's options and formats."""
 
+import contextlib
 import re
+import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +29,8 @@ def command(
         list[str] | None, typer.Argument(metavar="MODEL...", help=_model.HELP, show_default=False)
     ] = None,
     model_files: Annotated[
-        list[str] | None, typer.Option("-m", "--model", metavar="MODEL", help="The same, as llama-bench has it.")
+        list[str] | None,
+        typer.Option("-m", "--model", "-hf", "--hf-repo", metavar="MODEL,...", help="The same, in llama-bench's way."),
     ] = None,
     n_prompt: Annotated[
         list[str] | None, _values("-p", "--n-prompt", text="Tokens of a prompt; 0: none. [512]", panel=_RUN)
@@ -189,6 +194,16 @@ def command(
     output_format: Annotated[
         str, typer.Option("-o", "--output", metavar="md|json|jsonl|csv", help="The format of what goes to stdout.")
     ] = "md",
+    output_errors: Annotated[
+        str | None,
+        typer.Option(
+            "-oe",
+            "--output-err",
+            metavar="md|json|jsonl|csv",
+            show_default=False,
+            help="The same for stderr, besides. [none]",
+        ),
+    ] = None,
     as_json: _options.Json = False,
     start: Annotated[
         bool, typer.Option("--start/--no-start", help="Measure loading, the first token and memory too.")
@@ -213,7 +228,9 @@ def command(
         output_format = "json"
     if output_format not in _bench_view.PRINT:
         raise none_of(output_format, list(_bench_view.PRINT), "-o")
-    named = [*(models or []), *(model_files or [])]
+    if output_errors is not None and output_errors not in _bench_view.PRINT:
+        raise none_of(output_errors, list(_bench_view.PRINT), "-oe")
+    named = [*(models or []), *(name for text in model_files or () for name in _models_of(text))]
     if not named:
         raise UsageError("no model is named", hint="ggufkit bench MODEL.gguf")
     options = BenchOptions(
@@ -254,12 +271,23 @@ def command(
         priority=priority,
         numa=numa,
     )
+    if not (any(options.n_prompt) or any(options.n_gen) or options.prompt_and_gen):
+        raise UsageError("-p 0 -n 0 leaves nothing to measure", hint="such as -p 512 -n 128")
     try:
         with _output.progress_bar(quiet=quiet) as progress:
             found, paired = measure(options, with_start=start, progress=progress)
     except LlamaCppError as error:
         raise refused_value(error) or error from error
-    _bench_view.PRINT[output_format](found, paired)
+    given = {each.name for each in fields(options) if getattr(options, each.name) not in ((), None)}
+    _bench_view.PRINT[output_format](found, paired, given)
+    if output_errors is not None:
+        with contextlib.redirect_stdout(sys.stderr):
+            _bench_view.PRINT[output_errors](found, paired, given)
+
+
+def _models_of(text: str) -> list[str]:
+    """Split at commas, but for a file that has one in its name."""
+    return [text] if Path(text).exists() else [part for part in text.split(",") if part]
 
 
 def refused_value(error: Exception) -> "UsageError | None":

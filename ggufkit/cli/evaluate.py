@@ -190,16 +190,18 @@ def command(
     if list_baselines or remove_baseline:
         _baseline_environments.manage(remove_baseline or [], as_json=as_json, quiet=quiet)
         return
+    from ggufkit.cli._evaluate_files import check_outputs
     from ggufkit.cli._memory_needs import memory_needs
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.likelihood.running import Running
-    from ggufkit.files import check_output
     from ggufkit.llamacpp.rpc import endpoints
 
     if base is None or not (models or against):
         raise UsageError("there is nothing to compare", hint="ggufkit eval BASE QUANT... -f TEXT")
     models = models or []
     gates = limits.gates()
+    if gates.any and not models:
+        raise UsageError("limits are for models, and none is given", hint="ggufkit eval BASE QUANT... -f TEXT")
     _check_gates(gates, texts=bool(texts), tasks=bool(tasks))
     running = Running(
         threads=threads,
@@ -208,13 +210,14 @@ def command(
         cache_type_v=cache_type_v.value,
         rpc_servers=tuple(str(endpoint) for endpoint in endpoints([rpc] if rpc is not None else [])),
     )
-    for path in (output, report, keep_logits):
-        if path is not None:
-            check_output(path, inputs=(base, *models, *(texts or ())))
+    outputs = {"-o": output, "--report": report, "--keep-logits": keep_logits}
+    others = [Path(name) for name in (prompts, *_baselines.files_of(against or [])) if name is not None]
+    read = [*models, *(texts or ()), *(tasks or ()), *(calibration or ()), *others]
+    check_outputs(outputs, [base, *read, *([checkpoint] if checkpoint else [])])
     silent = quiet or as_json
     base = _model.resolve(base, kind="any", quiet=silent)
     models = [_model.resolve(model, kind="gguf", quiet=silent) for model in models]
-    others = _baselines.against_of(against or [], checkpoint, baseline_patience, quiet=silent)
+    systems = _baselines.against_of(against or [], checkpoint, baseline_patience, quiet=silent)
     wants_memory = bool(output or report or as_json)
     with (  # the children load libraries while we import
         memory_needs(wanted=wants_memory) as memory,
@@ -239,13 +242,13 @@ def command(
             ),
             prompts=read_prompts(prompts) if prompts else (),
             tasks=[read_task(path) for path in tasks or []],
-            against=others,
+            against=systems,
             progress=progress,
             note=(lambda text: None) if silent else _output.note,  # noqa: ARG005 - the signature
         )
         needs = memory.of((base, *models)) if wants_memory else ()
     with _output.progress_bar(quiet=silent) as progress:
-        speed = _evaluate_results.speed(base, models, running, progress) if bench or others else []
+        speed = _evaluate_results.speed(base, models, running, progress) if bench or systems else []
     written = _evaluate_results.written(found, gates, speed, needs)
     _evaluate_results.publish(written, found, output, report, as_json=as_json, quiet=quiet)
     _evaluate_results.refuse_failures(written)

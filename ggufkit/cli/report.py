@@ -1,7 +1,7 @@
 """`ggufkit report`: results of `ggufkit eval` as one page, or two of them compared."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,7 +9,11 @@ from ggufkit.cli import _options, _output
 from ggufkit.cli._limit_options import LimitChoices
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ggufkit.evaluation.gates import Gates
     from ggufkit.reports.compare import Change
+    from ggufkit.reports.reading import Run
 
 
 def command(
@@ -42,13 +46,16 @@ def command(
     if compare:
         if len(runs) != 2:
             raise UsageError(f"--compare takes two results, not {len(runs)}", hint="ggufkit report --compare OLD NEW")
-        _compare(runs, as_json=as_json)
+        if output is not None or limits.gates().any:
+            raise UsageError("--compare prints what changed: -o and limits belong to the page of a run")
+        _compare(runs, as_json=as_json, quiet=quiet)
         return
     read, allocations = read_results(runs)
     named = read[0].source if read else allocations[0].source
     path = output or next(each for each in runs if each.name == named).with_suffix(".html")
     check_output(path, inputs=runs)
     gates = limits.gates()
+    _check_gates(gates, read)
     write_atomically(path, render(read, gates if gates.any else None, allocations).encode())
     if as_json:
         _output.print_json({"output": str(path), "bytes": path.stat().st_size})
@@ -58,40 +65,49 @@ def command(
         print(f"{path}: {_output.size(path.stat().st_size)}")
 
 
-_FIGURES: tuple[tuple[str, str, str], ...] = (  # of a model: attribute, heading, format
-    ("bytes", "size", ",d"),
-    ("mean_kld", "KL divergence", ".6f"),
-    ("perplexity", "perplexity", ".4f"),
-    ("same_top", "same top", ".2%"),
-)
+def _check_gates(gates: "Gates", runs: "Sequence[Run]") -> None:
+    """Refuse limits on what no run has measured. Raises UsageError."""
+    from ggufkit.errors import UsageError
+    from ggufkit.reports.verdict import unmeasured
+
+    for name in set.intersection(*({*unmeasured(gates, run)} for run in runs)) if runs else ():
+        flag = f"--{name.replace('_', '-')}"
+        needs = "--task FILE.jsonl" if name == "min_task_accuracy" else "-f TEXT"
+        raise UsageError(f"{flag} limits what was not measured", hint=f"ggufkit eval ... {needs} measures it")
 
 
-def _compare(runs: list[Path], *, as_json: bool) -> None:
+_OF_MODELS = ("bytes", "mean_kld", "perplexity", "same_top")
+
+
+def _compare(runs: list[Path], *, as_json: bool, quiet: bool) -> None:
     from ggufkit.reports import read_run
     from ggufkit.reports.compare import compare
 
     found = compare(read_run(runs[0]), read_run(runs[1]))
     if as_json:
-        changes = [
-            {
-                "model": change.file,
-                "old_mean_kld": change.old.mean_kld if change.old else None,
-                "new_mean_kld": change.new.mean_kld if change.new else None,
-                "change": change.kld_change,
-                "clear": change.is_clear,
-                **{f"old_{name}": getattr(change.old, name, None) for name, _, _ in _FIGURES},
-                **{f"new_{name}": getattr(change.new, name, None) for name, _, _ in _FIGURES},
-                "old_tasks": {task.task: task.share for task in change.old.tasks} if change.old else {},
-                "new_tasks": {task.task: task.share for task in change.new.tasks} if change.new else {},
-            }
-            for change in found.changes
-        ]
-        _output.print_json({"doubts": list(found.doubts), "changes": changes})
+        changes = [_as_json(change) for change in found.changes]
+        _output.print_json({"doubts": list(found.doubts), "base": _as_json(found.base), "changes": changes})
         return
     for doubt in found.doubts:
         _output.warn(f"{doubt}: the figures may not be comparable")
-    for change in found.changes:
-        _print_change(change)
+    for change in (*([found.base] if found.base.moved else []), *found.changes):
+        if not quiet or change.moved or change.old is None or change.new is None:
+            _print_change(change)
+
+
+def _as_json(change: "Change") -> dict[str, Any]:
+    return {
+        "model": change.file,
+        "old_mean_kld": change.old.mean_kld if change.old else None,
+        "new_mean_kld": change.new.mean_kld if change.new else None,
+        "change": change.kld_change,
+        "clear": change.is_clear,
+        **{f"old_{name}": getattr(change.old, name, None) for name in _OF_MODELS},
+        **{f"new_{name}": getattr(change.new, name, None) for name in _OF_MODELS},
+        "old_tasks": {task.task: task.share for task in change.old.tasks} if change.old else {},
+        "new_tasks": {task.task: task.share for task in change.new.tasks} if change.new else {},
+        "changed": [{"figure": it.name, "old": it.old, "new": it.new, "clear": it.clear} for it in change.moved],
+    }
 
 
 def _print_change(change: "Change") -> None:
@@ -99,16 +115,19 @@ def _print_change(change: "Change") -> None:
     if change.old is None or change.new is None:
         print(f"{change.file}: {'new' if change.old is None else 'gone'}")
         return
-    rows = [(heading, getattr(change.old, name), getattr(change.new, name), form) for name, heading, form in _FIGURES]
-    tasks = {task.task: task.share for task in change.new.tasks}
-    rows += [(task.task, task.share, tasks[task.task], ".2%") for task in change.old.tasks if task.task in tasks]
-    moved = [row for row in rows if row[1] != row[2]]
+    moved = change.moved
     if not moved:
         print(f"{change.file}: the same")
         return
     print(f"{change.file}:")
-    for heading, before, after, form in moved:
-        was, now = ("-" if value is None else format(value, form) for value in (before, after))
-        by = "" if before is None or after is None else f"  {format(after - before, '+' + form)}"
-        sure = "  (clear)" if heading == "KL divergence" and change.is_clear else ""
-        print(f"  {heading:<16} {was:>12} -> {now:>12}{by}{sure}")
+    for it in moved:
+        was, now = ("-" if value is None else format(_whole(value, it.form), it.form) for value in (it.old, it.new))
+        by = ""
+        if it.old is not None and it.new is not None:
+            by = f"  {format(_whole(it.new - it.old, it.form), '+' + it.form)}"
+        sure = "  (clear)" if it.clear else ""
+        print(f"  {it.name:<16} {was:>12} -> {now:>12}{by}{sure}")
+
+
+def _whole(value: float, form: str) -> float:
+    return int(value) if form.endswith("d") else value

@@ -6,13 +6,13 @@ token. Every model then reads the same chunks, in a process of its own, and is c
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ggufkit.errors import UsageError
 from ggufkit.evaluation import reading
-from ggufkit.evaluation.answers.asking import Reply, replies_of
+from ggufkit.evaluation.answers.asking import Reply, check_asked, replies_of
 from ggufkit.evaluation.answers.generations import side_by_side
 from ggufkit.evaluation.answers.tasks import Task, TaskResult, answer_task, task_result
 from ggufkit.evaluation.baselines.results import Against, BaselineResult
@@ -30,6 +30,7 @@ from ggufkit.evaluation.likelihood.passes import Reading
 from ggufkit.evaluation.likelihood.statistics import compare_all, divergence, likelihood
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.evaluation.models import check_same_vocabulary, facts_of, hashes_of, key_of, vocabulary_size
+from ggufkit.evaluation.names import check_named_once, told_apart
 from ggufkit.evaluation.options import EvaluationOptions
 from ggufkit.evaluation.workplace import workplace
 from ggufkit.gguf_file.parts import read_parts
@@ -70,8 +71,10 @@ def evaluate(
     options = options or EvaluationOptions()
     if not (texts or prompts or tasks):
         raise UsageError("there is nothing to measure", hint="give a text with -f, --prompts or --task")
-    reading.check_named_once(models, "model")
-    reading.check_named_once(texts, "text")
+    check_named_once(models, "model")
+    check_named_once(texts, "text")
+    check_named_once([task.path for task in tasks], "task")
+    tasks = _told_apart(tasks)
     if options.calibration and not texts:
         raise UsageError("--calibration is compared with a text", hint="-f TEXT")
     reading.check_texts(texts)
@@ -99,7 +102,7 @@ def evaluate(
         chunks = reading.cut(base_model, base_parts[0], texts, folder, options, note) if texts else None
         checked = reading.compare_with_calibration(base_model, chunks, calibration, not_here, folder, options, note)
         readings = reading.read(keyed, chunks, folder, options, progress) if chunks else None
-        answers = _answers(keyed, prompts, tasks, folder, options, progress)
+        answers = _answers(keyed, prompts, tasks, folder, options, progress, note)
         rows = (
             _others(against, base, base_model, chunks, prompts, tasks, answers, folder, options, progress)
             if against
@@ -115,18 +118,19 @@ def evaluate(
                 chunks,
                 hashes[model],
                 [
-                    task_result(task, right[number], right[0] if number else None)
-                    for task, right in zip(tasks, answers.right, strict=True)
+                    task_result(task, right[number], right[0] if number else None, unasked[number])
+                    for task, right, unasked in zip(tasks, answers.right, answers.unasked, strict=True)
                 ],
                 is_base=number == 0,
             )
             for number, (path, model) in enumerate(zip((base, *models), (base_model, *models), strict=True))
         ]
+        names = told_apart((base, *models))
         differences = compare_all([each.scores[:, :, _KLD_COLUMN] for each in readings[1:]]) if readings else []
         return Evaluation(
             base=results[0],
             models=tuple(results[1:]),
-            pairs=tuple(PairedResult(models[one].name, models[two].name, it) for one, two, it in differences),
+            pairs=tuple(PairedResult(names[1 + one], names[1 + two], it) for one, two, it in differences),
             domains=chunks.domains if chunks else (),
             chunk_tokens=options.chunk_tokens,
             chunks=len(chunks.tokens) if chunks else 0,
@@ -137,12 +141,21 @@ def evaluate(
         )
 
 
+def _told_apart(tasks: Sequence[Task]) -> list[Task]:
+    names = told_apart([task.path for task in tasks], [task.name for task in tasks])
+    return [replace(task, name=name) for task, name in zip(tasks, names, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """The replies of each model to the prompts; for each task, what each model got right. The base is the first."""
+    """The replies of each model to the prompts; for each task, what each model got right. The base is the first.
+
+    `unasked` has how many questions could not be asked.
+    """
 
     replies: list[list[Reply]]
     right: list[list[tuple[bool, ...]]]
+    unasked: list[list[int]]
 
 
 def _answers(
@@ -152,17 +165,24 @@ def _answers(
     folder: Path,
     options: EvaluationOptions,
     progress: Progress,
+    note: Callable[[str], None],
 ) -> _Answers:
     most, running = options.max_tokens, options.running
     replies = [
         replies_of(model, key, prompts, folder, running, max_tokens=most, progress=progress)
         for model, key in (models if prompts else ())
     ]
-    right = [
-        [answer_task(task, model, key, folder, running, max_tokens=most, progress=progress) for model, key in models]
+    for (model, _), given in zip(models, replies, strict=False):
+        check_asked(given, model.name, "prompts", note)
+    answered = [
+        [
+            answer_task(task, model, key, folder, running, max_tokens=most, progress=progress, note=note)
+            for model, key in models
+        ]
         for task in tasks
     ]
-    return _Answers(replies, right)
+    right = [[good for good, _ in each] for each in answered]
+    return _Answers(replies, right, [[unasked for _, unasked in each] for each in answered])
 
 
 def _others(

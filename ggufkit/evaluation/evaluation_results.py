@@ -17,6 +17,7 @@ from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.statistics import Divergence, Likelihood, PairedDifference
 from ggufkit.evaluation.likelihood.texts import Domain
 from ggufkit.evaluation.models import ModelFacts
+from ggufkit.evaluation.names import told_apart
 from ggufkit.evaluation.provenance import provenance
 from ggufkit.llamacpp import cpu
 
@@ -79,6 +80,11 @@ class Evaluation:
     generations: Sequence[SideBySide] = ()
     baselines: Sequence[BaselineResult] = ()
 
+    @property
+    def names(self) -> list[str]:
+        """What the files are called where they stand side by side, the base's first."""
+        return told_apart([model.facts.path for model in (self.base, *self.models)])
+
 
 def document(
     evaluation: Evaluation,
@@ -125,10 +131,10 @@ def document(
             "not_here": dict(evaluation.calibration.not_here),
         },
         "gates": asdict(gates),
-        "base": {**_model(evaluation.base), "memory": needs[0]},
+        "base": {**_model(evaluation.base, evaluation.names[0]), "memory": needs[0]},
         "models": [
-            {**_model(model), "memory": takes, "failed": list(failures(figures_of(model), gates))}
-            for model, takes in zip(evaluation.models, needs[1:], strict=True)
+            {**_model(model, name), "memory": takes, "failed": list(failures(figures_of(model), gates))}
+            for model, name, takes in zip(evaluation.models, evaluation.names[1:], needs[1:], strict=True)
         ],
         "pairs": [
             {"first": pair.first, "second": pair.second, **asdict(pair.difference), "clear": pair.difference.is_clear}
@@ -167,10 +173,10 @@ def _reply(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _model(result: ModelResult) -> dict[str, Any]:
+def _model(result: ModelResult, name: str) -> dict[str, Any]:
     facts = result.facts
     return {
-        "file": facts.path.name,
+        "file": name,
         "name": facts.name,
         "architecture": facts.architecture,
         "type": facts.type,
@@ -210,6 +216,7 @@ def _task(result: TaskResult) -> dict[str, Any]:
         "lost": result.lost,
         "gained": result.gained,
         "p_value": result.p_value,
+        "unasked": result.unasked,
     }
 
 

@@ -1,7 +1,7 @@
 """Limits that a model must keep, for CI: what failed is said with the figure and the limit."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ggufkit.errors import UsageError
@@ -56,7 +56,7 @@ class Figures:
     mean_kld: float | None
     perplexity_ratio: float | None
     same_top: float | None
-    accuracies: Mapping[str, float] = field(default_factory=dict)
+    accuracies: Sequence[tuple[str, float]] = ()
 
 
 def failures(figures: Figures, gates: Gates) -> Sequence[str]:
@@ -70,7 +70,7 @@ def failures(figures: Figures, gates: Gates) -> Sequence[str]:
             failed.append(f"perplexity {increase:+.2%}, at most {100 * gates.max_ppl_increase:+g}%")
     if gates.min_same_top is not None and figures.same_top is not None and not figures.same_top >= gates.min_same_top:
         failed.append(f"same top token {figures.same_top:.2%}, at least {100 * gates.min_same_top:g}%")
-    for name, accuracy in figures.accuracies.items():
+    for name, accuracy in figures.accuracies:
         if gates.min_task_accuracy is not None and not accuracy >= gates.min_task_accuracy:
             failed.append(f"{name}: {accuracy:.1%} right, at least {100 * gates.min_task_accuracy:g}%")
     return failed
@@ -83,5 +83,5 @@ def figures_of(model: "ModelResult") -> Figures:
         mean_kld=divergence.mean_kld.value if divergence else None,
         perplexity_ratio=divergence.perplexity_ratio.value if divergence else None,
         same_top=divergence.same_top.value if divergence else None,
-        accuracies={task.task: task.accuracy.share for task in model.tasks},
+        accuracies=[(task.task, task.accuracy.share) for task in model.tasks],
     )

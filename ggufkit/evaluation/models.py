@@ -28,6 +28,7 @@ class ModelFacts:
     type: str
     bytes: int
     elements: int
+    weight_bytes: int  # of all tensors
     bits_per_weight: float
     hashes: Mapping[str, str]
     imatrix: bool
@@ -95,6 +96,7 @@ def facts_of(path: Path, parts: Sequence[GgufHeader], hashes: Mapping[str, str])
         type=kind.name if kind else "unknown",
         bytes=sum(part.file_size for part in parts),
         elements=elements,
+        weight_bytes=size,
         bits_per_weight=8 * size / elements if elements else 0.0,
         hashes=hashes,
         imatrix=metadata.get("quantize.imatrix.file") is not None,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.counting import counted
-from ggufkit.errors import InputError, UsageError
+from ggufkit.errors import InputError
 from ggufkit.evaluation.calibration import CalibrationCheck, check_calibration
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.logits_file import estimated_bytes
@@ -94,15 +94,6 @@ def check_texts(texts: Sequence[Path]) -> None:
     for text in texts:
         if not text.is_file():
             raise InputError(f"no such text: {text}")
-
-
-def check_named_once(paths: Sequence[Path], what: str) -> None:
-    """Refuse what would only be measured twice, under one name. Raises UsageError."""
-    seen: set[Path] = set()
-    for path in paths:
-        if path.resolve() in seen:
-            raise UsageError(f"the {what} {path} is named twice")
-        seen.add(path.resolve())
 
 
 def _say_what_it_takes(chunks: Chunks, folder: Path, note: Callable[[str], None]) -> None:

@@ -61,7 +61,10 @@ class ModelSpeed:
 
 @dataclass(frozen=True, slots=True)
 class PairedSpeed:
-    """How many times as fast as the first model another one is at a test: a ratio for each round, and their median."""
+    """How many times as fast as the first model another one is at a test: a ratio for each round, and their median.
+
+    `test` names the settings too where there are several.
+    """
 
     first: Path
     second: Path
@@ -171,10 +174,12 @@ def _merged(results: Sequence[BenchResult]) -> TestSpeed:
 
 def _pairs(models: Sequence[ModelSpeed]) -> tuple[PairedSpeed, ...]:
     pairs = []
+    settings = bench.settings_told_apart([test.columns for test in models[0].tests])
     for other in models[1:]:
-        for mine, theirs in zip(models[0].tests, other.tests, strict=True):
+        for mine, theirs, how in zip(models[0].tests, other.tests, settings, strict=True):
             ratios = tuple(theirs / mine for mine, theirs in zip(mine.samples, theirs.samples, strict=True))
-            pairs.append(PairedSpeed(models[0].path, other.path, mine.test, ratios))
+            name = f"{mine.test}, {how}" if how else mine.test
+            pairs.append(PairedSpeed(models[0].path, other.path, name, ratios))
     return tuple(pairs)
 
 

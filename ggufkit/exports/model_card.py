@@ -55,8 +55,10 @@ def describe(path: Path, hashes: dict[str, str]) -> CardFile:
         GgufFileError: it is no GGUF file, or malformed.
     """
     inspection = inspect_gguf(path)
-    results = measured(fingerprint(read_parts(path)), [path.absolute().parent])
     kind, with_matrix = inspection.file_type or "", inspection.imatrix is not None
+    parts = read_parts(path)
+    weights = {(kind, with_matrix): sum(tensor.size for part in parts for tensor in part.tensors)}
+    results = measured(fingerprint(parts), [path.absolute().parent], weights)
     return CardFile(inspection, hashes, results.get((kind, with_matrix)))
 
 

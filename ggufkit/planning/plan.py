@@ -141,14 +141,20 @@ def _assemble(
 ) -> ModelPlan:
     ram = options.ram if options.ram is not None else cpu.usable_memory()
     model = quality.fingerprint(subject.headers)
-    measured = quality.measured(model, _folders(subject))
+    with_imatrix = options.quantize.imatrix is not None
+    weights = {
+        (each.type.name, each.needs_imatrix or with_imatrix): sum(tensor.bytes_after for tensor in each.plan.tensors)
+        for each in surveyed
+        if each.plan
+    }
+    measured = quality.measured(model, _folders(subject), weights)
     metadata = subject.headers[0].metadata
     source_bytes = sum(header.file_size for header in subject.headers)
 
     def row(kind: QuantizationType | None, size: int, tensors: tuple[PlannedTensor, ...], each: Surveyed | None) -> Row:
         takes = asked.of(size, tensors)
         needs_imatrix = each is not None and each.needs_imatrix
-        imatrix = needs_imatrix or options.quantize.imatrix is not None
+        imatrix = needs_imatrix or with_imatrix
         return Row(
             type=kind,
             bytes=size,

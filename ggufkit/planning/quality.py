@@ -9,7 +9,8 @@ An own measurement is a JSON file of the form
     {"schema_version": 1, "kind": "divergence", "model": "<fingerprint>", "text": "what was read",
      "results": [{"type": "Q4_K_M", "mean_kld": 0.0312, "standard_error": 0.0002, "imatrix": false}, …]}
 
-A result may also hold `perplexity` and `perplexity_error`, which model cards show.
+A result may also hold `perplexity` and `perplexity_error`, which model cards show, and `weight_bytes`, those of all
+tensors: a file of another size has other types than the name of its type says.
 
 `fingerprint` below says what identifies a model. Files are looked for as `*.divergence.json` in the checkpoint folder
 or beside the GGUF file, and in the folder `divergence` of ggufkit's cache.
@@ -81,6 +82,7 @@ class Quality:
     perplexity: float | None = None
     perplexity_error: float | None = None
     text: str | None = None  # what was read
+    weight_bytes: int | None = None  # of all tensors of the file that was measured
 
 
 def prior(kind: str, *, with_imatrix: bool) -> Quality | None:
@@ -102,12 +104,15 @@ def fingerprint(headers: Iterable[GgufHeader]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def measured(model: str, folders: Iterable[Path]) -> Mapping[tuple[str, bool], Quality]:
+def measured(
+    model: str, folders: Iterable[Path], weights: Mapping[tuple[str, bool], int] | None = None
+) -> Mapping[tuple[str, bool], Quality]:
     """Find what was measured on the model of this fingerprint, by (type, with importance matrix).
 
     Files that are no such measurement, or of another model, are passed over; of several results the newest file's
-    counts.
+    counts. `weights` are the bytes of all tensors: results of files that have others are passed over too.
     """
+    sizes = weights or {}
     places = [*folders, cache_folder() / "divergence"]
     files = {path for folder in places if folder.is_dir() for path in folder.glob(PATTERN) if path.is_file()}
     found: dict[tuple[str, bool], Quality] = {}
@@ -115,7 +120,9 @@ def measured(model: str, folders: Iterable[Path]) -> Mapping[tuple[str, bool], Q
         for result in _results(path, model):
             quality = _quality(result, path)
             if quality:
-                found[str(result.get("type", "")).upper(), quality.with_imatrix] = quality
+                key = str(result.get("type", "")).upper(), quality.with_imatrix
+                if quality.weight_bytes is None or quality.weight_bytes == sizes.get(key, quality.weight_bytes):
+                    found[key] = quality
     return found
 
 
@@ -140,6 +147,7 @@ def remember(headers: Sequence[GgufHeader], text: str, results: Iterable[Quality
             "imatrix": found.with_imatrix,
             "perplexity": _number(found.perplexity),
             "perplexity_error": _number(found.perplexity_error),
+            "weight_bytes": found.weight_bytes,
         }
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -179,6 +187,7 @@ def _quality(result: Mapping[str, Any], path: Path) -> Quality | None:
         perplexity=_number(result.get("perplexity")),
         perplexity_error=_number(result.get("perplexity_error")),
         text=text if isinstance(text := result.get("text"), str) else None,
+        weight_bytes=size if isinstance(size := result.get("weight_bytes"), int) else None,
     )
 
 

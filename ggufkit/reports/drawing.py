@@ -41,8 +41,8 @@ def linear(values: Sequence[float], start: float, end: float, *, from_zero: bool
 
 
 def logarithmic(values: Sequence[float], start: float, end: float) -> Axis:
-    """Make an axis of whole powers of ten around the values, which are positive."""
-    first = math.floor(math.log10(min(values)))
+    """Make an axis of whole powers of ten around the values, which are positive; those below 1e-300 lie at its end."""
+    first = max(-300, math.floor(math.log10(min(values))))
     last = max(first + 1, math.ceil(math.log10(max(values) * 1.0001)))
     every = max(1, (last - first) // 6)
     return Axis(

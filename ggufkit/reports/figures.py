@@ -101,12 +101,14 @@ def _of_test(run: Run, test: str) -> list[TestSpeed]:
 
 def _test_in_words(test: str) -> str:
     """Say what `pp512 @ d4096` means."""
+    test, _, settings = test.partition(", ")
     tests, _, depth = test.partition(" @ d")
     kinds = {"pp": "reading a prompt of {} tokens", "tg": "generating {} tokens"}
     words = [kinds[part[:2]].format(part[2:]) for part in tests.split("+") if part[:2] in kinds and part[2:].isdigit()]
     said = ", then ".join(words)
     said = f"{said[:1].upper()}{said[1:]}"
-    return f"{said}, {depth} tokens in the context before" if depth.isdigit() else said
+    said = f"{said}, {depth} tokens in the context before" if depth.isdigit() else said
+    return f"{said} (-{settings.replace(', ', ' -')})" if settings else said
 
 
 def _memory(run: Run) -> str:

@@ -121,4 +121,4 @@ def _command(run: Run, model: Model) -> str:
         return ""
     matrix = ["--imatrix", "imatrix.gguf"] if model.imatrix else []
     words = ["ggufkit", "quantize", run.base.file, model.type, *matrix]
-    return f"<p>Made by</p><pre><code>{escape(shlex.join(words))}</code></pre>"
+    return f"<p>A plain {escape(model.type)} is made by</p><pre><code>{escape(shlex.join(words))}</code></pre>"

@@ -38,7 +38,7 @@ class Model:
     curve: Sequence[tuple[float, float]]
     block_types: Mapping[str, Sequence[str]]
     other_types: Mapping[str, str]
-    domains: Sequence[tuple[str, float, float | None]]  # name, perplexity, mean KLD
+    domains: Sequence[tuple[str, float | None, float | None]]  # name, perplexity, mean KLD
     speed: float | None
     peak_bytes: int | None
     sha256: str
@@ -46,6 +46,12 @@ class Model:
     imatrix: bool = False
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each
     memory: Mapping[str, int] = field(default_factory=dict)  # bytes by part, planned; and context_size
+    largest_kld: float | None = None
+
+    @property
+    def planned_bytes(self) -> int | None:
+        """The memory that was planned, all parts together."""
+        return sum(value for name, value in self.memory.items() if name != "context_size") if self.memory else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,11 @@ class Run:
     gates: Gates = field(default_factory=Gates)
     speeds: Sequence[TestSpeed] = ()
     others: Sequence[Other] = ()
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the files, the base's first."""
+        return [model.file for model in (self.base, *self.models)]
 
 
 def read_run(path: Path) -> Run:
@@ -182,6 +193,7 @@ def run_of(document: Mapping[str, Any], source: str) -> Run:
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{source} is malformed: {type(error).__name__} {error}") from None
     found = speeds.read(document.get("bench") or [], source)
+    found = speeds.of_files(found, [base.file, *(model.file for model in models)])
     return Run(source, base, models, document, gates, found, others)
 
 
@@ -193,7 +205,7 @@ def _model(it: Mapping[str, Any]) -> Model:
         file=str(it["file"]),
         type=str(it["type"]),
         bytes=int(it["bytes"]),
-        bits_per_weight=float(it["bits_per_weight"]),
+        bits_per_weight=_finite(it["bits_per_weight"]),
         perplexity=_number(perplexity.get("value")),
         perplexity_error=_number(perplexity.get("standard_error")) or 0.0,
         perplexity_ratio=_number((it.get("perplexity_ratio") or {}).get("value")),
@@ -202,12 +214,16 @@ def _model(it: Mapping[str, Any]) -> Model:
         worst_kld=_number((kld.get("percentiles") or {}).get("99.9")),
         same_top=_number((it.get("same_top") or {}).get("value")),
         rms_delta_p=_number(((it.get("delta_p") or {}).get("rms") or {}).get("value")),
-        curve=[(float(percent), float(value)) for percent, value in kld.get("curve") or ()],
+        curve=_curve(kld.get("curve") or ()),
         block_types={str(k): [str(v) for v in values] for k, values in (it.get("block_types") or {}).items()},
         other_types={str(k): str(v) for k, v in (it.get("other_types") or {}).items()},
         domains=[
-            (str(d["domain"]), float(d["perplexity"]["value"]), _number((d.get("kl_divergence") or {}).get("mean")))
-            for d in it.get("domains") or ()
+            (
+                str(each["domain"]),
+                _number((each.get("perplexity") or {}).get("value")),
+                _number((each.get("kl_divergence") or {}).get("mean")),
+            )
+            for each in it.get("domains") or ()
         ],
         speed=_number(speed.get("prompt_tokens_per_second")),
         peak_bytes=int(speed["peak_bytes"]) if speed.get("peak_bytes") else None,
@@ -215,17 +231,24 @@ def _model(it: Mapping[str, Any]) -> Model:
         tasks=_tasks(it),
         imatrix=it.get("imatrix") is True,
         files={str(name): str(digest) for name, digest in (it.get("files") or {}).items()},
+        largest_kld=_number(kld.get("max")),
         memory={str(name): int(value) for name, value in (it.get("memory") or {}).items()},
     )
+
+
+def _curve(points: Sequence[Sequence[Any]]) -> list[tuple[float, float]]:
+    """Take the points that are numbers: a broken model gives none."""
+    found = [(_number(percent), _number(value)) for percent, value in points]
+    return [(percent, value) for percent, value in found if percent is not None and value is not None]
 
 
 def _tasks(it: Mapping[str, Any]) -> list[TaskShare]:
     return [
         TaskShare(
             str(task["task"]),
-            float(task["accuracy"]),
-            float(task["low"]),
-            float(task["high"]),
+            _finite(task["accuracy"]),
+            _finite(task["low"]),
+            _finite(task["high"]),
             _number(task.get("p_value")),
         )
         for task in it.get("tasks") or ()
@@ -250,6 +273,13 @@ def _other(it: Mapping[str, Any]) -> Other:
         notes=str(it.get("notes") or ""),
         same_text=it.get("same_text") is not False,
     )
+
+
+def _finite(value: Any) -> float:
+    number = _number(value)
+    if number is None:
+        raise ValueError(f"{value!r} is no number")
+    return number
 
 
 def _whole(value: Any) -> int | None:

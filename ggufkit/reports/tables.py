@@ -57,6 +57,8 @@ def _kept(model: Model, run: Run, found: Verdict) -> str:
     if failed := found.failed.get(model.file):
         why = f"<span>✗ fails</span><br><small>{escape(_first(failed))}</small>"
         return f'<td class="words fails" data-value="2">{why}</td>'
+    if not found.limits.any:
+        return '<td class="words" data-value=""></td>'
     words = "✓ ship this" if model is found.model else "✓ keeps them"
     return f'<td class="words keeps" data-value="{0 if model is found.model else 1}">{words}</td>'
 
@@ -73,7 +75,7 @@ def by_text(run: Run) -> str:
     head = heads("model", *(name for name, _, _ in run.base.domains))
     rows = []
     for model in run.models:
-        cells = "".join(f"<td>{nats(kld)}<br><small>{value:.4f}</small></td>" for _, value, kld in model.domains)
+        cells = "".join(f"<td>{nats(kld)}<br><small>{_four(value)}</small></td>" for _, value, kld in model.domains)
         rows.append(f'<tr><th scope="row">{escape(model.file)}</th>{cells}</tr>')
     note = '<p class="note">Mean KL divergence, and below it the perplexity.</p>'
     return f"<h2>By text</h2>{scrolled('By text', head, ''.join(rows))}{note}"
@@ -203,6 +205,10 @@ def _with_error(value: str, error: str) -> str:
 
 def _perplexity(value: float | None, error: float) -> str:
     return "" if value is None else _with_error(f"{value:.4f}", f"{error:.4f}")
+
+
+def _four(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _six(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """Which file to ship: the smallest that keeps the limits, and which files no one should take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ggufkit.evaluation.gates import Figures, Gates, failures
 from ggufkit.reports.reading import Model, Run
@@ -28,11 +28,17 @@ class Verdict:
 
 def verdict(run: Run, limits: Gates | None = None) -> Verdict:
     """Find the smallest file that keeps the limits: those given, else the run's own, else `DEFAULT`."""
-    limits = limits or (run.gates if run.gates.any else DEFAULT)
+    limits = _measured(limits or (run.gates if run.gates.any else DEFAULT), run)
     measured = [model for model in run.models if model.mean_kld is not None]
     worse = dominated(measured)
-    if not (measured or any(model.tasks for model in run.models)):
-        return Verdict(None, "Nothing that limits speak of was measured: no text, no questions.", limits, {}, worse)
+    if not limits.any:
+        tasks = any(model.tasks for model in run.models)
+        why = (
+            "No limit speaks of what was measured, the questions: --min-task-accuracy gives one."
+            if tasks
+            else "Nothing that limits speak of was measured: no text, no questions."
+        )
+        return Verdict(None, why, limits, {}, worse)
     failed = {model.file: found for model in run.models if (found := _failures(model, run, limits))}
     passing = [model for model in run.models if model.file not in failed]
     if not passing:
@@ -44,6 +50,24 @@ def verdict(run: Run, limits: Gates | None = None) -> Verdict:
     best = min(passing, key=lambda model: (model.bytes, model.mean_kld or 0.0))
     reason = f"The smallest file that keeps the limits: {said(limits)}."
     return Verdict(best, reason, limits, failed, worse, _doubt(best, limits))
+
+
+def _measured(limits: Gates, run: Run) -> Gates:
+    """Leave out the limits on what was not measured: every file would keep them."""
+    return replace(limits, **dict.fromkeys(unmeasured(limits, run)))
+
+
+def unmeasured(limits: Gates, run: Run) -> list[str]:
+    """Name the limits, as attributes of `Gates`, on what was not measured."""
+    text = _has_read(run)
+    tasks = any(model.tasks for model in run.models)
+    there = {"max_kld": text, "max_ppl_increase": text, "min_same_top": text, "min_task_accuracy": tasks}
+    return [name for name, is_there in there.items() if not is_there and getattr(limits, name) is not None]
+
+
+def _has_read(run: Run) -> bool:
+    """Whether there was a text; a broken model may have read it and given no numbers."""
+    return run.base.perplexity is not None or bool(run.raw.get("texts"))
 
 
 def said(limits: Gates) -> str:
@@ -62,10 +86,10 @@ def said(limits: Gates) -> str:
 
 def _failures(model: Model, run: Run, limits: Gates) -> list[str]:
     figures = Figures(
-        model.mean_kld, model.perplexity_ratio, model.same_top, {task.task: task.share for task in model.tasks}
+        model.mean_kld, model.perplexity_ratio, model.same_top, [(task.task, task.share) for task in model.tasks]
     )
     found = list(failures(figures, limits))
-    if run.base.perplexity is not None and model.mean_kld is None:
+    if _has_read(run) and model.mean_kld is None:
         found.append("its KL divergence is no number")
     return found
 

@@ -23,4 +23,5 @@ from ggufkit.evaluation.speed import PairedSpeed
     ],
 )
 def test_a_comparison_says_as_much_as_its_rounds_can_tell(ratios: tuple[float, ...], said: str) -> None:
-    assert compared(PairedSpeed(Path("A.gguf"), Path("B.gguf"), "tg8", ratios)).startswith(said)
+    pair = PairedSpeed(Path("A.gguf"), Path("B.gguf"), "tg8", ratios)
+    assert compared(pair, "A.gguf", "B.gguf").startswith(said)

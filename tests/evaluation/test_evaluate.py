@@ -304,3 +304,44 @@ def test_what_is_known_before_reading_is_said(demo_models: Mapping[str, Path], t
     assert kept.stat().st_size > 31 * 2 * 1000
     shared = document(found, version="", build={})["calibration"]["shared"]
     assert [(it["text"], it["share"], it["too_much"]) for it in shared] == [("text", 1.0, True)]
+
+
+def test_what_could_not_be_asked_is_told(demo_models: Mapping[str, Path], tmp_path: Path):
+    path = tmp_path / "questions.jsonl"
+    lines = [{"prompt": "What is 3 + 4?", "answer": "3 + 4 = 7"}, {"prompt": "why? " * 3000, "answer": "x"}]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    said: list[str] = []
+    prompts = [{"prompt": line["prompt"]} for line in lines]
+    found = evaluate(
+        demo_models["F16"],
+        [demo_models["Q8_0"]],
+        options=options(tmp_path / "work", max_tokens=16),
+        prompts=prompts,
+        tasks=[read_task(path)],
+        note=said.append,
+    )
+    assert found.models[0].tasks[0].unasked == 1
+    assert [it.replies[0][1].same for it in found.generations] == [True, False]
+    warned = [text for text in said if "could not be asked" in text]
+    assert len(warned) == 4  # of two models: questions, prompts
+    assert "1 of 2 questions of questions" in warned[-1]
+
+
+def test_tasks_and_models_of_one_name_are_told_apart(demo_models: Mapping[str, Path], held_out: Path, tmp_path: Path):
+    answers = {"good": "3 + 4 = 7", "bad": "no"}
+    tasks = []
+    for folder, answer in answers.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "q.jsonl").write_text(json.dumps({"prompt": "What is 3 + 4?", "answer": answer}))
+        tasks.append(read_task(tmp_path / folder / "q.jsonl"))
+        (tmp_path / folder / "m.gguf").symlink_to(demo_models["Q8_0" if answer == "no" else "Q2_K"])
+    models = [tmp_path / folder / "m.gguf" for folder in answers]
+    work = options(tmp_path / "work", max_tokens=16)
+    found = evaluate(demo_models["F16"], models, [held_out], work, tasks=tasks)
+    assert [task.task for task in found.models[1].tasks] == ["good/q.jsonl", "bad/q.jsonl"]
+    failed = failures(figures_of(found.models[1]), Gates(min_task_accuracy=0.9))
+    assert [what.partition(":")[0] for what in failed][-1] == "bad/q.jsonl"
+    written = document(found, version="1", build={})
+    assert [model["file"] for model in written["models"]] == ["good/m.gguf", "bad/m.gguf"]
+    page = run_of(written, "run.json")
+    assert verdict(page, Gates(max_kld=0.05)).model is page.models[1]

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -68,12 +67,8 @@ def test_models_take_turns_and_are_compared_round_by_round(tmp_path: Path, monke
 def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["ggufkit", "bench", *map(str, arguments)])
-        interrupting = signal.getsignal(signal.SIGINT)
-        try:
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-        finally:
-            signal.signal(signal.SIGINT, interrupting)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
         captured = capsys.readouterr()
         assert not ended.value.code, captured.err
         return captured.out

@@ -64,3 +64,10 @@ def test_the_newest_counts_and_the_cache_is_looked_at(tmp_path: Path) -> None:
 def test_what_is_no_measurement_is_passed_over(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.divergence.json").write_text(text)
     assert quality.measured("m", [tmp_path]) == {}
+
+
+def test_a_file_of_other_types_is_not_what_its_type_says(tmp_path: Path) -> None:
+    write(tmp_path / "a.divergence.json", "m", {"type": "Q8_0", "mean_kld": 0.1, "weight_bytes": 5})
+    assert quality.measured("m", [tmp_path], {("Q8_0", False): 6}) == {}
+    for sizes in ({("Q8_0", False): 5}, {("Q4_0", False): 6}, None):
+        assert quality.measured("m", [tmp_path], sizes)["Q8_0", False].mean_kld == 0.1

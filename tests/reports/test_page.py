@@ -98,6 +98,70 @@ def test_the_limits_of_the_run_decide_unless_others_are_given(document: dict[str
     assert verdict(run, Gates(min_same_top=0.985)).model.file == "m-Q4_K_M.gguf"  # type: ignore[union-attr]
 
 
+def test_limits_on_what_was_not_measured_recommend_nothing(document: dict[str, Any], tmp_path: Path):
+    tasks = [{"task": "sums", "accuracy": 0.5, "low": 0.4, "high": 0.6}]
+    for it in (document["base"], *document["models"]):
+        for name in ("perplexity", "kl_divergence", "perplexity_ratio", "same_top"):
+            it.pop(name, None)
+        it["tasks"] = tasks
+    document["texts"] = []
+    found = verdict(run_of(document, "run.json"))
+    assert found.model is None
+    assert "--min-task-accuracy" in found.why
+    page = render([run_of(document, "run.json")])
+    assert "keeps them" not in page
+    assert "Ship" not in page
+    assert verdict(run_of(document, "run.json"), Gates(min_task_accuracy=0.5)).model
+
+
+def test_a_limit_on_what_no_run_measured_is_refused(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    monkeypatch.setattr(sys, "argv", ["ggufkit", "report", str(tmp_path / "run.json"), "--min-task-accuracy", "99%"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "--min-task-accuracy limits what was not measured" in capsys.readouterr().err
+
+
+def test_a_broken_model_does_not_cost_the_others_their_page(document: dict[str, Any]):
+    broken = document["models"][0]
+    broken["perplexity"] = {"value": None, "standard_error": None}
+    broken["kl_divergence"] |= {"mean": None, "curve": [[0, None], [100, None]], "percentiles": {"99.9": None}}
+    broken["domains"] = [{"domain": name, "perplexity": {"value": None}} for name in ("prose", "code")]
+    run = run_of(document, "run.json")
+    found = verdict(run)
+    assert found.model
+    assert found.failed["m-Q8_0.gguf"] == ["its KL divergence is no number"]
+    assert "m-Q8_0.gguf" in render([run])
+
+
+def bench_row(file: str, samples: list[float], **changes: Any) -> dict[str, Any]:
+    """A row as `ggufkit bench -o json` writes it, as far as reports read it."""
+    row = {"model_filename": file, "n_prompt": 16, "n_gen": 0, "avg_ts": samples[0], "samples_ts": samples}
+    return row | changes
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(document: dict[str, Any]):
+    document["models"] = [model("Q8_0", 9, 0.001, file="a/m.gguf"), model("Q8_0", 5, 0.3, file="b/m.gguf")]
+    document["bench"] = [bench_row("/x/a/m.gguf", [10.0]), bench_row("b/m.gguf", [20.0]), bench_row("m.gguf", [5.0])]
+    run = run_of(document, "run.json")
+    assert [(it.file, it.median) for it in run.speeds] == [("a/m.gguf", 10.0), ("b/m.gguf", 20.0)]
+    found = verdict(run)
+    assert found.model
+    assert found.model.file == "a/m.gguf"
+    assert list(found.failed) == ["b/m.gguf"]
+
+
+def test_speeds_with_several_settings_name_them(document: dict[str, Any]):
+    rows = [bench_row("m-Q2_K.gguf", [10.0 * size], n_ubatch=size, type_k="f16") for size in (8, 16)]
+    document["bench"] = [*rows, bench_row("m-Q8_0.gguf", [7.0], n_ubatch=8)]
+    run = run_of(document, "run.json")
+    assert [it.test for it in run.speeds] == ["pp16, ub 8", "pp16, ub 16", "pp16"]
+    assert "Reading a prompt of 16 tokens (-ub 8)" in render([run])
+
+
 def test_right_answers_are_a_limit_too(document: dict[str, Any]):
     for it, share in zip((document["base"], *document["models"]), (1.0, 1.0, 0.9, 0.8, 0.5), strict=True):
         it["tasks"] = [{"task": "sums", "accuracy": share, "low": 0, "high": 1, "p_value": 0.5}]
@@ -282,6 +346,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing(full: dict[str, Any]):
         ('{"kind": "speed", "schema_version": 1}', "no result"),
         ('{"kind": "evaluation", "schema_version": 1, "base": {}, "models": []}', "malformed"),
         ("[]", "no result"),
+        ("[" * 200_000, "no JSON"),
         ('{"kind": "evaluation", "schema_version": 99}', "schema version 99"),
         ('{"kind": "evaluation", "schema_version": 1, "base": 3, "models": []}', "malformed"),
     ],
@@ -291,6 +356,27 @@ def test_what_is_no_result_is_refused(content: str, reason: str, tmp_path: Path)
     path.write_text(content)
     with pytest.raises(InputError, match=reason):
         read_run(path)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        bench_row("m-Q8_0.gguf", [10**400]),
+        bench_row("m-Q8_0.gguf", [float("nan")]),
+        bench_row("m-Q8_0.gguf", [1.0], peak_bytes=float("inf")),
+        bench_row("m-Q8_0.gguf", [1.0], load_seconds=-1),
+    ],
+)
+def test_speeds_that_are_none_are_refused(row: dict[str, Any], document: dict[str, Any]):
+    document["bench"] = [row]
+    with pytest.raises(InputError, match="speeds that are malformed"):
+        run_of(document, "run.json")
+
+
+def test_odd_numbers_are_drawn(document: dict[str, Any]):
+    document["bench"] = [bench_row("of-no-model.gguf", [1.0])]
+    document["models"][0]["kl_divergence"] |= {"mean": 5e-324, "curve": [[0, float("inf")], [50, 1e-320]]}
+    assert '"nan"' not in render([run_of(document, "run.json")])
 
 
 def test_half_a_character_becomes_a_sign_of_it(document: dict[str, Any], tmp_path: Path):
@@ -314,6 +400,40 @@ def test_two_runs_are_compared_and_doubted(document: dict[str, Any]):
     assert found.changes[2].kld_change == pytest.approx(0.04)
     assert found.changes[2].is_clear
     assert found.doubts == ("the texts, or how much of them was read, differ",)
+
+
+def test_whatever_changed_is_found(document: dict[str, Any]):
+    document["bench"] = [bench_row("m-Q5_0.gguf", [100.0, 101.0])]
+    document["generations"] = [{"prompt": "hi", "base": {"text": "a"}, "replies": [{"text": "b"}] * 4}]
+    newer = copy.deepcopy(document)
+    newer["base"]["perplexity"]["value"] = 9.0
+    changed = newer["models"][1]
+    changed["kl_divergence"] |= {"max": 99.0, "percentiles": {"99.9": 50.0}}
+    changed["delta_p"]["rms"]["value"] = 0.5
+    changed["memory"] = {"weights": 5, "context_size": 10}
+    changed["failed"] = ["too large"]
+    newer["bench"] = [bench_row("m-Q5_0.gguf", [50.0, 51.0])]
+    newer["generations"][0]["replies"] = [{"text": "b"}, {"text": "GARBAGE"}, {"text": "b"}, {"text": "b"}]
+    found = compare(run_of(document, "old"), run_of(newer, "new"))
+    assert [figure.name for figure in found.base.moved] == ["perplexity"]
+    assert [change.file for change in found.changes if change.moved] == ["Q5_0"]
+    assert [figure.name for figure in found.changes[1].moved] == [
+        *("99.9 %", "largest", "RMS Δp", "memory planned", "pp16, tokens/s", "limits failed", "replies changed")
+    ]
+    assert [figure.name for figure in found.changes[1].moved if figure.clear] == ["pp16, tokens/s"]
+
+
+def test_models_are_found_again_by_hash_name_and_type(document: dict[str, Any]):
+    kinds = [model("Q4_K_M", 5, 0.1, file=name, sha256=digest * 64) for name, digest in (("a", "1"), ("b", "2"))]
+    document["models"] = [*kinds, model("Q2_K", 3, 0.3, file="c", sha256="3" * 64)]
+    newer = copy.deepcopy(document)
+    newer["models"][0] |= {"file": "renamed"}
+    newer["models"][1] |= {"sha256": "5" * 64}
+    newer["models"][2] |= {"file": "other", "sha256": "6" * 64}
+    found = compare(run_of(document, "old"), run_of(newer, "new"))
+    assert [(it.old and it.old.file, it.new and it.new.file) for it in found.changes] == [
+        *(("a", "renamed"), ("b", "b"), ("c", "other"))
+    ]
 
 
 def test_the_command_says_what_changed(

@@ -123,16 +123,35 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}, line {number} is not JSON: {error}", hint=_A_LINE) from None
         if not isinstance(value, dict):
             raise InputError(f"{path}, line {number} is no JSON object", hint=_A_LINE)
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{path}, line {number} has half of a surrogate pair, which is no character") from None
         found.append(value)
     return found
 
 
 def prompt_of(line: Mapping[str, Any], path: Path, number: int) -> dict[str, Any]:
-    """Take the part of a line that is a prompt. Raises InputError when there is none."""
+    """Take the part of a line that is a prompt. Raises InputError when there is none, or it is malformed."""
+    from ggufkit.inference import batch_file  # here, for most who ask have no prompts
+
     found = {name: line[name] for name in ("prompt", "messages", "system") if name in line}
     if "prompt" not in found and "messages" not in found:
         raise InputError(f"{path}, line {number} has neither a prompt nor messages", hint=_A_LINE)
+    try:
+        batch_file.parse(json.dumps(found).encode())
+    except InputError as error:
+        raise InputError(f"{path}, line {number}: {error}", hint=_A_LINE) from None
     return found
+
+
+def check_asked(replies: Sequence[Reply], model: str, what: str, note: Callable[[str], None]) -> int:
+    """Count the prompts that could not be given to a model; `note` gets how many, and why the first one could not."""
+    errors = [reply.error for reply in replies if reply.error is not None]
+    if errors:
+        why = errors[0].partition(" (-c ")[0]  # of `generate`; here that is the length of chunks
+        note(f"warning: {model}: {len(errors)} of {len(replies)} {what} could not be asked: {why}")
+    return len(errors)
 
 
 def _ask(path: Path, request: Request, stage: str, progress: Progress) -> None:

@@ -66,7 +66,7 @@ def agreement(one: Reply, other: Reply) -> Agreement:
         tokens,
         min(len(one.tokens), len(other.tokens)),
         _common(one.text, other.text),
-        one.text == other.text and one.finish_reason == other.finish_reason,
+        one.text == other.text and one.finish_reason == other.finish_reason and not (one.error or other.error),
     )
 
 

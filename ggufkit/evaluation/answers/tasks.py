@@ -8,13 +8,13 @@ Intervals are Wilson's (E. B. Wilson, 1927) at 95 %; the paired comparison is Mc
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ggufkit.errors import InputError
-from ggufkit.evaluation.answers.asking import Reply, prompt_of, read_lines, replies_of, weights_of
+from ggufkit.evaluation.answers.asking import Reply, check_asked, prompt_of, read_lines, replies_of, weights_of
 from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.progress import Progress
 
@@ -67,6 +67,7 @@ class TaskResult:
     lost: int | None
     gained: int | None
     p_value: float | None  # of McNemar's test against the base
+    unasked: int = 0  # questions that could not be given to the model, and count as wrong
 
 
 def read_task(path: Path) -> Task:
@@ -106,8 +107,9 @@ def answer_task(
     *,
     max_tokens: int,
     progress: Progress,
-) -> tuple[bool, ...]:
-    """Let a model answer all questions; say of each whether it was right.
+    note: Callable[[str], None],
+) -> tuple[tuple[bool, ...], int]:
+    """Let a model answer all questions; say of each whether it was right, and how many could not be asked.
 
     Raises:
         As `ggufkit.evaluation.answers.asking`.
@@ -122,7 +124,7 @@ def answer_task(
     if closed:
         asked = [(it.prompt, it.choices) for it in closed]
         weights = weights_of(model, key, asked, folder, running, progress=progress)
-    return grade(task, replies, weights)
+    return grade(task, replies, weights), check_asked(replies, model.name, f"questions of {task.name}", note)
 
 
 def grade(task: Task, replies: Sequence[Reply], weights: Sequence[Sequence[float]]) -> tuple[bool, ...]:
@@ -144,7 +146,7 @@ def _chose(question: Question, weights: Sequence[float]) -> bool:
     return question.choices[best] == question.answer
 
 
-def task_result(task: Task, right: Sequence[bool], base: Sequence[bool] | None) -> TaskResult:
+def task_result(task: Task, right: Sequence[bool], base: Sequence[bool] | None, unasked: int = 0) -> TaskResult:
     """Summarize a model's answers, paired with the base's."""
     by_kind: dict[str, list[bool]] = defaultdict(list)
     for question, good in zip(task.questions, right, strict=True):
@@ -156,7 +158,7 @@ def task_result(task: Task, right: Sequence[bool], base: Sequence[bool] | None) 
         gained = sum(ours and not theirs for ours, theirs in zip(right, base, strict=True))
         p_value = mcnemar(lost, gained)
     kinds = {kind: accuracy(found) for kind, found in by_kind.items()}
-    return TaskResult(task.name, accuracy(right), kinds, tuple(right), lost, gained, p_value)
+    return TaskResult(task.name, accuracy(right), kinds, tuple(right), lost, gained, p_value, unasked)
 
 
 def accuracy(right: Sequence[bool]) -> Accuracy:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.errors import InputError
+from ggufkit.evaluation.names import told_apart
 
 DEFAULT_CHUNKS = 32
 DEFAULT_LENGTH = 512
@@ -81,7 +82,7 @@ def cut_into_chunks(
                 hint=f"give more text, or -c {shorter}" if shorter else "give more text",
             )
     taken = _shares(available, chunks)
-    names = _names(texts)
+    names = told_apart(texts, [text.stem for text in texts])
     domains = tuple(
         Domain(name, path, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size, len(found), some, whole)
         for name, path, found, some, whole in zip(names, texts, tokens, taken, available, strict=True)
@@ -115,12 +116,3 @@ def _shares(available: Sequence[int], wanted: int | None) -> list[int]:
         fewest = min(hungry, key=lambda number: taken[number])
         taken[fewest] += 1
     return taken
-
-
-def _names(texts: Sequence[Path]) -> list[str]:
-    """Name each text after its file; where two have the same name, with the folder."""
-    stems = [text.stem for text in texts]
-    return [
-        stem if stems.count(stem) == 1 else f"{text.absolute().parent.name}/{text.name}"
-        for stem, text in zip(stems, texts, strict=True)
-    ]

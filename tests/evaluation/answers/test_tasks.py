@@ -44,6 +44,11 @@ def test_a_model_is_paired_with_the_base(tmp_path: Path):
         ('{"prompt": "x", "choices": ["a"], "answer": "a"}', "two texts or more"),
         ('{"prompt": "x", "choices": ["a", "b"], "answer": "c"}', "none of the choices"),
         ('{"prompt": "x", "choices": ["a", "b"], "answer": 2}', "none of the choices"),
+        ('{"prompt": 5, "answer": "5"}', "line 1: prompt must be a text"),
+        ('{"prompt": null, "answer": "5"}', "line 1: there must be either"),
+        ('{"messages": [], "answer": "5"}', "at least one message"),
+        ('{"messages": [{"role": "user", "content": {"a": 1}}], "answer": "5"}', "must have a text"),
+        ('{"prompt": "\\ud800", "answer": "x"}', "half of a surrogate pair"),
         ("", "empty"),
     ],
 )
