@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ggufkit.errors import OutputError
 from ggufkit.files import write_atomically
+from ggufkit.homes import expanded, home_folder
 
 _MOST = 1000
 _KEY = "folders"
@@ -17,7 +18,7 @@ _KEY = "folders"
 def models_folder() -> Path:
     """Return the folder for models; it need not exist."""
     if named := os.environ.get("GGUFKIT_MODELS"):
-        return Path(named).expanduser().absolute()
+        return expanded(named).absolute()
     return _data_folder() / "models"
 
 
@@ -53,4 +54,4 @@ def _list() -> Path:
 
 def _data_folder() -> Path:
     named = Path(os.environ.get("XDG_DATA_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".local" / "share") / "ggufkit"
+    return (named if named.is_absolute() else home_folder() / ".local" / "share") / "ggufkit"

@@ -62,8 +62,6 @@ class Wishes:
             session.when_full = WhenFull(self.when_full)
         if self.reasoning is not None:
             session.reasoning = Reasoning(self.reasoning)
-        elif self.sampling.get("grammar"):
-            session.reasoning = Reasoning.OFF  # a grammar is about the whole reply, reasoning included
 
 
 def question(prompt: str | None, wishes: Wishes) -> str | None:

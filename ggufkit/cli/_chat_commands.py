@@ -10,6 +10,7 @@ from ggufkit.cli import _chat_screen
 from ggufkit.cli._chat_lines import LineEditor
 from ggufkit.counting import counted
 from ggufkit.errors import InputError, UsageError
+from ggufkit.homes import expanded
 from ggufkit.inference import session_file
 from ggufkit.inference.generation import GenerationResult
 from ggufkit.inference.options import SamplingOptions
@@ -85,9 +86,18 @@ class Commands:
         elif text.startswith("/") and name[1:].isalpha():
             raise UsageError(f"unknown command {name}", hint="/help lists them; a space in front sends it as a message")
         else:
-            reply = self.session.ask("\n\n".join([*self._read, text]))
-            self._read = []
-            self._reply(reply)
+            self._ask(text)
+
+    def _ask(self, text: str) -> None:
+        files, self._read = self._read, []
+        try:
+            reply = self.session.ask("\n\n".join([*files, text]))
+        except InputError as error:
+            if not files:
+                raise
+            read = counted(len(files), "file")
+            raise InputError(f"{error}; the {read} that was to stand in front is dropped", hint=error.hint) from error
+        self._reply(reply)
 
     def _reply(self, reply: Reply) -> None:
         self.last = reply
@@ -117,13 +127,16 @@ class Commands:
     def _attach(self, name: str) -> None:
         if not name:
             raise UsageError("/read needs a file", hint="/read notes.txt")
-        path = Path(name).expanduser()
+        path = expanded(name)
         text = _read_text(path)
         tokens = len(self.session.engine.tokenize(text))
+        before = sum(len(self.session.engine.tokenize(each)) for each in self._read)
         size = self.session.engine.context_size
-        if tokens >= size:
+        if tokens + before >= size:
+            more = f" beside {before} of other files" if before else ""
             raise InputError(
-                f"{path} has {counted(tokens, 'token')}, but the context holds {size}", hint=f"-c {2 * tokens}"
+                f"{path} has {counted(tokens, 'token')}{more}, but the context holds {size}",
+                hint=f"-c {2 * (tokens + before)}",
             )
         self._read.append(text)
         _chat_screen.tell(f"{path}: {counted(tokens, 'token')}, put in front of your next message")
@@ -232,9 +245,14 @@ class Commands:
         return self.session.engine.text_of(tokens, special=True)
 
     def _save(self, name: str) -> None:
-        path = Path(name).expanduser() if name else self._file
+        path = expanded(name) if name else self._file
         if path is None:
             raise UsageError("/save needs a file", hint="/save chat.json")
+        if path != self._file and path.is_file():
+            try:
+                session_file.load(path)
+            except InputError:
+                raise UsageError(f"{path} exists, and is no chat of ggufkit", hint="/save another-name.json") from None
         session_file.save(self.session, path)
         self._file = path
         _chat_screen.tell(f"{counted(self.session.conversation.exchanges, 'exchange')} saved to {path}")
@@ -242,7 +260,7 @@ class Commands:
     def _load(self, name: str) -> None:
         if not name:
             raise UsageError("/load needs a file", hint="/load chat.json")
-        path = Path(name).expanduser()
+        path = expanded(name)
         saved = session_file.load(path)
         saved.restore(self.session)
         self._file, self._read, self.last = path, [], None

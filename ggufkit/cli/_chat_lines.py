@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Self
 
+from ggufkit.homes import expanded, home_folder
+
 _LONGEST_HISTORY = 1000  # lines
 
 
@@ -20,9 +22,9 @@ def history_file() -> Path | None:
     """Return where the history is kept; None when none is wanted."""
     named = os.environ.get("GGUFKIT_CHAT_HISTORY")
     if named:
-        return None if named == "none" else Path(named).expanduser()
+        return None if named == "none" else expanded(named)
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (state if state.is_absolute() else Path.home() / ".local/state") / "ggufkit" / "chat_history"
+    return (state if state.is_absolute() else home_folder() / ".local/state") / "ggufkit" / "chat_history"
 
 
 class LineEditor:

@@ -95,7 +95,10 @@ def publish(
 
 
 def _broken(found: Evaluation) -> list[str]:
-    """Name the files that gave something else than numbers."""
+    """Name the files that gave something else than numbers; where it is the base, nothing is known of the others."""
+    base = found.base.likelihood
+    if base and not math.isfinite(base.perplexity.value):
+        return [found.names[0]]
     return [
         name
         for name, model in zip(found.names, (found.base, *found.models), strict=True)

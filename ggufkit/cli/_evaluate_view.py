@@ -1,5 +1,6 @@
 """What `ggufkit eval` shows: a table, the tasks, how far replies agree, and what fails a limit."""
 
+import math
 from typing import TYPE_CHECKING
 
 from ggufkit.cli import _output
@@ -15,7 +16,7 @@ def show(found: "Evaluation") -> None:
     print_tasks(found)
     print_generations(found)
     for pair in found.pairs:
-        if not pair.difference.is_clear:
+        if not pair.difference.is_clear and math.isfinite(pair.difference.difference):
             print(f"{pair.first} and {pair.second} cannot be told apart on this text")
 
 

@@ -61,6 +61,8 @@ class Wishes:
                 raise UsageError("--batch needs -o", hint="ggufkit generate MODEL --batch prompts.jsonl -o out.jsonl")
             if self.prompt is not None:
                 raise UsageError("a PROMPT and --batch do not go together")
+            if str(self.output) == "-":
+                raise UsageError("answers to --batch go to a file, so that they can be gone on with", hint="-o FILE")
         else:
             for name, value in (("-o", self.output), ("-np", self.parallel), ("--again", self.again)):
                 if value:

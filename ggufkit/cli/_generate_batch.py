@@ -59,7 +59,7 @@ def run(model: Path, options: EngineOptions, wishes: "Wishes", prompts: PromptOp
         with interruptible(stop), _output.progress_bar(quiet=wishes.quiet) as progress:
             summary = run_file(
                 model,
-                wishes.batch,
+                Path("/dev/stdin") if str(wishes.batch) == "-" else wishes.batch,
                 wishes.output,
                 options,
                 batch,

@@ -4,10 +4,11 @@ All are None when not given: then what the model's file asks for holds.
 """
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from ggufkit.homes import expanded
 
 PANEL = "How tokens are chosen (default: what the model's file asks for, else as shown)"
 
@@ -82,7 +83,7 @@ def _text(value: str, what: str, *, is_text: bool) -> str:
     if is_text:
         return value
     try:
-        return Path(value).expanduser().read_text(encoding="utf-8")
+        return expanded(value).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not text in UTF-8"
         raise InputError(f"cannot read the {what} {value}: {reason}") from error

@@ -17,6 +17,7 @@ from ggufkit.exports.ollama.description import Kind, kind_of
 from ggufkit.files import PlannedFile, atomic_name, check_space, tidy
 from ggufkit.fitness import read_fit_parts
 from ggufkit.gguf_file.reader import GgufHeader, read_header
+from ggufkit.homes import expanded, home_folder
 from ggufkit.progress import Progress, silent
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
@@ -45,14 +46,14 @@ class ExportedFile:
 
 def models_folder() -> Path:
     """Say where LM Studio looks for models."""
-    home = Path.home() / ".lmstudio"
+    home = home_folder() / ".lmstudio"
     with contextlib.suppress(OSError, ValueError):
-        home = Path((Path.home() / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip())
+        home = Path((home_folder() / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip())
     with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         chosen = json.loads((home / "settings.json").read_text(encoding="utf-8")).get("downloadsFolder")
         if isinstance(chosen, str) and chosen:
-            return Path(chosen).expanduser()
-    old = Path.home() / ".cache" / "lm-studio" / "models"
+            return expanded(chosen)
+    old = home_folder() / ".cache" / "lm-studio" / "models"
     return old if old.is_dir() and not (home / "models").is_dir() else home / "models"
 
 
@@ -76,7 +77,7 @@ def plan_export(model: Path, name: str | None, folder: Path, *, projector: Path 
             raise UsageError(
                 f"{part!r} cannot be the name of a publisher or a model in LM Studio", hint="name it PUBLISHER/MODEL"
             )
-    target = folder.expanduser().absolute() / publisher / own
+    target = expanded(folder).absolute() / publisher / own
     files = [(header.path, target / _as_gguf(header.path.name)) for header in headers]
     if projector:
         if kind_of(read_header(projector)) is not Kind.PROJECTOR:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,10 +15,10 @@ _FORMAT = 1
 
 
 class Lines:
-    """The lines of a file that are not blank; read when they are wanted."""
+    """The lines of an open file that are not blank; read when they are wanted."""
 
-    def __init__(self, path: Path, places: list[tuple[int, int, int]]) -> None:
-        self._file = path.open("rb")
+    def __init__(self, file: BinaryIO, places: list[tuple[int, int, int]]) -> None:
+        self._file = file
         self._places = places  # number of the line, from 1; where it begins; its length
 
     def __len__(self) -> int:
@@ -32,21 +34,27 @@ class Lines:
 
 
 def read_lines(source: Path) -> Lines:
-    """Find the lines of a file that are not blank.
+    """Find the lines of a file that are not blank; of a pipe they go to a temporary file, which has no name.
 
     Raises:
         InputError: it cannot be read, or all are.
     """
     places, start = [], 0
     try:
-        with source.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    places.append((number, start, len(line)))
-                start += len(line)
+        file: BinaryIO = source.open("rb")
+        if not file.seekable():
+            with file as pipe:
+                file = tempfile.TemporaryFile()  # noqa: SIM115 - `Lines` reads it as long as it lives
+                shutil.copyfileobj(pipe, file)
+            file.seek(0)
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                places.append((number, start, len(line)))
+            start += len(line)
         if not places:
+            file.close()
             raise InputError(f"{source} holds no prompts: it is empty")
-        return Lines(source, places)
+        return Lines(file, places)
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror}") from error
 

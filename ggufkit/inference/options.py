@@ -167,6 +167,10 @@ class EngineOptions:
             self.gpu_layers in {"auto", "all"} or (isinstance(self.gpu_layers, int) and self.gpu_layers >= 0),
             f"gpu_layers must be a number, auto or all, not {self.gpu_layers!r}",
         )
+        _refuse_unless(
+            self.flash_attention is not FlashAttention.OFF or self.cache_type_v.bytes_per_value >= 2,
+            f"values are stored as {self.cache_type_v} with fused attention only: -fa auto, or -ctv f16",
+        )
         _refuse_unless(self.main_gpu >= 0, "main_gpu must not be negative")
         _refuse_unless(0 <= self.most_drafted < self.batch_size, "most_drafted must be 0 or more, and below batch_size")
         shares = self.tensor_split

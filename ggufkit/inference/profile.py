@@ -14,6 +14,7 @@ from typing import Any
 from ggufkit.errors import GgufkitError, InputError
 from ggufkit.files import write_atomically
 from ggufkit.gguf_file.reader import read_header
+from ggufkit.homes import expanded
 from ggufkit.inference.attention import PLAIN_TYPES
 from ggufkit.inference.options import CacheType, EngineOptions, FlashAttention, LoadMode
 from ggufkit.llamacpp import cpu, find
@@ -98,7 +99,7 @@ def find_profile(model: Path, choice: str = "auto") -> Profile | None:
     if choice == "none":
         return None
     if choice != "auto":
-        return load(Path(choice).expanduser())
+        return load(expanded(choice))
     try:
         here = f"*-{machine_hash()}-{build_hash()}.json"
         if not any(folder().glob(here)):

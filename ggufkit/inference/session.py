@@ -94,10 +94,15 @@ class ChatSession:
 
     @property
     def switch(self) -> Switch:
-        """Return how the wish for reasoning is told to this model."""
-        if self.reasoning not in self._switches:
-            self._switches[self.reasoning] = switch(self.template, self.markers, self.reasoning)
-        return self._switches[self.reasoning]
+        """Return how the wish for reasoning is told to this model.
+
+        A grammar is about the whole reply, reasoning included, so it goes without.
+        """
+        has_grammar = self.sampling is not None and self.sampling.grammar is not None
+        wish = Reasoning.OFF if has_grammar else self.reasoning
+        if wish not in self._switches:
+            self._switches[wish] = switch(self.template, self.markers, wish)
+        return self._switches[wish]
 
     def tokens(self, conversation: Conversation) -> list[int]:
         """Return the prompt for the next reply; a system prompt that the template refuses moves into the question."""

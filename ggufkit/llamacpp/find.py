@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ggufkit.errors import MissingDependencyError
+from ggufkit.homes import expanded, home_folder
 from ggufkit.llamacpp import pin
 
 VARIABLE = "GGUFKIT_LLAMA_CPP"
@@ -59,7 +60,7 @@ def find() -> Installation:
         MissingDependencyError: there is none, or the variable names a folder that holds none.
     """
     if named := os.environ.get(VARIABLE):
-        return _named(Path(named).expanduser().absolute())
+        return _named(expanded(named).absolute())
     stale = None
     for home, origin in _homes():
         root = home / "dist"
@@ -81,7 +82,7 @@ def find_source() -> Path:
         MissingDependencyError: there is none.
     """
     if named := os.environ.get(VARIABLE):
-        folder = Path(named).expanduser().absolute()
+        folder = expanded(named).absolute()
         for place in (folder / "source", folder.parent / "source"):
             if (place / "convert_hf_to_gguf.py").is_file():
                 return place
@@ -114,14 +115,14 @@ def data_folder() -> Path:
 def cache_folder() -> Path:
     """Return `$GGUFKIT_CACHE`, else `$XDG_CACHE_HOME/ggufkit`."""
     if named := os.environ.get("GGUFKIT_CACHE"):
-        return Path(named).expanduser().absolute()
+        return expanded(named).absolute()
     return _xdg("XDG_CACHE_HOME", ".cache") / "ggufkit"
 
 
 def _xdg(variable: str, default: str) -> Path:
     """The XDG specification says that a relative path in these variables is to be ignored."""
     value = Path(os.environ.get(variable, ""))
-    return value if value.is_absolute() else Path.home() / default
+    return value if value.is_absolute() else home_folder() / default
 
 
 def _user_home() -> Path:

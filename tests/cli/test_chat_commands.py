@@ -14,6 +14,7 @@ from ggufkit.errors import GgufkitError, InputError, UsageError
 from ggufkit.inference.conversation import Conversation
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import EngineOptions, SamplingOptions
+from ggufkit.inference.reasoning import Reasoning
 from ggufkit.inference.session import ChatSession
 from ggufkit.inference.templates import ChatTemplate
 
@@ -101,6 +102,53 @@ def test_files_that_cannot_be_read_are_refused(
     for missing in (tmp_path / "missing", tmp_path):
         with pytest.raises(InputError, match="cannot read"):
             commands.take(f"/read {missing}")
+
+
+@pytest.mark.parametrize("command", ["/read", "/save", "/load"])
+def test_nobodys_home_is_a_mistake_like_others(commands: Commands, command: str) -> None:
+    with pytest.raises(InputError, match="no such home folder"):
+        commands.take(f"{command} ~nosuchuser/x")
+
+
+def test_files_together_must_fit(commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = commands.session.engine.context_size
+    half = "Hi " * (size // 4)
+    while len(commands.session.engine.tokenize(half)) < size // 2 + 8:
+        half += "Hi "
+    (tmp_path / "half").write_text(half)
+    said(capsys, commands, f"/read {tmp_path / 'half'}")
+    with pytest.raises(InputError, match="of other files, but the context holds"):
+        commands.take(f"/read {tmp_path / 'half'}")
+
+
+def test_files_that_made_a_message_too_long_are_dropped(
+    commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = commands.session.engine.context_size
+    text = "Hi "
+    while len(commands.session.engine.tokenize(text)) < size - 12:
+        text += "Hi "
+    (tmp_path / "long").write_text(text)
+    said(capsys, commands, f"/read {tmp_path / 'long'}")
+    with pytest.raises(InputError, match="the 1 file that was to stand in front is dropped"):
+        commands.take("hello")
+    assert said(capsys, commands, "hello")[0] == "Hi 🙂!\n"
+
+
+def test_save_replaces_chats_only(commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is no chat of ggufkit"):
+        commands.take(f"/save {tmp_path / 'notes.txt'}")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    said(capsys, commands, f"/save {tmp_path / 'a'}", f"/save {tmp_path / 'b'}", f"/save {tmp_path / 'a'}")
+
+
+def test_a_grammar_goes_without_reasoning_and_leaves_the_wish_for_it(commands: Commands) -> None:
+    commands.session.reasoning = Reasoning.ON
+    with_reasoning = commands.session.switch
+    commands.session.sampling = SamplingOptions(grammar='root ::= "x"')
+    assert commands.session.switch != with_reasoning
+    assert commands.session.reasoning is Reasoning.ON
 
 
 def test_system_is_shown_changed_and_removed(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,10 @@
 """Files of prompts: read, answered in order, interrupted at any answer, and gone on with."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +117,8 @@ def test_bad_lines_are_told_and_the_others_answered(random_model: Path, tmp_path
         "[" * 100_000,
         {"id": 2, "prompt": "x" * 2000},
         {"id": 3, "prompt": "three", "grammar": "root ::= missing"},
-        {"id": 4, "prompt": "four", "metadata": {"a": [1]}},
+        {"id": 4, "prompt": "four", "grammar": 'root ::= "a"{3,2}'},
+        {"id": 5, "prompt": "five", "metadata": {"a": [1]}},
     ]
     told: list[tuple[int, str]] = []
     source = write(tmp_path / "in.jsonl", lines)
@@ -124,14 +127,28 @@ def test_bad_lines_are_told_and_the_others_answered(random_model: Path, tmp_path
     )
     first, *bad, last = read(tmp_path / "out.jsonl")
     assert (first["id"], first["line"]) == (1, 1)
-    assert (last["id"], last["metadata"], last["line"]) == (4, {"a": [1]}, 7)
-    assert [(each.get("id"), each["line"]) for each in bad] == [(None, 3), (None, 4), (2, 5), (3, 6)]
+    assert (last["id"], last["metadata"], last["line"]) == (5, {"a": [1]}, 8)
+    assert [(each.get("id"), each["line"]) for each in bad] == [(None, 3), (None, 4), (2, 5), (3, 6), (4, 7)]
     assert "not JSON" in bad[0]["error"]
     assert "not JSON" in bad[1]["error"]
     assert "the context holds 512" in bad[2]["error"]
     assert "Undefined rule" in bad[3]["error"]
+    assert "at least 3 and at most 2 times" in bad[4]["error"]
     assert sorted(told) == sorted(summary.bad) == [(each["line"], each["error"]) for each in bad]
     assert summary.answered == 2
+
+
+def test_a_pipe_is_read_as_a_file_is(random_model: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", questions(5))
+    answer(random_model, source, tmp_path / "out.jsonl")
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(source.read_bytes()))
+    writer.start()
+    answer(random_model, tmp_path / "pipe", tmp_path / "piped.jsonl")
+    writer.join()
+    assert [each["text"] for each in read(tmp_path / "piped.jsonl")] == [
+        each["text"] for each in read(tmp_path / "out.jsonl")
+    ]
 
 
 @pytest.mark.fault

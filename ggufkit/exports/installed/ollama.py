@@ -7,6 +7,7 @@ from ggufkit.exports.installed.model import InstalledModel, Removal, Where
 from ggufkit.exports.ollama.names import parse_name
 from ggufkit.exports.ollama.store import SERVICE_STORE, Store, default_store, may_be_folder
 from ggufkit.exports.ollama.writing import remove as remove_from_store
+from ggufkit.homes import expanded
 
 
 def models() -> list[InstalledModel]:
@@ -49,5 +50,5 @@ def remove(model: InstalledModel) -> Removal:
 
 
 def _stores() -> list[Path]:
-    found = dict.fromkeys([default_store().expanduser().absolute(), SERVICE_STORE])
+    found = dict.fromkeys([expanded(default_store()).absolute(), SERVICE_STORE])
     return [path for path in found if may_be_folder(path / "manifests")] or [default_store()]

@@ -16,6 +16,7 @@ from typing import Any
 from ggufkit.errors import InputError
 from ggufkit.exports.ollama.manifests import DIGEST, LARGEST, LAYER_TYPE, Layer, layers_of, read_manifest
 from ggufkit.exports.ollama.names import ModelName, name_of_path
+from ggufkit.homes import expanded, home_folder
 
 SERVICE_STORE = Path("/usr/share/ollama/.ollama/models")  # where the Linux installer's service keeps its models
 
@@ -38,7 +39,7 @@ class StoredModel:
 def default_store(environment: Mapping[str, str] = os.environ) -> Path:
     """Say where Ollama looks for models: `$OLLAMA_MODELS`, else `~/.ollama/models` (envconfig/config.go)."""
     chosen = environment.get("OLLAMA_MODELS", "").strip().strip("\"'")
-    return Path(chosen) if chosen else Path.home() / ".ollama" / "models"
+    return Path(chosen) if chosen else home_folder() / ".ollama" / "models"
 
 
 def may_be_folder(path: Path) -> bool:
@@ -55,7 +56,7 @@ class Store:
     """One folder of models. It need not exist to be looked at; `writing.py` makes it when something is written."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().absolute()
+        self.path = expanded(path).absolute()
         self.blobs = self.path / "blobs"
         self.manifests = self.path / "manifests"
 

@@ -8,6 +8,7 @@ The default is what chat would run: on a CPU, in a long context, attention that 
 that one gains with what the context holds, the fused one has to be faster behind as many tokens as there is time for.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +50,7 @@ class TuneOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense. Raises UsageError."""
-        if not self.seconds > 0:
+        if not 0 < self.seconds < math.inf:
             raise UsageError("the time for tuning must be positive")
 
 
