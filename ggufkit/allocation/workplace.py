@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from ggufkit.allocation.measuring import Measurer, Setting
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.texts import Dealt, Use
+from ggufkit.errors import OutputError
 from ggufkit.files import locked
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.llamacpp.find import cache_folder, find
@@ -31,13 +33,32 @@ def state_folder(headers: Sequence[GgufHeader], options: OptimizeOptions) -> Pat
     return options.folder or cache_folder() / "allocations" / digest.hexdigest()[:16]
 
 
+def check_state(options: OptimizeOptions) -> None:
+    """Refuse, before any work, a folder for the state that cannot be one. Raises OutputError."""
+    folder = options.folder
+    if folder is None:
+        return
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"the state needs a folder, and {folder} is a file", hint="--state FOLDER")
+        existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    except OSError as error:
+        raise OutputError(f"cannot keep the state in {folder}: {error.strerror}") from error
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot keep the state in {folder}: no permission to write in {existing}")
+
+
 @contextlib.contextmanager
 def workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
     """The folder of the state, which later runs find again; large files do not stay in it."""
     folder = state_folder(model.headers, options)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        folder.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder))
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot keep the state in {folder}: {error.strerror}") from error
         if options.restart:
             (folder / LEDGER).unlink(missing_ok=True)
         for name in ("probing", "choosing", "refining"):  # of a run that was killed

@@ -1,6 +1,7 @@
 """The texts of `ggufkit optimize`, given or written by the model, and the importance matrix of one of them."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 OWN_CHUNKS = 36  # of text that the model writes itself, for all three uses together
 CALIBRATION_CHUNKS = 200
+_OWN_TEXT = re.compile(r"calibration-[0-9a-f]{12}-[0-9a-f]{12}-\d+\.txt")  # as `_matrix_text` names it
 
 
 def given(wish: "Wish", model: Path) -> "Dealt | None":
@@ -95,18 +97,29 @@ def calibration_tokens(dealt: "Dealt | None", model: Path, options: "OptimizeOpt
 def with_known_matrix(
     wish: "Wish", model: Path, jobs: Sequence["Job"], dealt: "Dealt | None", options: "OptimizeOptions"
 ) -> "OptimizeOptions":
-    """Take the importance matrix that an earlier run has made of the same text, if it is there."""
-    from ggufkit.errors import InputError
+    """Take the importance matrix that an earlier run has made of the same text, if it is there.
+
+    Raises:
+        UsageError: a file is in its place that no such run has made.
+    """
+    from ggufkit.errors import InputError, UsageError
     from ggufkit.quantization.importance import load_importance
 
     if options.quantize.imatrix is not None or dealt is None:
         return options
     matrix = _matrix(wish, model, jobs, options)
+    if not matrix.exists():
+        return options
     try:
-        if matrix.exists() and _matrix_text(dealt, model, options) in load_importance(matrix).datasets:
-            return replace(options, quantize=replace(options.quantize, imatrix=matrix))
+        texts = load_importance(matrix).datasets
     except InputError:
-        pass  # it is no matrix, and will be replaced
+        texts = ()
+    if _matrix_text(dealt, model, options) in texts:
+        return replace(options, quantize=replace(options.quantize, imatrix=matrix))
+    if not texts or not all(_OWN_TEXT.fullmatch(text) for text in texts):
+        raise UsageError(
+            f"{matrix} exists, and was not made by this command", hint="move it away, or use it: --imatrix"
+        )
     return options
 
 
@@ -165,7 +178,9 @@ def _matrix_text(dealt: "Dealt", model: Path, options: "OptimizeOptions") -> str
 def _uses(wish: "Wish") -> list["Use"]:
     from ggufkit.allocation.texts import Use
 
-    uses = [Use.CALIBRATION] if wish.options.quantize.imatrix is None or wish.options.refine else []
+    # Beside text for development -f is what a matrix was made of: it must not be the same.
+    learns = wish.options.quantize.imatrix is None or wish.options.refine or (wish.texts and wish.development)
+    uses = [Use.CALIBRATION] if learns else []
     return uses if wish.development else [*uses, Use.PROBING, Use.CHOOSING]
 
 

@@ -111,6 +111,7 @@ def run(wish: Wish) -> None:
     """
     from ggufkit.allocation.options import How
     from ggufkit.allocation.refinement.choosing import check_text
+    from ggufkit.allocation.workplace import check_state
     from ggufkit.errors import UsageError
 
     if wish.options.sensitivity is How.FISHER and not wish.source.is_dir():
@@ -118,6 +119,7 @@ def run(wish: Wish) -> None:
             f"--sensitivity fisher needs the checkpoint that {wish.source.name} was converted from",
             hint="give its folder as SRC",
         )
+    check_state(wish.options)
     jobs = _jobs(wish)
     for job in jobs:  # before anything that takes time
         if job.recipe == job.output:

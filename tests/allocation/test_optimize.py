@@ -253,6 +253,58 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["m-F16.gguf"]
 
 
+def commanded(
+    source: Path, *arguments: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    """Run the command without any effort; return its exit code and what it said on stderr."""
+    words = ["optimize", str(source), "--like", "Q4_K_M", "-c", "64", "--threads", "1", "--effort", "fast"]
+    monkeypatch.setattr(sys, "argv", ["ggufkit", *words, *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0), capsys.readouterr().err
+
+
+def test_a_state_that_can_be_none_is_refused_before_any_work(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for state in (tmp_path / "file", tmp_path / "file" / "state"):
+        code, said = commanded(tied, "--state", state, monkeypatch=monkeypatch, capsys=capsys)
+        assert (code, said.count("error: "), "about" in said) == (5, 1, False)
+
+
+def test_what_has_the_matrix_s_name_and_is_none_of_ours_stays(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(random_models.text(60_000))
+    source = tmp_path / "m-F16.gguf"
+    source.symlink_to(tied)
+    theirs = tmp_path / "m-optimized-imatrix.gguf"
+    theirs.write_text("mine")
+    words = ["-f", text, "--state", tmp_path / "state", "-o", tmp_path / "out.gguf"]
+    code, said = commanded(source, *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2
+    assert "was not made by this command" in said
+    assert theirs.read_text() == "mine"
+
+
+def test_text_that_a_matrix_was_made_of_is_compared_with_the_text_for_development(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(random_models.text(60_000))
+    source = tmp_path / "m-F16.gguf"
+    source.symlink_to(tied)
+    words: list[object] = ["-f", text, "--state", tmp_path / "state", "-o", tmp_path / "out.gguf"]
+    code, said = commanded(source, *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0, said
+    words += ["--development", text, "--imatrix", tmp_path / "m-optimized-imatrix.gguf"]
+    code, said = commanded(source, *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert "warning" in said
+    assert "%" in said
+
+
 def test_a_checkpoint_is_estimated_before_it_is_converted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,11 @@ _FIELDS = [
     "system",
 ]
 _DEEP = {"type": "object", "properties": {"a": {"type": "array", "items": {"$ref": "#/properties/a"}}}}
+_NOTHING = {
+    "type": "object",
+    "properties": {"a": {"type": "string", "minLength": 2, "maxLength": 1}},
+    "required": ["a"],
+}
 _VALUES = [
     None,
     True,
@@ -131,6 +136,14 @@ _VALUES = [
     "root ::= a",
     'root ::= ("a"',
     'root ::= "a"{9999999999}',
+    'root ::= "a"{3,2}',
+    'root ::= ("a"?){1,1000}',
+    f'root ::= "{"a" * 3000}"' + "{2000}",
+    {"type": "string", "minLength": 3, "maxLength": 2},
+    {"type": "string", "pattern": "^a{3,2}$"},
+    {"type": "string", "pattern": "^(a?){1,500}$"},
+    {"type": "json_schema", "json_schema": {"schema": {"items": {}, "type": "array", "minItems": 3, "maxItems": 2}}},
+    [{"type": "function", "function": {"name": "f", "parameters": _NOTHING}}],
     "root ::= [^",
     "x" * 5000,
     list(range(2000)),

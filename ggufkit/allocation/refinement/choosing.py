@@ -103,7 +103,7 @@ def chosen_with_refined(
                 plain.candidate.bytes if types == plain.candidate.types else model.size_of(types),
                 _predicted(types, copy, replace(prediction, scale=1.0)),
                 _predicted(types, copy, prediction),
-                refined=_identity(chunks),
+                refined=_identity(chunks, copy),
             )
             found += verifier.verify([candidate], progress, made)
             copies[candidate.name] = copy
@@ -132,5 +132,7 @@ def _predicted(types: Types, copy: RefinedModel, prediction: Prediction) -> floa
     return prediction.of_sum(sum(prediction.cost(name, types) * means.get(name, 1.0) for name in prediction.costs))
 
 
-def _identity(chunks: Chunks) -> str:
-    return hashlib.sha256(f"{_VERSION} {chunks.identity}".encode()).hexdigest()
+def _identity(chunks: Chunks, copy: RefinedModel) -> str:
+    """Name what refining has made: which tensors it has changed also depends on the memory that was free."""
+    changed = sorted(f"{tensor.tensor} {tensor.after!r}" for tensor in copy.tensors if tensor.accepted)
+    return hashlib.sha256(repr((_VERSION, chunks.identity, changed)).encode()).hexdigest()
