@@ -17,11 +17,11 @@ Types: TypeAlias = Mapping[str, TensorType]
 """The type of each tensor that may have another than its own."""
 
 K_QUANTS = (_T.Q2_K, _T.Q3_K, _T.Q4_K, _T.Q5_K, _T.Q6_K, _T.Q8_0)
-USUAL = (_T.Q2_K, _T.IQ3_XXS, _T.Q3_K, _T.IQ3_S, _T.IQ4_XS, _T.Q4_K, _T.Q5_K, _T.Q6_K, _T.Q8_0)
+# Those of blocks of 32 lose more of the weights, and less of what these are multiplied with.
+_OF_SMALL_BLOCKS = (_T.IQ4_NL, _T.Q4_1, _T.Q5_0, _T.Q5_1, _T.Q8_0)
+USUAL = (_T.Q2_K, _T.IQ3_XXS, _T.Q3_K, _T.IQ3_S, _T.IQ4_XS, _T.Q4_K, _T.Q5_K, _T.Q6_K, *_OF_SMALL_BLOCKS)
 # Below these bits per weight of a whole file, the usual ones alone cannot reach far enough down.
 _SMALLER = ((3.5, (_T.IQ2_XXS, _T.IQ2_S)), (2.4, (_T.IQ1_S, _T.IQ1_M)))
-# For rows that blocks of 256 do not divide: what llama-quantize falls back to, and their neighbours.
-_OF_SMALL_BLOCKS = (_T.IQ4_NL, _T.Q4_1, _T.Q5_0, _T.Q5_1, _T.Q8_0)
 POOLS: Mapping[str, tuple[TensorType, ...]] = {"usual": USUAL, "k-quants": K_QUANTS}
 _SHORTEST_POOL = 2
 # ggml.c, ggml_quantize_requires_imatrix: libggml ends the process that stores these without importance.
@@ -98,6 +98,7 @@ def _types(tensor: TensorInfo, pool: Sequence[TensorType], importance: Mapping[s
     columns = tensor.shape[0]
     fitting = [kind for kind in pool if kind.is_quantized and columns % kind.block_size == 0]
     if len(fitting) < len([kind for kind in pool if kind.is_quantized]):
+        # What llama-quantize falls back to for rows that blocks of 256 do not divide, and their neighbours.
         fitting += [kind for kind in _OF_SMALL_BLOCKS if columns % kind.block_size == 0]
     allowed = {
         kind

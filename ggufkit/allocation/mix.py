@@ -1,13 +1,13 @@
 """Foretelling a mix of types by measuring it as a whole: on the probing text, in the weights of a scratch copy.
 
-That is what a sum over tensors cannot know: how their errors act together. What a file does besides (its activations
-are rounded too, and it reads other text) is learned from the other files, of which both are known. One of them says
-little, for a few tokens may decide its mean; so the median of all counts.
+That is what a sum over tensors cannot know: how their errors act together. What the rounding of inputs costs in a file
+is added. What is different besides (it reads other text) is learned from the other files, of which both are known. One
+of them says little, for a few tokens may decide its mean; so the median of all counts.
 """
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ggufkit.allocation.choices import Types
@@ -25,15 +25,25 @@ def mixes_measured(weights: int, candidates: int) -> int:
 
 
 def foretold(
-    measurer: Measurer, verified: Sequence[Verified], wanted: Sequence[Verified], floor: float, progress: Progress
+    measurer: Measurer,
+    verified: Sequence[Verified],
+    wanted: Sequence[Verified],
+    floor: float,
+    of_inputs: Callable[[Types], float],
+    progress: Progress,
 ) -> list[Verified]:
     """Give the candidates of `wanted` what was measured of their mix as `predicted`; the others keep theirs.
+
+    `of_inputs` says what rounded inputs cost in a choice of types.
 
     Raises:
         As `Measurer.measure`.
     """
     answers = measurer.measure([_quantized(each.candidate.types) for each in wanted], progress, "Measuring mixes")
-    klds = {each.candidate.name: answer.kld - floor for each, answer in zip(wanted, answers, strict=True)}
+    klds = {
+        each.candidate.name: answer.kld - floor + of_inputs(each.candidate.types)
+        for each, answer in zip(wanted, answers, strict=True)
+    }
     ratios = {
         each.candidate.name: each.measured.kld / klds[each.candidate.name]
         for each in wanted

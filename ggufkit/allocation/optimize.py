@@ -16,6 +16,7 @@ from ggufkit.allocation.cluster import Cluster
 from ggufkit.allocation.estimate import Before, Estimate, estimate
 from ggufkit.allocation.fisher import fisher
 from ggufkit.allocation.foresee import CORRECTION_ROUNDS, expected
+from ggufkit.allocation.inputs.known import roundings_of
 from ggufkit.allocation.knapsack import frontier
 from ggufkit.allocation.ledger import Ledger
 from ggufkit.allocation.making import Making
@@ -116,7 +117,8 @@ def optimize(
         foretold = fisher(model, options, probing, folder, progress)
         asked = questions_of(model, options.effort, foretold)
         errors = known_errors.row_errors_of(model, options, amounts.rows, identity, folder, progress)
-        known = study(model, asked, errors, measurer, progress, told, foretold)
+        roundings = roundings_of(model, probing, folder, progress)
+        known = study(model, asked, errors, measurer, progress, told, foretold, roundings)
         verifier = stack.enter_context(Verifier(choosing, ledger, folder / "choosing", _made(model, options), cluster))
         files = []
         for job, budget in zip(jobs, budgets, strict=True):
@@ -187,7 +189,7 @@ def _file(
     best = best_of(verified)
     small = model.weights <= mix.SMALL
     wanted = [each for each in verified if small or each is best or each.candidate.is_preset]
-    verified = mix.foretold(measurer, verified, wanted, known.floor, progress)
+    verified = mix.foretold(measurer, verified, wanted, known.floor, prediction.of_inputs, progress)
     best = best_of(verified)
     preset = next((each for each in verified if each.candidate.is_preset), None)
     label = model.label(budget, job.target)
@@ -201,7 +203,7 @@ def _file(
                     budget,
                     label,
                     verified,
-                    known.costs,
+                    known.weight_costs,
                     prediction,
                     verifier,
                     options,

@@ -6,7 +6,7 @@ one type, against the sum for that type, says by how much at every height.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.sensitivity import Costs
@@ -19,22 +19,36 @@ _MOST_SCALE = 4.0
 class Prediction:
     """Costs of single tensors, and pairs of (their sum, what was measured), in nats, the smallest first.
 
-    `scale` is what files have measured against what was foretold of them, on the text that they read.
+    `scale` is what files have measured against what was foretold of them, on the text that they read. `inputs` is what
+    rounded inputs cost each tensor, which is no part of the pairs.
     """
 
     costs: Costs
     known: tuple[tuple[float, float], ...]
     scale: float = 1.0
+    inputs: Costs = field(default_factory=dict)
 
     def of(self, types: Types) -> float:
         """Foretell the mean divergence, in nats."""
-        return self.of_sum(math.fsum(self.cost(name, types) for name in self.costs))
+        return self.of_sum(math.fsum(self.cost(name, types) for name in self.costs), self.of_inputs(types))
 
-    def of_sum(self, total: float) -> float:
-        """Foretell it from the sum over tensors."""
+    def of_sum(self, total: float, inputs: float = 0.0) -> float:
+        """Foretell it from the sum over tensors, and that of what their rounded inputs cost."""
         if total <= 0:
-            return 0.0
-        return self.scale * total * self._correction(total)
+            return self.scale * inputs
+        return self.scale * (total * self._correction(total) + inputs)
+
+    def of_inputs(self, types: Types) -> float:
+        """Foretell what the rounding of inputs costs, in nats."""
+        found = []
+        for name, costs in self.inputs.items():
+            kind = types.get(name)
+            if kind is not None and kind.is_quantized:
+                alike = [
+                    cost for each, cost in costs.items() if each.is_quantized and each.block_size == kind.block_size
+                ]
+                found.append(costs[kind] if kind in costs else max(alike, default=0.0))
+        return math.fsum(found)
 
     def scaled_by(self, types: Types, measured: float) -> "Prediction":
         """Learn from a file that was measured."""
@@ -70,12 +84,13 @@ class Prediction:
         return math.exp((1 - part) * math.log(at_first / first) + part * math.log(at_second / second))
 
 
-def corrected(costs: Costs, uniform: Sequence[tuple[Types, float]]) -> Prediction:
+def corrected(costs: Costs, uniform: Sequence[tuple[Types, float]], inputs: Costs) -> Prediction:
     """Make a prediction from costs and what was measured with all tensors in one type each."""
     pairs: Mapping[float, float] = {}
     plain = Prediction(costs, ())
     pairs = {plain.of({**_own(costs), **types}): kld for types, kld in uniform if kld > 0}
-    return Prediction(costs, tuple(sorted((total, kld) for total, kld in pairs.items() if total > 0)))
+    known = tuple(sorted((total, kld) for total, kld in pairs.items() if total > 0))
+    return Prediction(costs, known, inputs=inputs)
 
 
 def _own(costs: Costs) -> Types:

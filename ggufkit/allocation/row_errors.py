@@ -66,7 +66,7 @@ def row_errors(
             error = norm = 0.0
             columns, _, experts = rows_of(tensor)
             for expert in range(experts):
-                values = _sample(library, descriptors[header.path], header, tensor, expert, rows)
+                values = sampled(library, descriptors[header.path], header, tensor, expert, rows)
                 weights = importance_of(importance, tensor, expert)
                 changed = through(library, values, kind, columns, weights)
                 scale = np.ones(columns, np.float32) if weights is None else weights
@@ -93,7 +93,12 @@ def sampled_rows(rows: int, experts: int, wanted: int) -> Iterator[int]:
     return (number * rows // count for number in range(count))
 
 
-def _sample(library: Ggml, descriptor: int, header: GgufHeader, tensor: TensorInfo, expert: int, wanted: int) -> Floats:
+def sampled(library: Ggml, descriptor: int, header: GgufHeader, tensor: TensorInfo, expert: int, wanted: int) -> Floats:
+    """Read some rows of one expert as float32, one after the other, so that there are `wanted` of all experts together.
+
+    Raises:
+        GgufFileError: the file has become shorter.
+    """
     columns, rows, experts = rows_of(tensor)
     size = row_bytes(tensor.type, columns)
     chosen = list(sampled_rows(rows, experts, wanted))

@@ -128,6 +128,14 @@ def mean_of(first: Ratio, second: Ratio) -> Ratio:
     return lambda choice, kind, reference: math.sqrt(first(choice, kind, reference) * second(choice, kind, reference))
 
 
+def sum_of(first: Costs, second: Costs) -> Costs:
+    """Add two kinds of costs; of what the second does not know there are none."""
+    return {
+        name: {kind: cost + second.get(name, {}).get(kind, 0.0) for kind, cost in own.items()}
+        for name, own in first.items()
+    }
+
+
 def costs_of(choices: Sequence[Choices], sensitivities: Mapping[str, Sensitivity], ratio: Ratio) -> Costs:
     """Compute what each tensor costs in each of its types, in nats; its own type costs nothing."""
     costs: dict[str, dict[TensorType, float]] = {}

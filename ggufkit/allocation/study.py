@@ -1,11 +1,12 @@
 """What is known of a model when it was measured: enough to solve any budget, without measuring again."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ggufkit.allocation.candidates import pick
 from ggufkit.allocation.choices import Choices, Types
 from ggufkit.allocation.corrections import corrected_sensitivities, questions, to_correct
+from ggufkit.allocation.inputs.known import Rounding, input_costs
 from ggufkit.allocation.measuring import Measurer
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import Effort
@@ -24,6 +25,7 @@ from ggufkit.allocation.sensitivity import (
     from_probes,
     larger_of,
     mean_of,
+    sum_of,
 )
 from ggufkit.allocation.type_curve import curve_of, curve_types, uniform
 from ggufkit.gguf_file.tensor_types import TensorType
@@ -43,10 +45,11 @@ class Study:
     sensitivities: Mapping[str, Sensitivity]
     floor: float
     uniform: tuple[tuple[Types, float], ...]
+    roundings: Mapping[str, Rounding]
 
     @property
-    def opinions(self) -> Mapping[str, Costs]:
-        """Costs by each way to compare types."""
+    def of_weights(self) -> Mapping[str, Costs]:
+        """What the rounding of weights costs, by each way to compare types."""
         errors = error_ratio(self.errors)
         curve = but_for_lattices(curve_ratio(self.curve), self.errors)
         ways = {
@@ -58,14 +61,30 @@ class Study:
         return {name: costs_of(self.choices, self.sensitivities, way) for name, way in ways.items()}
 
     @property
+    def of_inputs(self) -> Costs:
+        """What the rounding of inputs costs."""
+        return input_costs(self.choices, self.sensitivities, self.roundings, self.errors)
+
+    @property
+    def opinions(self) -> Mapping[str, Costs]:
+        """Costs of both, by each way to compare types."""
+        inputs = self.of_inputs
+        return {name: sum_of(costs, inputs) for name, costs in self.of_weights.items()}
+
+    @property
+    def weight_costs(self) -> Costs:
+        """Costs of rounded weights, by the opinion that is trusted most."""
+        return next(iter(self.of_weights.values()))
+
+    @property
     def costs(self) -> Costs:
-        """Those of the opinion that is trusted most."""
-        return next(iter(self.opinions.values()))
+        """Costs of both, by that opinion."""
+        return sum_of(self.weight_costs, self.of_inputs)
 
     @property
     def prediction(self) -> Prediction:
         """Foretell divergences."""
-        return corrected(self.costs, self.uniform)
+        return corrected(self.weight_costs, self.uniform, self.of_inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +111,11 @@ def study(
     progress: Progress,
     told: Callable[[Sequence[float]], None],
     foretold: Mapping[str, Sensitivity] | None = None,
+    roundings: Mapping[str, Rounding] | None = None,
 ) -> Study:
     """Measure the floor, the curve and the probes. `told` gets the seconds of the first probes once they are known.
 
-    What is `foretold` of tensors, without a probe, counts for them.
+    What is `foretold` of tensors, without a probe, counts for them. `roundings` are what rounded inputs do.
 
     Raises:
         As `Measurer.measure`.
@@ -127,17 +147,17 @@ def study(
         }
     else:
         sensitivities = {**from_priors(model.choices, errors, curve, tied=model.is_tied), **(foretold or {})}
-    return Study(model.choices, errors, curve, sensitivities, floor, level)
+    return Study(model.choices, errors, curve, sensitivities, floor, level, roundings or {})
 
 
 def in_the_mix(model: Model, known: Study, budget: int, measurer: Measurer, progress: Progress) -> Study:
     """Correct the sensitivities of the costliest tensors where they are: in what would be chosen for a budget."""
-    costs = known.costs
-    picked = pick(model, budget, costs)
+    costs = known.weight_costs
+    picked = pick(model, budget, known.costs)
     if picked is None:
         return known
     types = {name: kind for name, kind in model.types_of(picked.options).items() if kind.is_quantized}
     names = to_correct(types, costs)
     answers = measurer.measure(questions(types, names), progress, "Correcting")
     changed = corrected_sensitivities(known.sensitivities, types, costs, names, [one.kld for one in answers])
-    return Study(known.choices, known.errors, known.curve, changed, known.floor, known.uniform)
+    return replace(known, sensitivities=changed)

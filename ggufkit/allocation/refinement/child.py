@@ -27,7 +27,8 @@ from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import cpu, ggml
 from ggufkit.llamacpp.ggml import Ggml
-from ggufkit.llamacpp.input_moments import InputMoments, of_expert
+from ggufkit.llamacpp.input_moments import InputMoments
+from ggufkit.llamacpp.input_reader import of_expert
 from ggufkit.quantization.importance import load_importance
 
 DONE = "refined:"

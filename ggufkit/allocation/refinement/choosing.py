@@ -20,13 +20,13 @@ from ggufkit.allocation.refinement.refine import (
     costs_when_refined,
     refined_model,
 )
-from ggufkit.allocation.sensitivity import Costs
+from ggufkit.allocation.sensitivity import Costs, sum_of
 from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.allocation.verification import Candidate, Verified, Verifier, best_of
 from ggufkit.errors import UsageError
 from ggufkit.evaluation.likelihood.child import Request
 from ggufkit.evaluation.likelihood.texts import Chunks
-from ggufkit.llamacpp.input_moments import tensor_of
+from ggufkit.llamacpp.input_reader import tensor_of
 from ggufkit.progress import Progress
 from ggufkit.quantization.types import QuantizationType
 
@@ -73,6 +73,8 @@ def chosen_with_refined(
 ) -> Iterator[RefinedChoice]:
     """Refine the most promising types for a budget, measure them, and choose among all. They learn from calibration.
 
+    `costs` are those of rounded weights, of which refining saves; `prediction` knows those of rounded inputs.
+
     Raises:
         UsageError: there is no text.
         OutputError: there is no room for copies of the model.
@@ -86,7 +88,7 @@ def chosen_with_refined(
     with contextlib.ExitStack() as stack:
         copies: dict[str, RefinedModel] = {}
         found = []
-        for number, (name, types) in enumerate(_promising(model, budget, plain, costs)):
+        for number, (name, types) in enumerate(_promising(model, budget, plain, costs, prediction.inputs)):
             place = folder / str(number)
             copy = stack.enter_context(
                 refined_model(model, types, chunks, options.quantize, options.running, place, progress)
@@ -112,9 +114,9 @@ def chosen_with_refined(
         yield RefinedChoice(best, tuple(found), used.path if used else model.source, used.tensors if used else ())
 
 
-def _promising(model: Model, budget: int, best: Verified, costs: Costs) -> list[tuple[str, Types]]:
+def _promising(model: Model, budget: int, best: Verified, costs: Costs, inputs: Costs) -> list[tuple[str, Types]]:
     """Choose types for a refined file: what the knapsack picks knowing what refining saves, and the best so far."""
-    picked = pick(model, budget, costs_when_refined(costs))
+    picked = pick(model, budget, sum_of(costs_when_refined(costs), inputs))
     found: list[tuple[str, Types]] = [] if picked is None else [("grids", model.types_of(picked.options))]
     if not found or (refined_candidates(model.weights) > 1 and best.candidate.types != found[0][1]):
         found.append((best.candidate.name, best.candidate.types))
@@ -129,7 +131,8 @@ def _predicted(types: Types, copy: RefinedModel, prediction: Prediction) -> floa
         share = (matrix.after or 0.0) / (matrix.before or 1.0) if is_better else 1.0
         left.setdefault(tensor_of(matrix.tensor), []).append(share)
     means = {name: sum(shares) / len(shares) for name, shares in left.items()}
-    return prediction.of_sum(sum(prediction.cost(name, types) * means.get(name, 1.0) for name in prediction.costs))
+    weights = sum(prediction.cost(name, types) * means.get(name, 1.0) for name in prediction.costs)
+    return prediction.of_sum(weights, prediction.of_inputs(types))
 
 
 def _identity(chunks: Chunks, copy: RefinedModel) -> str:
