@@ -30,7 +30,7 @@ from ggufkit.llamacpp.input_reader import tensor_of
 from ggufkit.progress import Progress
 from ggufkit.quantization.types import QuantizationType
 
-_VERSION = 1  # of the method: another one gives other weights
+_VERSION = 2  # of the method: another one gives other weights
 _ONE_ONLY = 200_000_000  # weights; for larger models only the most promising types are refined
 
 

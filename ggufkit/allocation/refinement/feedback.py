@@ -11,7 +11,7 @@ The loss of a matrix W, float32 [n_out, n_in], and its rounded form Q is tr((W -
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit.allocation.refinement.grids import Grid, grid_of
+from ggufkit.allocation.refinement.grids import Grid, grid_of, has_grid
 from ggufkit.allocation.weights import through
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.dequantize import dequantize
@@ -22,6 +22,7 @@ Moments = NDArray[np.float64]
 
 _DAMPING = 0.01  # of the mean of the diagonal
 _SWEEPS = 3
+_ROUNDS = 5
 
 
 def loss(weights: Floats, rounded: Floats, moments: Moments) -> float:
@@ -43,9 +44,29 @@ class Feedback:
     def refined(self, library: Ggml, weights: Floats, kind: TensorType, importance: Floats | None) -> Floats:
         """Round rows with feedback; return values that lie on the grids of `kind`, float32 [n_rows, n_in].
 
-        `importance` is what llama-quantize weighs columns with, float32 [n_in].
+        `importance` is what llama-quantize weighs columns with, float32 [n_in]. Where it finds other grids than ours in
+        the values, they are rounded once more on those, as often as that helps.
         """
-        return _refined_rows(library, weights, kind, self._moments, self._carry, importance)
+        best = _refined_rows(library, weights, kind, self._moments, self._carry, importance)
+        if not has_grid(kind):
+            return best
+        least = self._losses(weights, stored(library, best, kind, importance))
+        current = best
+        for _ in range(_ROUNDS):
+            current = _swept_as_stored(library, weights, current, kind, self._moments, importance)
+            losses = self._losses(weights, stored(library, current, kind, importance))
+            is_better = losses < least
+            if not is_better.any():
+                break
+            best = np.where(is_better[:, None], current, best)
+            least = np.minimum(losses, least)
+        return best
+
+    def _losses(self, weights: Floats, rounded: Floats) -> NDArray[np.float64]:
+        """Return the loss of each row, float64 [n_rows]."""
+        difference = weights - rounded
+        losses: NDArray[np.float64] = np.einsum("ij,ij->i", difference @ self._moments, difference, dtype=np.float64)
+        return losses
 
 
 def refined(library: Ggml, weights: Floats, kind: TensorType, moments: Moments, importance: Floats | None) -> Floats:
@@ -70,10 +91,7 @@ def _refined_rows(
     grids: list[Grid | None] = []
     for start in range(0, columns, step):
         end = start + step
-        block = np.ascontiguousarray(current[:, start:end])
-        weighing = None if importance is None else np.ascontiguousarray(importance[start:end])
-        encoded = np.empty(block.size // kind.block_size * kind.block_bytes, np.uint8)
-        library.quantize(block, int(kind), step, encoded, weighing)
+        block, encoded = _encoded(library, current, start, kind, importance)
         grid = grid_of(encoded, kind, len(block))
         grids.append(grid)
         own = carry[start:end, start:end]
@@ -92,6 +110,36 @@ def _refined_rows(
         for _ in range(_SWEEPS):
             _sweep(weights, found, moments, [grid for grid in grids if grid is not None], step)
     return found
+
+
+def _swept_as_stored(
+    library: Ggml, weights: Floats, values: Floats, kind: TensorType, moments: Floats, importance: Floats | None
+) -> Floats:
+    """Let every column take its best level on the grids that llama-quantize finds in values."""
+    found = np.empty_like(values)
+    columns, step = values.shape[1], kind.block_size
+    grids = []
+    for start in range(0, columns, step):
+        block, encoded = _encoded(library, values, start, kind, importance)
+        found[:, start : start + step] = dequantize(encoded, int(kind), block.size).reshape(block.shape)
+        grid = grid_of(encoded, kind, len(block))
+        if grid is None:
+            return values
+        grids.append(grid)
+    _sweep(weights, found, moments, grids, step)
+    return found
+
+
+def _encoded(
+    library: Ggml, values: Floats, start: int, kind: TensorType, importance: Floats | None
+) -> tuple[Floats, NDArray[np.uint8]]:
+    """Take the block of columns that begins at `start`, and encode it as llama-quantize does."""
+    end = start + kind.block_size
+    block = np.ascontiguousarray(values[:, start:end])
+    weighing = None if importance is None else np.ascontiguousarray(importance[start:end])
+    encoded = np.empty(block.size // kind.block_size * kind.block_bytes, np.uint8)
+    library.quantize(block, int(kind), kind.block_size, encoded, weighing)
+    return block, encoded
 
 
 def _sweep(weights: Floats, found: Floats, moments: Floats, grids: list[Grid], step: int) -> None:
