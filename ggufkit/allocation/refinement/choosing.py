@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ggufkit.allocation.refinement.refine import (
     RefinedModel,
     RefinedTensor,
     costs_when_refined,
+    left_of,
     refined_model,
 )
 from ggufkit.allocation.sensitivity import Costs, sum_of
@@ -31,7 +32,9 @@ from ggufkit.progress import Progress
 from ggufkit.quantization.types import QuantizationType
 
 _VERSION = 2  # of the method: another one gives other weights
-_ONE_ONLY = 200_000_000  # weights; for larger models only the most promising types are refined
+# The types are chosen by what refining usually leaves of a loss, then by what it has left of each tensor's.
+_NAMES = ("grids", "grids again")
+_ONE_ONLY = 200_000_000  # weights; of larger models only the first are refined
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,15 @@ def chosen_with_refined(
     plain = best_of(verified)
     with contextlib.ExitStack() as stack:
         copies: dict[str, RefinedModel] = {}
-        found = []
-        for number, (name, types) in enumerate(_promising(model, budget, plain, costs, prediction.inputs)):
+        found: list[Verified] = []
+        left: Mapping[str, float] = {}
+        tried: list[Types] = []
+        for number, name in enumerate(_NAMES[: refined_candidates(model.weights)]):
+            picked = pick(model, budget, sum_of(costs_when_refined(costs, left), prediction.inputs))
+            types = plain.candidate.types if picked is None else model.types_of(picked.options)
+            if types in tried:
+                break
+            tried.append(types)
             place = folder / str(number)
             copy = stack.enter_context(
                 refined_model(model, types, chunks, options.quantize, options.running, place, progress)
@@ -109,30 +119,27 @@ def chosen_with_refined(
             )
             found += verifier.verify([candidate], progress, made)
             copies[candidate.name] = copy
+            left = {tensor: share / left_of(types[tensor]) for tensor, share in _shares(copy).items()}
         best = best_of([*verified, *found])
         used = copies.get(best.candidate.name)
         yield RefinedChoice(best, tuple(found), used.path if used else model.source, used.tensors if used else ())
 
 
-def _promising(model: Model, budget: int, best: Verified, costs: Costs, inputs: Costs) -> list[tuple[str, Types]]:
-    """Choose types for a refined file: what the knapsack picks knowing what refining saves, and the best so far."""
-    picked = pick(model, budget, sum_of(costs_when_refined(costs), inputs))
-    found: list[tuple[str, Types]] = [] if picked is None else [("grids", model.types_of(picked.options))]
-    if not found or (refined_candidates(model.weights) > 1 and best.candidate.types != found[0][1]):
-        found.append((best.candidate.name, best.candidate.types))
-    return found
-
-
 def _predicted(types: Types, copy: RefinedModel, prediction: Prediction) -> float:
-    """Foretell the divergence: each tensor's cost, times what is left of its loss; of experts, their mean."""
+    """Foretell the divergence: each tensor's cost, times what is left of its loss."""
+    means = _shares(copy)
+    weights = sum(prediction.cost(name, types) * means.get(name, 1.0) for name in prediction.costs)
+    return prediction.of_sum(weights, prediction.of_inputs(types))
+
+
+def _shares(copy: RefinedModel) -> Mapping[str, float]:
+    """Say what is left of each tensor's loss, 1 where it was not refined; of experts, their mean."""
     left: dict[str, list[float]] = {}
     for matrix in copy.tensors:
         is_better = matrix.accepted and matrix.before and matrix.after is not None
         share = (matrix.after or 0.0) / (matrix.before or 1.0) if is_better else 1.0
         left.setdefault(tensor_of(matrix.tensor), []).append(share)
-    means = {name: sum(shares) / len(shares) for name, shares in left.items()}
-    weights = sum(prediction.cost(name, types) * means.get(name, 1.0) for name in prediction.costs)
-    return prediction.of_sum(weights, prediction.of_inputs(types))
+    return {name: sum(shares) / len(shares) for name, shares in left.items()}
 
 
 def _identity(chunks: Chunks, copy: RefinedModel) -> str:

@@ -21,6 +21,7 @@ from ggufkit.allocation.weights import rows_of
 from ggufkit.evaluation.child_process import ask
 from ggufkit.evaluation.likelihood.passes import Running
 from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import cpu
 from ggufkit.progress import Progress
 from ggufkit.quantization.options import QuantizeOptions
@@ -127,10 +128,20 @@ def refined_model(
             copy.unlink(missing_ok=True)
 
 
-def costs_when_refined(costs: Costs) -> Costs:
-    """Say what types will cost when their weights are refined: those with grids gain, those with books hardly."""
-    left: Mapping[bool, float] = {True: _LEFT_ON_GRIDS, False: _LEFT_IN_BOOKS}
+def costs_when_refined(costs: Costs, own: Mapping[str, float] | None = None) -> Costs:
+    """Say what types will cost when their weights are refined: those with grids gain, those with books hardly.
+
+    `own` are factors of tensors of which more, or less, is left than usual.
+    """
+    factors = own or {}
     return {
-        name: {kind: cost * (left[has_grid(kind)] if kind.is_quantized else 1.0) for kind, cost in own.items()}
-        for name, own in costs.items()
+        name: {kind: cost * left_of(kind) * factors.get(name, 1.0) for kind, cost in each.items()}
+        for name, each in costs.items()
     }
+
+
+def left_of(kind: TensorType) -> float:
+    """What refining usually leaves of a type's loss."""
+    if not kind.is_quantized:
+        return 1.0
+    return _LEFT_ON_GRIDS if has_grid(kind) else _LEFT_IN_BOOKS
