@@ -1,6 +1,6 @@
 """What is foretold of a file comes from its mix, and from what the others were against theirs; never from itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,7 +30,9 @@ class Scratch:
         return [Measured(FILES[names[types["a"]]][0] + self.floor, (), 0.0) for types in asked]
 
 
-def foretold(names: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
+def foretold(
+    names: Sequence[str], wanted: Sequence[str], of_inputs: Callable[[Types], float] = lambda _: 0.0
+) -> dict[str, float]:
     verified = [
         Verified(
             Candidate(name, {"a": TYPES[name], "norm": TensorType.F32}, 0, 7.0, 7.0, is_preset=name == "preset"),
@@ -40,7 +42,7 @@ def foretold(names: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
     ]
     chosen = [each for each in verified if each.candidate.name in wanted]
     scratch = cast("Any", Scratch())
-    found = mix.foretold(scratch, verified, chosen, scratch.floor, silent)
+    found = mix.foretold(scratch, verified, chosen, scratch.floor, of_inputs, silent)
     return {each.candidate.name: each.candidate.predicted for each in found}
 
 
@@ -54,6 +56,11 @@ def test_the_median_of_the_other_files_counts() -> None:
 def test_one_other_file_is_enough_and_none_leaves_the_mix_as_it_is() -> None:
     assert foretold(["preset", "one"], ["preset", "one"]) == pytest.approx({"preset": 1.2, "one": 0.55})
     assert foretold(["one"], ["one"]) == pytest.approx({"one": 0.5})
+
+
+def test_rounded_inputs_are_added() -> None:
+    found = foretold(["preset", "one"], ["preset", "one"], lambda types: 0.1 if types["a"] is TYPES["one"] else 0.0)
+    assert found == pytest.approx({"preset": 1.0, "one": 0.6 * 1.1})  # of 0.6 / 0.6, and of 1.1
 
 
 def test_what_was_not_measured_as_a_mix_keeps_what_was_foretold_of_it() -> None:
