@@ -202,6 +202,8 @@ def command(
     gates = limits.gates()
     if gates.any and not models:
         raise UsageError("limits are for models, and none is given", hint="ggufkit eval BASE QUANT... -f TEXT")
+    if keep_logits is not None and not texts:
+        raise UsageError("--keep-logits keeps what the base says of a text", hint="-f TEXT")
     _check_gates(gates, texts=bool(texts), tasks=bool(tasks))
     running = Running(
         threads=threads,

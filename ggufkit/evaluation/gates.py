@@ -46,6 +46,8 @@ def fraction(text: str, flag: str) -> float:
         raise UsageError(f"{flag} {text!r} is no number", hint=f"such as {flag} 2% or {flag} 0.02") from None
     if not 0 <= value < float("inf"):
         raise UsageError(f"{flag} {text!r} is negative, or no number")
+    if value > 1 and not percent:
+        raise UsageError(f"{flag} {text!r} is more than all", hint=f"{flag} {text.strip()}% is what you mean?")
     return value / 100 if percent else value
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ggufkit.errors import OutputError
@@ -37,7 +37,14 @@ def workplace(root: Path | None, inputs: Sequence[Path], settings: str, note: Ca
     digest = hashlib.sha256((json.dumps(list(stamps.items())) + settings).encode())
     folder = root / digest.hexdigest()[:16]
     remove_stale(root, but=folder)
-    with locked(folder):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except OutputError as error:
+            raise OutputError(
+                f"an evaluation of the same base and texts is at work: {error}",
+                hint="wait for it, or give all models in one call",
+            ) from error
         folder.mkdir(exist_ok=True)
         (folder / _ABOUT).write_text(json.dumps(stamps))
         try:

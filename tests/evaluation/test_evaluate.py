@@ -167,7 +167,7 @@ def test_the_same_evaluation_is_not_done_twice_at_once(demo_models: Mapping[str,
     """Both would write on the same files."""
 
     def again(*_: object) -> None:
-        with pytest.raises(OutputError, match="is being written by process"):
+        with pytest.raises(OutputError, match="of the same base and texts is at work"):
             evaluate(demo_models["F16"], [], [held_out], options(tmp_path))
         raise ZeroDivisionError
 
@@ -259,6 +259,12 @@ def test_the_command_writes_json_and_fails_at_a_gate(
 @pytest.mark.parametrize(("text", "value"), [("2%", 0.02), ("0.02", 0.02), (" 95 %", 0.95)])
 def test_fractions_are_read(text: str, value: float):
     assert fraction(text, "--x") == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["3", "x", "-1%", "nan", "inf", "1e400"])
+def test_what_is_no_fraction_is_refused(text: str):
+    with pytest.raises(UsageError, match="--x"):
+        fraction(text, "--x")
 
 
 def test_a_gate_that_is_not_a_number_fails_what_is_not_a_number(demo_models: Mapping[str, Path]):
