@@ -32,8 +32,7 @@ from ggufkit.allocation.weights import (
     to_float32,
 )
 from ggufkit.crew import work_through
-from ggufkit.errors import GgufkitError
-from ggufkit.evaluation.child_process import REFUSED, refusal
+from ggufkit.evaluation.child_process import refusing
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
 from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.scores import COLUMNS, score_against
@@ -242,10 +241,5 @@ def _write(descriptor: int, content: NDArray[Any], offset: int) -> None:
 
 def main() -> None:
     """Do what the request asks for, whose path is the argument."""
-    path = Path(sys.argv[1])
-    request = MeasuringRequest.read(path)
-    try:
-        measure(request)
-    except GgufkitError as error:
-        path.with_suffix(".error.json").write_text(refusal(error))
-        sys.exit(REFUSED)
+    with refusing() as path:
+        measure(MeasuringRequest.read(path))

@@ -61,6 +61,17 @@ def raise_refusal(answer: Path) -> NoReturn:
     raise kind(told["message"], hint=told["hint"]) from number and OSError(number, os.strerror(number))
 
 
+@contextmanager
+def refusing() -> Iterator[Path]:
+    """In a child: yield the request file, the argument; an error of ours becomes a refusal beside it, and the end."""
+    path = Path(sys.argv[1])
+    try:
+        yield path
+    except GgufkitError as error:
+        path.with_suffix(".error.json").write_text(refusal(error))
+        sys.exit(REFUSED)
+
+
 def ask(module: str, request: Path, model: str, on_line: Callable[[str], None] | None = None) -> None:
     """Let `module.main` do what a request file asks for; a refusal lies beside it as `.error.json`.
 

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from ggufkit.allocation.inputs.rounding import BLOCKS, rounded
 from ggufkit.allocation.row_errors import sampled
 from ggufkit.allocation.weights import importance_of, rows_of, through
-from ggufkit.errors import GgufkitError
-from ggufkit.evaluation.child_process import REFUSED, refusal
+from ggufkit.evaluation.child_process import refusing
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import cpu
@@ -143,10 +142,5 @@ def _matrices(request: InputsRequest) -> dict[str, _Matrix]:
 
 def main() -> None:
     """Do what the request asks for, whose path is the argument."""
-    path = Path(sys.argv[1])
-    request = InputsRequest.read(path)
-    try:
-        compare(request)
-    except GgufkitError as error:
-        path.with_suffix(".error.json").write_text(refusal(error))
-        sys.exit(REFUSED)
+    with refusing() as path:
+        compare(InputsRequest.read(path))

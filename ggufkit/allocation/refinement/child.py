@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from ggufkit.allocation.refinement.feedback import Feedback, Moments, loss, stored
 from ggufkit.allocation.weights import from_float32, importance_of, read_bytes, row_bytes, rows_of, to_float32
-from ggufkit.errors import GgufkitError
-from ggufkit.evaluation.child_process import REFUSED, refusal
+from ggufkit.evaluation.child_process import refusing
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import cpu, ggml
@@ -240,10 +239,5 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Do what the request asks for, whose path is the argument."""
-    path = Path(sys.argv[1])
-    request = RefiningRequest.read(path)
-    try:
-        refine(request)
-    except GgufkitError as error:
-        path.with_suffix(".error.json").write_text(refusal(error))
-        sys.exit(REFUSED)
+    with refusing() as path:
+        refine(RefiningRequest.read(path))

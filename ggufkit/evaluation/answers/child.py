@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ggufkit.errors import GgufkitError
-from ggufkit.evaluation.child_process import REFUSED, refusal
+from ggufkit.evaluation.child_process import refusing
 from ggufkit.evaluation.likelihood.running import Running
 
 if TYPE_CHECKING:
@@ -96,13 +95,9 @@ def _log_likelihood(engine: "Engine", prompt: list[int], choice: list[int]) -> f
 
 def main() -> None:
     """Do what the request asks for, whose path is the argument."""
-    path = Path(sys.argv[1])
-    request = Request.read(path)
-    try:
+    with refusing() as path:
+        request = Request.read(path)
         if request.prompts:
             _answer(request)
         else:
             _weigh(request)
-    except GgufkitError as error:
-        path.with_suffix(".error.json").write_text(refusal(error))
-        sys.exit(REFUSED)

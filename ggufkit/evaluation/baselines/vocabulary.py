@@ -4,7 +4,6 @@
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from ggufkit.errors import GgufkitError
 from ggufkit.evaluation import texts as own_texts
-from ggufkit.evaluation.child_process import REFUSED, ask, refusal
+from ggufkit.evaluation.child_process import ask, refusing
 from ggufkit.inference import batch_file
 from ggufkit.inference.engine import Engine
 from ggufkit.inference.options import EngineOptions
@@ -100,14 +99,10 @@ def _ask(request: _Request, path: Path) -> Any:
 
 def main() -> None:
     """Answer the request whose path is the argument: what the child process does."""
-    path = Path(sys.argv[1])
-    request = _Request(**json.loads(path.read_text()))
-    try:
+    with refusing() as path:
+        request = _Request(**json.loads(path.read_text()))
         with Engine.open(Path(request.model), EngineOptions(vocabulary_only=True)) as vocabulary:
             answer = _spelled(request, vocabulary) if request.replies else _cut(request, vocabulary)
-    except GgufkitError as error:
-        path.with_suffix(".error.json").write_text(refusal(error))
-        sys.exit(REFUSED)
     Path(request.output).write_text(json.dumps(answer))
 
 

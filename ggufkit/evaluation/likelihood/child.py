@@ -17,8 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit.errors import GgufkitError
-from ggufkit.evaluation.child_process import REFUSED, refusal
+from ggufkit.evaluation.child_process import refusing
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
 from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.scores import score_against, score_base
@@ -129,13 +128,9 @@ def _score(
 
 def main() -> None:
     """Do what the request asks for, whose path is the argument."""
-    path = Path(sys.argv[1])
-    request = Request.read(path)
-    try:
+    with refusing() as path:
+        request = Request.read(path)
         if request.task == Task.TOKENIZE:
             _tokenize(request)
         else:
             _read(request)
-    except GgufkitError as error:
-        path.with_suffix(".error.json").write_text(refusal(error))
-        sys.exit(REFUSED)
