@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,13 +38,18 @@ def test_a_profile_is_measured_kept_and_used(model: Path, tmp_path: Path) -> Non
     assert all(speed > 0 for speed in speeds)
     # What is kept was faster by more than the noise; without that it is the default.
     assert not document["settings"] or document["generating"]["is_faster"] or document["reading"]["is_faster"]
-    # A profile that llama.cpp refuses tells that chat uses it, unless told otherwise.
+    # An odd setting tells that chat uses the profile, unless told otherwise.
     kept = Path(document["profile"])
     content = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**content, "settings": {"micro_batch_size": 96}}))
+    odd = re.compile(r"n_ubatch\s*=\s*96\b")
+    assert odd.search(ggufkit(tmp_path, "chat", model, "hello", "--verbose").stderr)
+    without = ggufkit(tmp_path, "chat", model, "hello", "--verbose", "--profile", "none")
+    assert not odd.search(without.stderr)
+    # One that makes no sense is passed over, but where it is named.
     kept.write_text(json.dumps({**content, "settings": {"flash_attention": "off", "cache_type_v": "q4_0"}}))
-    refused = ggufkit(tmp_path, "chat", model, "hello")
-    assert (refused.returncode, "with fused attention only" in refused.stderr) == (2, True)
-    assert ggufkit(tmp_path, "chat", model, "hello", "--profile", "none").stdout == "Hi\n"
+    assert ggufkit(tmp_path, "chat", model, "hello").stdout == "Hi\n"
+    assert ggufkit(tmp_path, "chat", model, "hello", "--profile", kept).returncode == 3
 
 
 @pytest.mark.slow
