@@ -83,7 +83,7 @@ class _Rules:
 
 
 def check_grammar(text: str) -> None:
-    """Refuse a grammar, as GBNF, that llama.cpp would not get past.
+    """Refuse a grammar, in GBNF, that llama.cpp would not get past.
 
     Raises:
         InputError: saying what of it.
@@ -125,8 +125,9 @@ def _is_deep(text: str) -> bool:
 def _items(text: str, rules: dict[str, list[list[_Item]]]) -> Iterator[_Item]:
     """Yield every part of every sequence when it is complete, and collect the rules."""
     open_groups: list[tuple[str, list[_Item]]] = []  # the rules around the current one, and where they go on
-    name, sequence = "", []  # type: str, list[_Item]
-    last: _Item | None = None
+    name = ""
+    sequence: list[_Item] = []
+    last: _Item | None = None  # what a repetition would be about
     for found in _TOKEN.finditer(text):
         kind, word = found.lastgroup, found[0]
         if kind == "comment":
@@ -146,8 +147,7 @@ def _items(text: str, rules: dict[str, list[list[_Item]]]) -> Iterator[_Item]:
             rules.setdefault(name, []).append(sequence)
         elif word == "(":
             inner = f"({len(rules)}"
-            last_of_outer = _Item(inner)
-            sequence.append(last_of_outer)
+            sequence.append(_Item(inner))
             open_groups.append((name, sequence))
             name, sequence = inner, []
             rules[name] = [sequence]
