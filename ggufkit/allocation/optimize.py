@@ -34,7 +34,7 @@ from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.allocation.verification import Made, Verified, Verifier, best_of
 from ggufkit.allocation.workplace import LEDGER, identity_of, setting_of, speeds_of, workplace
 from ggufkit.counting import counted
-from ggufkit.errors import VerificationError
+from ggufkit.errors import LlamaCppError, VerificationError
 from ggufkit.evaluation.likelihood.child import Request
 from ggufkit.evaluation.likelihood.statistics import PairedDifference, paired_difference
 from ggufkit.files import PlannedFile, check_output, check_space
@@ -117,7 +117,11 @@ def optimize(
         foretold = fisher(model, options, probing, folder, progress)
         asked = questions_of(model, options.effort, foretold)
         errors = known_errors.row_errors_of(model, options, amounts.rows, identity, folder, progress)
-        roundings = roundings_of(model, probing, folder, progress)
+        try:
+            roundings = roundings_of(model, probing, folder, progress)
+        except LlamaCppError as error:  # without them types are chosen by what their weights lose
+            warn(f"what the rounding of inputs costs could not be measured: {error}")
+            roundings = {}
         known = study(model, asked, errors, measurer, progress, told, foretold, roundings)
         verifier = stack.enter_context(Verifier(choosing, ledger, folder / "choosing", _made(model, options), cluster))
         files = []

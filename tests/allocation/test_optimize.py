@@ -21,7 +21,7 @@ from ggufkit.allocation.prediction import Prediction
 from ggufkit.allocation.results import Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.cli import main
-from ggufkit.errors import GgufkitError, UsageError
+from ggufkit.errors import GgufkitError, LlamaCppError, UsageError
 from ggufkit.evaluation.likelihood.logits_file import decode, open_logits_file
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.gguf_file.tensor_types import TensorType
@@ -175,6 +175,20 @@ def test_a_killed_run_goes_on_with_the_same_result(optimized: Optimization, tied
 
 
 @pytest.mark.slow
+def test_goes_without_what_inputs_lose_where_that_cannot_be_measured(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise LlamaCppError("llama.cpp cannot do that")
+
+    monkeypatch.setattr("ggufkit.allocation.optimize.roundings_of", fails)
+    said: list[str] = []
+    job = Job(targets.like("Q4_K_M"), tmp_path / "out.gguf")
+    found = optimize(tied, [job], dealt(), options(tmp_path / "state", effort=Effort.FAST), warn=said.append)
+    check(found)
+    assert "could not be measured: llama.cpp cannot do that" in said[-1]
+
+
 def test_experts_and_rows_that_fit_no_large_blocks(tmp_path: Path) -> None:
     source = random_models.write(tmp_path / "experts-F16.gguf", seed=3, feed_forward=96, experts=4, tied=False)
     found = made(source, tmp_path, targets.like("Q4_K_M"), effort=Effort.FAST)
