@@ -85,6 +85,9 @@ def test_a_streamed_answer_is_the_whole_one(client: openai.OpenAI) -> None:
 
 def test_completions_embeddings_and_names(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["sums"]
+    assert client.models.retrieve("sums").id == "sums"
+    with pytest.raises(openai.NotFoundError, match="there is no model 'others/one' here"):
+        client.models.retrieve("others/one")
     assert client.completions.create(model="sums", prompt="1 + 1", max_tokens=4, temperature=0).choices[0].text
     vectors = client.embeddings.create(model="sums", input=["one text", "another one", "one text"]).data
     assert vectors[0].embedding == pytest.approx(vectors[2].embedding, abs=1e-5)

@@ -1,17 +1,19 @@
-"""What the gate answers by itself: health, metrics, and the page to chat with."""
+"""What the gate answers by itself: health, metrics, one model of the list, and the page to chat with."""
 
 import json
 from collections.abc import Mapping
 from importlib import resources
+from urllib.parse import unquote
 
 from ggufkit.inference.serving.backend import Backend
 from ggufkit.inference.serving.client import Local
 from ggufkit.inference.serving.exchange import UpstreamError
 from ggufkit.inference.serving.gate import Counts
-from ggufkit.inference.serving.rules import Head
+from ggufkit.inference.serving.rules import Head, Refusal
 from ggufkit.inference.supervisor import State
 
 HEALTH = {"/health", "/v1/health"}
+MODELS = "/v1/models"
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -65,6 +67,21 @@ async def metrics(backends: Mapping[str, Backend], counts: Counts) -> Local:
         except UpstreamError:
             pass  # it died just now; the figures above are there all the same
     return Local(200, (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),), text.encode())
+
+
+async def one_model(main: Backend, head: Head) -> Local:
+    """Return what llama-server's list says of one model; by itself it only has the list.
+
+    Raises:
+        UpstreamError: llama-server died.
+    """
+    wanted = unquote(head.path.removeprefix(f"{MODELS}/"))
+    async with main.ask("GET", MODELS, [], b"") as answer:
+        listed = json.loads(b"".join([piece async for piece in answer.body])).get("data", [])
+    found = next((model for model in listed if model.get("id") == wanted), None)
+    if found is None:
+        return Local.refusal(Refusal(404, "not_found_error", f"there is no model {wanted!r} here"))
+    return _json(200, found)
 
 
 def page(head: Head) -> Local:

@@ -19,7 +19,7 @@ from ggufkit.inference.placement import Placement
 from ggufkit.inference.serving import own_answers
 from ggufkit.inference.serving.backend import Backend
 from ggufkit.inference.serving.client import Local
-from ggufkit.inference.serving.exchange import Headers
+from ggufkit.inference.serving.exchange import Headers, UpstreamError
 from ggufkit.inference.serving.gate import Gate, Upstream
 from ggufkit.inference.serving.options import ServeOptions, check_template, read_template
 from ggufkit.inference.serving.rules import Head, Refusal, Rules
@@ -198,6 +198,11 @@ class Server:
             return await self._page(main, head, headers)
         if main.supervisor.state is State.LOADING:
             return Local.refusal(Refusal(503, "unavailable_error", "Loading model", (("Retry-After", "1"),)))
+        if head.path.startswith(f"{own_answers.MODELS}/") and head.method in {"GET", "HEAD"}:
+            try:
+                return await own_answers.one_model(main, head)
+            except UpstreamError:
+                return Local.refusal(Refusal(503, "unavailable_error", "the model stopped", (("Retry-After", "1"),)))
         backend = self._for_embeddings(main) if head.path in _EMBEDDING_PATHS else main
         return Upstream(backend.ask(head.method, head.target, headers, body))
 
