@@ -22,7 +22,7 @@ from ggufkit.allocation.mix import mixes_measured
 from ggufkit.allocation.model import Model, open_model
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.refinement.choosing import refined_candidates
-from ggufkit.allocation.refinement.refine import MOST_CHUNKS
+from ggufkit.allocation.refinement.refine import tokens_to_learn_from
 from ggufkit.allocation.study import questions_of
 from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
@@ -107,7 +107,7 @@ def expected(
         files=files,
         largest_file=max(budgets, default=0),
         refined=files * refined_candidates(model.weights) if options.refine else 0,
-        learned_tokens=MOST_CHUNKS * probing.chunks.length,
+        learned_tokens=tokens_to_learn_from(model.weights, len(model.choices), probing.chunks.length),
         by_gradients=sum(choice.weights for choice in model.choices if choice.name in seen),
     )
 

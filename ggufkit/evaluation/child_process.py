@@ -7,7 +7,7 @@ import contextvars
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -72,8 +72,17 @@ def refusing() -> Iterator[Path]:
         sys.exit(REFUSED)
 
 
-def ask(module: str, request: Path, model: str, on_line: Callable[[str], None] | None = None) -> None:
+def ask(
+    module: str,
+    request: Path,
+    model: str,
+    on_line: Callable[[str], None] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Let `module.main` do what a request file asks for; a refusal lies beside it as `.error.json`.
+
+    `environment` is added to that of a child of its own; one for all has it as it was.
 
     Raises:
         GgufkitError: what the child refused, of the same kind.
@@ -86,7 +95,8 @@ def ask(module: str, request: Path, model: str, on_line: Callable[[str], None] |
         if attendant:
             attendant.ask(json.dumps([module, str(request)]), on_line)
         else:
-            run([sys.executable, "-P", "-c", f"from {module} import main; main()", request], on_line=on_line)
+            command: list[str | Path] = [sys.executable, "-P", "-c", f"from {module} import main; main()", request]
+            run(command, on_line=on_line, environment=environment)
     except LlamaCppError as error:
         if answer.exists():
             raise_refusal(answer)

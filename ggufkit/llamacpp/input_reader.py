@@ -57,17 +57,29 @@ def tensor_of(name: str) -> str:
     return found[1] if found else name
 
 
+def expert_of(name: str) -> int | None:
+    """Return which expert of its tensor is named; None for a whole tensor."""
+    found = _EXPERT.fullmatch(name)
+    return int(found[2]) if found else None
+
+
 class InputReader(ABC):
     """A model on the CPU that reads chunks, and hands over the inputs of some of its matrices."""
 
-    def __init__(self, path: Path, wanted: Collection[str], *, length: int, threads: int) -> None:
+    def __init__(
+        self, path: Path, wanted: Collection[str], *, length: int, threads: int, is_cut_short: bool = False
+    ) -> None:
         """Load a model to read chunks of `length` tokens; `wanted` are names of matrices, or of experts of tensors.
+
+        With `is_cut_short` a chunk is computed only as far as to the last of them.
 
         Raises:
             LlamaCppError: llama.cpp cannot load it, or has not enough memory.
             MissingDependencyError: llama.cpp or its binding is not installed.
         """
         self._wanted, self._experts = _sorted_out(wanted)
+        self._is_cut_short = is_cut_short
+        self._ahead: set[bytes] = set()  # tensors that this chunk has not come to
         self._failure: BaseException | None = None
         self._context: Any = None
         self._model = native.Model(path, gpu_layers=0)
@@ -102,6 +114,7 @@ class InputReader(ABC):
     def read(self, chunk: Sequence[int]) -> None:
         """Read one chunk. Raises LlamaCppError."""
         library = self._library
+        self._ahead = {*self._wanted, *self._experts}
         library.llama_memory_clear(library.llama_get_memory(self._context), True)
         count = len(chunk)
         tokens = (library.llama_token * count)(*chunk)
@@ -142,6 +155,8 @@ class InputReader(ABC):
             except BaseException as error:  # noqa: BLE001 - it cannot go through C
                 self._failure = error
                 return False
+            self._ahead.discard(weight.name)
+            return bool(self._ahead) or not self._is_cut_short
         return True
 
     def _add_experts(self, name: bytes, address: int, inputs: _Tensor, chosen: _Tensor) -> None:

@@ -4,6 +4,8 @@ The request (JSON) names the model, its copy (all parts), the chunks to learn fr
 chunks, every fifth is held out: a refined tensor is written only where its loss on those is lower than that of the
 tensor as llama-quantize encodes it, both as they would be stored. Stacked experts are matrices of their own, each with
 the inputs of the tokens that were sent to it. What was decided is appended to `results`, a line of JSON for each.
+
+Small models are refined in order, each matrix for the inputs that it will get behind the ones before it.
 """
 
 import json
@@ -14,30 +16,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.allocation.refinement.feedback import Feedback, Moments, loss, stored
+from ggufkit.allocation.refinement.readings import HELD_OUT, Chunks, at_once, in_order, places, tokens_in_order
 from ggufkit.allocation.weights import from_float32, importance_of, read_bytes, row_bytes, rows_of, to_float32
 from ggufkit.evaluation.child_process import refusing
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import cpu, ggml
 from ggufkit.llamacpp.ggml import Ggml
-from ggufkit.llamacpp.input_moments import InputMoments
 from ggufkit.llamacpp.input_reader import of_expert
 from ggufkit.quantization.importance import load_importance
 
 DONE = "refined:"
 READ = "read:"
-_HELD_OUT = 5  # one chunk of so many
 _LEAST_TOKENS = 2  # times the columns: fewer rows of inputs say too little about what goes together
 _ROWS_AT_ONCE = 2048
 # Squares of so many columns, 8 bytes each: the moments, learned and held out, and what is computed of them meanwhile.
 _HELD_AT_ONCE, _WORKED_WITH = 2, 5
 _MOST_READINGS = 24  # of the text: many wide experts would take days
+_HELD_IN_ORDER = 6
+_NO_INPUTS = "no inputs were seen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class RefiningRequest:
     exclude_weights: tuple[str, ...] = ()
     threads: int = 0
     memory: int = 1 << 30
+    in_order: bool = False
 
     def write(self, path: Path) -> None:
         """Write the request for the child."""
@@ -96,7 +100,6 @@ def refine(request: RefiningRequest) -> None:
         from ggufkit.quantization.direct import library as missing
 
         library = missing()
-    threads = request.threads or cpu.usable_cores()
     chunks = np.fromfile(request.tokens, "<i4").reshape(request.chunks, request.chunk_tokens)
     importance: Mapping[str, NDArray[np.float32]] = {}
     if request.importance:
@@ -105,21 +108,123 @@ def refine(request: RefiningRequest) -> None:
     with ExitStack() as stack:
         pieces = _pieces(request, stack)
         results = stack.enter_context(Path(request.results).open("a"))
+        work = _Work(request, library, importance, request.threads or cpu.usable_cores(), results)
+        widest = max((piece.columns for piece in pieces), default=0)
+        if request.in_order and (_HELD_IN_ORDER + _WORKED_WITH) * 8 * widest**2 < request.memory // 2:
+            work.in_order(pieces, chunks)
+        else:
+            work.at_once(pieces, chunks)
 
-        def tell(piece: _Piece, told: Mapping[str, Any]) -> None:
-            results.write(json.dumps({"tensor": piece.name, **told}) + "\n")
-            results.flush()
-            _say(f"{DONE} {piece.name}")
 
-        batches, left = _batches(pieces, request.memory)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is the same for all matrices."""
+
+    request: RefiningRequest
+    library: Ggml
+    importance: Mapping[str, NDArray[np.float32]]
+    threads: int
+    results: TextIO
+
+    def at_once(self, pieces: Sequence[_Piece], chunks: Chunks) -> None:
+        """Refine all for the inputs that the untouched model gives them."""
+        batches, left = _batches(pieces, self.request.memory)
         for piece, reason in left:
-            tell(piece, {"accepted": False, "reason": reason})
+            self.tell(piece, {"accepted": False, "reason": reason})
         for batch in batches:
-            learned, held = _moments(request, [piece.name for piece in batch], chunks, threads)
+            names = [piece.name for piece in batch]
+            source = Path(self.request.sources[0])
+            learned, held = at_once(source, names, chunks, self.threads, lambda at: _say(f"{READ} {at}"))
             for piece in batch:
-                started = time.monotonic()
-                told = _refine_one(library, piece, request, learned, held, importance)
-                tell(piece, {**told, "seconds": round(time.monotonic() - started, 3)})
+                if not self.refine(piece, learned.get(piece.name), held.get(piece.name)):
+                    self.undo(piece)
+
+    def in_order(self, pieces: Sequence[_Piece], chunks: Chunks) -> None:
+        """Refine one after the other, each for what it will get behind those before, and what nobody refines too."""
+        source, copy = Path(self.request.sources[0]), Path(self.request.copies[0])
+        named = {piece.name: piece for piece in pieces}
+        order = places(source, list(named), chunks[0].tolist(), self.threads)
+        met = {tensor for tensors in order for tensor in tensors}
+        for piece in pieces:
+            self.store(piece)
+        columns = {name: piece.columns for name, piece in named.items()}
+        weights = sum(rows_of(piece.tensor)[1] * piece.columns for piece in pieces)
+        most = tokens_in_order(weights, len(order)) // chunks.shape[1]
+        read = chunks[np.linspace(0, len(chunks) - 1, min(len(chunks), max(HELD_OUT, most))).astype(int)]
+        readings = in_order(source, copy, order, columns, read, threads=self.threads, memory=self.request.memory // 2)
+        undone = [piece for piece in pieces if piece.tensor.name not in met]
+        for piece in undone:
+            self.tell(piece, {"accepted": False, "reason": _NO_INPUTS})
+        for tensors, (learned, held) in zip(order, readings, strict=True):
+            for piece in pieces:
+                if piece.tensor.name in tensors and not self.refine(
+                    piece, learned.get(piece.name), held.get(piece.name)
+                ):
+                    self.store(piece)
+                    undone.append(piece)
+        for piece in undone:
+            self.undo(piece)
+
+    def refine(self, piece: _Piece, learned: Moments | None, held: Moments | None) -> bool:
+        """Write a refined matrix, tell its losses, and return whether it is better; else somebody has to undo it.
+
+        Rows are worked on some at a time, so that the largest matrix takes no more memory than its moments.
+        """
+        started = time.monotonic()
+        if learned is None or held is None or not held.tokens:
+            self.tell(piece, {"accepted": False, "reason": _NO_INPUTS})
+            return False
+        if learned.tokens < _LEAST_TOKENS * piece.columns:
+            reason = f"{learned.tokens} tokens are too few for {piece.columns} columns"
+            self.tell(piece, {"accepted": False, "reason": reason})
+            return False
+        feedback = Feedback(learned)
+        kind, weighing, stored_as = self.kind(piece), self.weighing(piece), piece.tensor.type
+        before = after = inherited = own = 0.0
+        for content, offset in _rows_of(piece):
+            weights = to_float32(self.library, content, stored_as).reshape(-1, piece.columns)
+            better = feedback.refined(self.library, weights, kind, weighing)
+            kept = from_float32(self.library, better, stored_as)  # as the copy holds it, which may be half as wide
+            again = to_float32(self.library, kept, stored_as).reshape(-1, piece.columns)
+            plain = stored(self.library, weights, kind, weighing)
+            before += loss(weights, plain, held)
+            own += loss(weights, plain, Moments(held.given, held.tokens))
+            inherited += loss(weights, weights, held)
+            after += loss(weights, stored(self.library, again, kind, weighing), held)
+            after = after if np.isfinite(better).all() else float("inf")
+            _write(piece.there, kept, offset)
+        accepted = bool(after < before)
+        told = {"before": before / held.tokens, "after": after / held.tokens if np.isfinite(after) else None}
+        if accepted:  # what matrices before this one did wrong is not its own
+            told["left"] = max(0.0, after - inherited) / own if own else 1.0
+        self.tell(piece, {"accepted": accepted, **told, "seconds": round(time.monotonic() - started, 3)})
+        return accepted
+
+    def store(self, piece: _Piece) -> None:
+        """Write a matrix as llama-quantize leaves it."""
+        for content, offset in _rows_of(piece):
+            weights = to_float32(self.library, content, piece.tensor.type).reshape(-1, piece.columns)
+            encoded = stored(self.library, weights, self.kind(piece), self.weighing(piece))
+            _write(piece.there, from_float32(self.library, encoded, piece.tensor.type), offset)
+
+    def undo(self, piece: _Piece) -> None:
+        """Write a matrix as it was."""
+        for content, offset in _rows_of(piece):
+            _write(piece.there, content, offset)
+
+    def kind(self, piece: _Piece) -> TensorType:
+        """The type that a matrix will get."""
+        return TensorType[self.request.types[piece.tensor.name]]
+
+    def weighing(self, piece: _Piece) -> NDArray[np.float32] | None:
+        """What llama-quantize weighs its columns with."""
+        return importance_of(self.importance, piece.tensor, piece.expert)
+
+    def tell(self, piece: _Piece, told: Mapping[str, Any]) -> None:
+        """Append what became of a matrix to the results."""
+        self.results.write(json.dumps({"tensor": piece.name, **told}) + "\n")
+        self.results.flush()
+        _say(f"{DONE} {piece.name}")
 
 
 def _pieces(request: RefiningRequest, stack: ExitStack) -> list[_Piece]:
@@ -163,58 +268,6 @@ def _batches(pieces: Sequence[_Piece], memory: int) -> tuple[list[list[_Piece]],
         batches[-1].append(piece)
         size, widest = size + _HELD_AT_ONCE * square, max(widest, square)
     return batches, left
-
-
-def _moments(
-    request: RefiningRequest, names: Sequence[str], chunks: NDArray[np.int32], threads: int
-) -> tuple[dict[str, tuple[Moments, int]], dict[str, tuple[Moments, int]]]:
-    """Let the model read; return (moments, tokens) of each tensor, learned and held out."""
-    found: list[dict[str, tuple[Moments, int]]] = []
-    with InputMoments(Path(request.sources[0]), names, length=request.chunk_tokens, threads=threads) as reader:
-        for is_held in (False, True):
-            for number, chunk in enumerate(chunks.tolist()):
-                if (number % _HELD_OUT == _HELD_OUT - 1) == is_held:
-                    reader.read(chunk)
-                    _say(f"{READ} {number + 1}")
-            found.append({name: (reader.sums[group], reader.tokens[group]) for name, group in reader.group_of.items()})
-            reader.sums, reader.tokens = {}, {}
-    return found[0], found[1]
-
-
-def _refine_one(
-    library: Ggml,
-    piece: _Piece,
-    request: RefiningRequest,
-    learned: Mapping[str, tuple[Moments, int]],
-    held: Mapping[str, tuple[Moments, int]],
-    importance: Mapping[str, NDArray[np.float32]],
-) -> dict[str, Any]:
-    """Refine a matrix, and take that back where it is not better; tell the losses, and why it was left.
-
-    Rows are worked on some at a time, so that the largest matrix takes no more memory than its moments.
-    """
-    name, tensor, columns = piece.name, piece.tensor, piece.columns
-    if name not in learned or name not in held:
-        return {"accepted": False, "reason": "no inputs were seen"}
-    (moments, tokens), (judging, judged) = learned[name], held[name]
-    if tokens < _LEAST_TOKENS * columns or not judged:
-        return {"accepted": False, "reason": f"{tokens} tokens are too few for {columns} columns"}
-    kind, weighing = TensorType[request.types[tensor.name]], importance_of(importance, tensor, piece.expert)
-    feedback = Feedback(moments)
-    before = after = 0.0
-    for content, offset in _rows_of(piece):
-        weights = to_float32(library, content, tensor.type).reshape(-1, columns)
-        better = feedback.refined(library, weights, kind, weighing)
-        kept = from_float32(library, better, tensor.type)  # as the copy holds it, which may be half as wide
-        again = stored(library, to_float32(library, kept, tensor.type).reshape(-1, columns), kind, weighing)
-        before += loss(weights, stored(library, weights, kind, weighing), judging) / judged
-        after += loss(weights, again, judging) / judged if np.isfinite(better).all() else float("inf")
-        _write(piece.there, kept, offset)
-    accepted = bool(after < before)
-    if not accepted:
-        for content, offset in _rows_of(piece):
-            _write(piece.there, content, offset)
-    return {"accepted": accepted, "before": before, "after": after if np.isfinite(after) else None}
 
 
 def _rows_of(piece: _Piece) -> Iterator[tuple[NDArray[np.uint8], int]]:

@@ -13,8 +13,8 @@ from ggufkit.allocation.making import Making
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.prediction import Prediction
+from ggufkit.allocation.refinement.learning_text import MOST_CHUNKS
 from ggufkit.allocation.refinement.refine import (
-    MOST_CHUNKS,
     RefinedModel,
     RefinedTensor,
     costs_when_refined,
@@ -31,7 +31,7 @@ from ggufkit.llamacpp.input_reader import tensor_of
 from ggufkit.progress import Progress
 from ggufkit.quantization.types import QuantizationType
 
-_VERSION = 2  # of the method: another one gives other weights
+_VERSION = 3  # of the method: another one gives other weights
 # The types are chosen by what refining usually leaves of a loss, then by what it has left of each tensor's.
 _NAMES = ("grids", "grids again")
 _ONE_ONLY = 200_000_000  # weights; of larger models only the first are refined
@@ -136,9 +136,7 @@ def _shares(copy: RefinedModel) -> Mapping[str, float]:
     """Say what is left of each tensor's loss, 1 where it was not refined; of experts, their mean."""
     left: dict[str, list[float]] = {}
     for matrix in copy.tensors:
-        is_better = matrix.accepted and matrix.before and matrix.after is not None
-        share = (matrix.after or 0.0) / (matrix.before or 1.0) if is_better else 1.0
-        left.setdefault(tensor_of(matrix.tensor), []).append(share)
+        left.setdefault(tensor_of(matrix.tensor), []).append(matrix.left)
     return {name: sum(shares) / len(shares) for name, shares in left.items()}
 
 

@@ -5,8 +5,12 @@ behind it as the inverse of the inputs' moments says. Scales are ggml's own: eac
 carried into it, when its turn comes. Sweeps over single columns follow, each of which takes the best level of its grid
 while all others stay (cyclic coordinate descent); they cannot make it worse.
 
-The loss of a matrix W, float32 [n_out, n_in], and its rounded form Q is tr((W - Q) H (W - Q)^T) with H = X^T X.
+The loss of a matrix W, float32 [n_out, n_in], and its rounded form Q is |W X - Q X'|^2, summed over all tokens: X are
+the inputs that the untouched model gives it, X' those that it will get behind rounded matrices. Where only X' is known,
+W is to do with X' what it did with X. (Asymmetric calibration: Y. Li et al., GPTAQ, 2025.)
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,28 +22,55 @@ from ggufkit.llamacpp.dequantize import dequantize
 from ggufkit.llamacpp.ggml import Ggml
 
 Floats = NDArray[np.float32]
-Moments = NDArray[np.float64]
+Squares = NDArray[np.float64]
 
-_DAMPING = 0.01  # of the mean of the diagonal
+_DAMPING = 0.02  # of the mean of the diagonal
+_MOST_DRIFT = 0.01  # of the inputs' squares: of models that small changes derange, more of it makes worse
 _SWEEPS = 3
 _ROUNDS = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums over the inputs of a matrix, float64 [n_in, n_in], rows being inputs of a token.
+
+    Attributes:
+        given: X'^T X' of the inputs X' that it will get.
+        tokens: how many they are.
+        drift: (X - X')^T X', where X is what the untouched model gives it; None: that is the same.
+        inherited: (X - X')^T (X - X').
+    """
+
+    given: Squares
+    tokens: int
+    drift: Squares | None = None
+    inherited: Squares | None = None
+
+
 def loss(weights: Floats, rounded: Floats, moments: Moments) -> float:
-    """Return tr((W - Q) H (W - Q)^T)."""
+    """Return |W X - Q X'|^2 = |W (X - X') + (W - Q) X'|^2."""
     difference = (weights - rounded).astype(np.float64)
-    return float(np.einsum("ij,ij->", difference @ moments, difference))
+    found = np.einsum("ij,ij->", difference @ moments.given, difference)
+    if moments.drift is not None and moments.inherited is not None:
+        own = weights.astype(np.float64)
+        found += 2 * np.einsum("ij,ij->", own @ moments.drift, difference)
+        found += np.einsum("ij,ij->", own @ moments.inherited, own)
+    return float(found)
 
 
 class Feedback:
     """The feedback of one matrix's inputs; rows of the matrix are refined independently of each other."""
 
     def __init__(self, moments: Moments) -> None:
-        """Prepare for H, float64 [n_in, n_in]."""
-        damped = _damped(moments)
+        """Prepare for inputs whose moments are known."""
+        damped, mean = _damped(moments.given)
+        inverse = np.linalg.inv(damped)
         # H^-1 = U^T U with an upper triangular U, whose rows say how errors are carried on.
-        self._carry: Floats = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
+        self._carry: Floats = np.linalg.cholesky(inverse).T.astype(np.float32)
         self._moments: Floats = damped.astype(np.float32)
+        # W (1 + S) is the matrix of real numbers that does with X' best what W does with X. Where little of X is left,
+        # that would be to do less of everything.
+        self._shift = (moments.drift / mean) @ inverse if _is_slight(moments) and moments.drift is not None else None
 
     def refined(self, library: Ggml, weights: Floats, kind: TensorType, importance: Floats | None) -> Floats:
         """Round rows with feedback; return values that lie on the grids of `kind`, float32 [n_rows, n_in].
@@ -47,6 +78,8 @@ class Feedback:
         `importance` is what llama-quantize weighs columns with, float32 [n_in]. Where it finds other grids than ours in
         the values, they are rounded once more on those, as often as that helps.
         """
+        if self._shift is not None:
+            weights = (weights + weights @ self._shift).astype(np.float32)
         best = _refined_rows(library, weights, kind, self._moments, self._carry, importance)
         if not has_grid(kind):
             return best
@@ -70,16 +103,23 @@ class Feedback:
 
 
 def refined(library: Ggml, weights: Floats, kind: TensorType, moments: Moments, importance: Floats | None) -> Floats:
-    """Refine a whole matrix, float32 [n_out, n_in], with H = `moments`. As `Feedback`."""
+    """Refine a whole matrix, float32 [n_out, n_in]. As `Feedback`."""
     return Feedback(moments).refined(library, weights, kind, importance)
 
 
-def _damped(moments: Moments) -> Moments:
-    """Make the moments invertible; a column that no input reaches keeps to itself."""
+def _is_slight(moments: Moments) -> bool:
+    """Whether inputs have drifted so little that making up for it pays."""
+    if moments.inherited is None:
+        return False
+    return float(np.trace(moments.inherited)) <= _MOST_DRIFT * float(np.trace(moments.given))
+
+
+def _damped(moments: Squares) -> tuple[Squares, float]:
+    """Make moments invertible, in units of their mean square; a column that no input reaches keeps to itself."""
     mean = max(float(np.diag(moments).mean()), 1e-30)
     damped = moments / mean
     damped[np.diag_indices_from(damped)] += _DAMPING
-    return damped
+    return damped, mean
 
 
 def _refined_rows(

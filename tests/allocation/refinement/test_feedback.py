@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ggufkit.allocation.refinement.feedback import loss, refined, stored
+from ggufkit.allocation.refinement.feedback import Moments, loss, refined, stored
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import ggml
 
@@ -27,8 +27,8 @@ def inputs() -> np.ndarray:
 def test_the_loss_on_other_inputs_drops_and_stays_low_when_stored(kind: TensorType, inputs: np.ndarray) -> None:
     library = ggml.load()
     assert library
-    learned, held = (text.T @ text for text in inputs)
-    importance = (np.diag(learned) / TOKENS).astype(np.float32)
+    learned, held = (Moments(text.T @ text, TOKENS) for text in inputs)
+    importance = (np.diag(learned.given) / TOKENS).astype(np.float32)
     weights = np.random.default_rng(1).standard_normal((ROWS, COLUMNS)).astype(np.float32) * 0.03
     plain = loss(weights, stored(library, weights, kind, importance), held)
     better = refined(library, weights, kind, learned, importance)
@@ -40,7 +40,44 @@ def test_the_loss_is_that_of_the_outputs(inputs: np.ndarray) -> None:
     chance = np.random.default_rng(2)
     weights, rounded = (chance.standard_normal((8, COLUMNS)).astype(np.float32) for _ in range(2))
     outputs = inputs[0] @ (weights - rounded).T
-    assert loss(weights, rounded, inputs[0].T @ inputs[0]) == pytest.approx((outputs**2).sum(), rel=1e-6)
+    assert loss(weights, rounded, Moments(inputs[0].T @ inputs[0], TOKENS)) == pytest.approx(
+        (outputs**2).sum(), rel=1e-6
+    )
+
+
+def drifted(untouched: np.ndarray, given: np.ndarray) -> Moments:
+    change = untouched - given
+    return Moments(given.T @ given, len(given), change.T @ given, change.T @ change)
+
+
+def test_the_loss_of_inputs_that_have_drifted_is_that_of_the_outputs(inputs: np.ndarray) -> None:
+    chance = np.random.default_rng(4)
+    weights, rounded = (chance.standard_normal((8, COLUMNS)).astype(np.float32) for _ in range(2))
+    given = inputs[0] + 0.1 * inputs[1]
+    outputs = inputs[0] @ weights.T - given @ rounded.T
+    assert loss(weights, rounded, drifted(inputs[0], given)) == pytest.approx((outputs**2).sum(), rel=1e-6)
+
+
+def test_what_earlier_matrices_did_wrong_is_made_up_for_where_it_can_be(inputs: np.ndarray) -> None:
+    """Inputs that came out too small everywhere: weights that know it are larger, and the outputs right again."""
+    library = ggml.load()
+    assert library
+    learned, held = (drifted(text, 0.93 * text) for text in inputs)
+    weights = np.random.default_rng(5).standard_normal((ROWS, COLUMNS)).astype(np.float32) * 0.03
+    unaware = refined(library, weights, TensorType.Q6_K, Moments(learned.given, TOKENS), None)
+    aware = refined(library, weights, TensorType.Q6_K, learned, None)
+    assert loss(weights, aware, held) < 0.1 * loss(weights, unaware, held)
+    assert np.linalg.norm(aware) / np.linalg.norm(unaware) == pytest.approx(1 / 0.93, rel=0.02)
+
+
+def test_inputs_that_are_mostly_lost_change_nothing(inputs: np.ndarray) -> None:
+    """To make up for those would be to do less of everything, which is worse for the model as a whole."""
+    library = ggml.load()
+    assert library
+    learned = drifted(inputs[0], inputs[0] + 0.3 * inputs[1])
+    weights = np.random.default_rng(6).standard_normal((4, COLUMNS)).astype(np.float32) * 0.03
+    plain = refined(library, weights, TensorType.Q6_K, Moments(learned.given, TOKENS), None)
+    np.testing.assert_array_equal(refined(library, weights, TensorType.Q6_K, learned, None), plain)
 
 
 def test_columns_that_nothing_reaches_are_rounded_as_usual() -> None:
@@ -49,6 +86,6 @@ def test_columns_that_nothing_reaches_are_rounded_as_usual() -> None:
     moments = np.zeros((COLUMNS, COLUMNS))
     moments[:64, :64] = np.eye(64)
     weights = np.random.default_rng(3).standard_normal((4, COLUMNS)).astype(np.float32)
-    better = refined(library, weights, TensorType.Q6_K, moments, None)
+    better = refined(library, weights, TensorType.Q6_K, Moments(moments, 100), None)
     assert np.isfinite(better).all()
     assert np.abs(better - weights).max() < 0.15

@@ -1,0 +1,49 @@
+"""What refining learns from: the calibration text, and some of it in disorder, so that other texts gain as well.
+
+Feedback makes use of which inputs go together. What goes together in one text need not in another: of the demo model,
+uniformly Q4_K, feedback learned from stories and questions took 60 % off the divergence on such, and 11 % off that on
+documentation. With three tenths of tokens in disorder these were 61 and 40 %.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.gguf_file.reader import GgufHeader
+
+MOST_CHUNKS = 140  # of text
+_DISORDER = 0.3  # of all
+_NORMAL = 1  # llama.h: LLAMA_TOKEN_TYPE_NORMAL
+
+
+def most_chunks() -> int:
+    """Return how many chunks are read of a long text, those in disorder included."""
+    return MOST_CHUNKS + _in_disorder(MOST_CHUNKS)
+
+
+def learning_text(chunks: Chunks, header: GgufHeader) -> NDArray[np.int32]:
+    """Add chunks of tokens in disorder, half of them from the text, half from the whole vocabulary; mix all.
+
+    Returns int32 [n_chunks, chunk length], the same every time.
+    """
+    chance = np.random.default_rng(0)
+    text = np.asarray(chunks.tokens, np.int32)
+    shape = (_in_disorder(len(text)), chunks.length)
+    from_text = chance.choice(text.reshape(-1), shape)
+    from_vocabulary = chance.choice(_normal_tokens(chunks, header), shape)
+    disorder = np.where(chance.random(shape) < 0.5, from_text, from_vocabulary).astype(np.int32)
+    return chance.permutation(np.concatenate([text, disorder]))
+
+
+def _in_disorder(chunks: int) -> int:
+    return round(chunks * _DISORDER / (1 - _DISORDER))
+
+
+def _normal_tokens(chunks: Chunks, header: GgufHeader) -> NDArray[np.int32]:
+    """Name the tokens that are no special ones; all where the vocabulary does not say."""
+    types = header.metadata.get("tokenizer.ggml.token_type")
+    everything = np.arange(chunks.vocabulary_size, dtype=np.int32)
+    if types is None:
+        return everything
+    normal = np.flatnonzero(np.asarray(types) == _NORMAL).astype(np.int32)
+    return normal if len(normal) else everything

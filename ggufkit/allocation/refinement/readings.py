@@ -1,0 +1,194 @@
+"""What goes into matrices, by reading text: that of the untouched model at once, or what rounded ones leave, in order.
+
+At once is one reading for as many matrices as memory holds the sums of. In order, a matrix is refined for the inputs
+that it will get: those behind the matrices that are refined already, beside those of the untouched model. That takes a
+reading for each place in the model, each as far as that place.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ggufkit.allocation.refinement.feedback import Moments
+from ggufkit.llamacpp.input_moments import InputMoments
+from ggufkit.llamacpp.input_reader import InputReader, Place, expert_of, of_expert, tensor_of
+
+HELD_OUT = 5  # one chunk of so many
+# In order, places * tokens * weights are about this many; some minutes.
+_WORK, _LEAST = 8e12, 32_768
+# Of a reading of the whole model for all sums at once, about; each stops at its place, on average halfway.
+_OF_A_READING = 0.2
+Reading = tuple[Mapping[str, Moments], Mapping[str, Moments]]
+"""The moments of some matrices: those to learn from, and those that are held out."""
+Chunks = NDArray[np.int32]
+"""Token ids, int32 [n_chunks, chunk length]."""
+
+
+def tokens_in_order(weights: int, places_: int) -> int:
+    """Return how many tokens each place is read with, at most, for a model of so many weights."""
+    return max(_LEAST, int(_WORK / (max(1, weights) * max(1, places_))))
+
+
+def tokens_read_in_order(weights: int, places_: int, tokens: int) -> int:
+    """Return how many tokens are read in all, as if by the whole model, of a text that has `tokens`."""
+    return int(_OF_A_READING * places_ * min(tokens, tokens_in_order(weights, places_)))
+
+
+def is_held_out(number: int) -> bool:
+    """Whether a chunk judges what the others have taught."""
+    return number % HELD_OUT == HELD_OUT - 1
+
+
+def at_once(model: Path, names: Collection[str], chunks: Chunks, threads: int, told: Callable[[int], None]) -> Reading:
+    """Let the untouched model read; `told` gets how many chunks were read. Raises LlamaCppError."""
+    found: list[dict[str, Moments]] = []
+    with InputMoments(model, names, length=chunks.shape[1], threads=threads) as reader:
+        for held in (False, True):
+            for number, chunk in enumerate(chunks.tolist()):
+                if is_held_out(number) == held:
+                    reader.read(chunk)
+                    told(number + 1)
+            groups = reader.group_of.items()
+            found.append({name: Moments(reader.sums[group], reader.tokens[group]) for name, group in groups})
+            reader.sums, reader.tokens = {}, {}
+    return found[0], found[1]
+
+
+def places(model: Path, names: Collection[str], chunk: Sequence[int], threads: int) -> list[list[str]]:
+    """Return tensors that read the same inputs together, in the order in which the model comes to them.
+
+    Raises LlamaCppError.
+    """
+    with _Order(model, names, length=len(chunk), threads=threads) as reader:
+        reader.read(chunk)
+    return [list(dict.fromkeys(tensors)) for tensors in reader.met.values()]
+
+
+def in_order(
+    model: Path,
+    copy: Path,
+    order: Sequence[Sequence[str]],
+    columns: Mapping[str, int],
+    chunks: Chunks,
+    *,
+    threads: int,
+    memory: int,
+) -> Iterator[Reading]:
+    """Yield the moments of the matrices at each place in turn; `copy` holds by then what was made of those before.
+
+    Args:
+        model: the untouched model.
+        copy: the same tensors with other values.
+        order: tensors at each place, as of `places`.
+        columns: the length of rows, by matrix; an expert of a tensor is a matrix of its own.
+        chunks: what is read.
+        threads: for computing.
+        memory: bytes that inputs of the untouched model may take, which are kept for several places at a time.
+
+    Raises:
+        LlamaCppError: llama.cpp failed.
+    """
+    matrices = [[name for name in columns if tensor_of(name) in tensors] for tensors in order]
+    kept: dict[str, list[NDArray[np.float32]]] = {}
+    for number, names in enumerate(matrices):
+        first = [name for name in names if tensor_of(name) == tensor_of(names[0])]
+        if expert_of(first[0]) is None and first[0] not in kept:
+            kept = _untouched(model, _next(matrices[number:], columns, chunks.size, memory), chunks, threads)
+        sums: tuple[dict[str, _Sums], dict[str, _Sums]] = ({}, {})
+        with _Inputs(copy, first, length=chunks.shape[1], threads=threads, is_cut_short=True) as reader:
+            for at, chunk in enumerate(chunks.tolist()):
+                reader.read(chunk)
+                for name, given in reader.found.items():
+                    own = sums[is_held_out(at)].setdefault(name, _Sums(columns[name]))
+                    # Which tokens go to an expert differs between both models, so their inputs are no pairs.
+                    own.add(given, kept[name][at] if name in kept else None)
+        yield _told(sums[0], names, first), _told(sums[1], names, first)
+        kept.pop(first[0], None)
+
+
+class _Sums:
+    """Moments that grow."""
+
+    def __init__(self, columns: int) -> None:
+        self.given, self.drift, self.inherited = (np.zeros((columns, columns)) for _ in range(3))
+        self.tokens, self.is_paired = 0, False
+
+    def add(self, given: NDArray[np.float32], untouched: NDArray[np.float32] | None) -> None:
+        """Add inputs, [n_tokens, n_in], and what the untouched model gives for the same tokens."""
+        self.given += given.T @ given
+        self.tokens += len(given)
+        if untouched is not None:
+            change = untouched - given
+            self.drift += change.T @ given
+            self.inherited += change.T @ change
+            self.is_paired = True
+
+    def moments(self) -> Moments:
+        """Return what was added up."""
+        if not self.is_paired:
+            return Moments(self.given, self.tokens)
+        return Moments(self.given, self.tokens, self.drift, self.inherited)
+
+
+class _Inputs(InputReader):
+    """Keeps the inputs of a chunk, [n_tokens, n_in] by matrix."""
+
+    found: dict[str, NDArray[np.float32]]
+
+    def read(self, chunk: Sequence[int]) -> None:
+        self.found = {}
+        super().read(chunk)
+
+    def take(self, name: str, place: Place, inputs: Callable[[], NDArray[np.float32]]) -> None:  # noqa: ARG002 - as of all readers
+        self.found[name] = np.array(inputs())
+
+
+class _Order(InputReader):
+    """Notes which tensors read what."""
+
+    met: dict[int, list[str]]
+
+    def read(self, chunk: Sequence[int]) -> None:
+        self.met = {}
+        super().read(chunk)
+
+    def take(self, name: str, place: Place, inputs: Callable[[], NDArray[np.float32]]) -> None:  # noqa: ARG002 - as of all readers
+        self.met.setdefault(place[0], []).append(tensor_of(name))
+
+
+def _next(matrices: Sequence[Sequence[str]], columns: Mapping[str, int], tokens: int, memory: int) -> list[str]:
+    """Name the first matrix at each of the next places, as many as whose inputs fit into memory, and at least one."""
+    found: list[str] = []
+    size = 0
+    for names in matrices:
+        if expert_of(names[0]) is not None:
+            continue
+        size += 4 * columns[names[0]] * tokens
+        if found and size > memory:
+            break
+        found.append(names[0])
+    return found
+
+
+def _untouched(model: Path, names: Sequence[str], chunks: Chunks, threads: int) -> dict[str, list[NDArray[np.float32]]]:
+    kept: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    with _Inputs(model, names, length=chunks.shape[1], threads=threads, is_cut_short=True) as reader:
+        for chunk in chunks.tolist():
+            reader.read(chunk)
+            for name, inputs in reader.found.items():
+                kept[name].append(inputs)
+    return kept
+
+
+def _told(sums: Mapping[str, _Sums], names: Sequence[str], first: Sequence[str]) -> dict[str, Moments]:
+    """Give each matrix the moments of that one of the `first` tensor which reads the same."""
+    moments = {name: own.moments() for name, own in sums.items()}
+    found = {}
+    for name in names:
+        expert = expert_of(name)
+        read = first[0] if expert is None else of_expert(tensor_of(first[0]), expert)
+        if read in moments:
+            found[name] = moments[read]
+    return found

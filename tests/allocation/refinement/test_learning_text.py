@@ -1,0 +1,36 @@
+"""The text that refining learns from: all of the calibration text, and tokens in disorder that are no special ones."""
+
+from pathlib import Path
+
+import numpy as np
+
+import ggufkit
+from ggufkit.allocation.refinement.learning_text import learning_text, most_chunks
+from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.gguf_file.reader import read_header
+
+DEMO = Path(ggufkit.__file__).parent / "demo_model"
+
+
+def test_text_is_kept_and_a_third_of_disorder_is_added(tmp_path: Path) -> None:
+    model = tmp_path / "demo.gguf"
+    ggufkit.convert(DEMO, model)
+    header = read_header(model)
+    tokens = tuple(tuple(range(100 + chunk, 164 + chunk)) for chunk in range(70))
+    found = learning_text(Chunks(tokens, 64, 1536, ()), header)
+    assert found.shape == (100, 64)
+    rows = {tuple(row) for row in found.tolist()}
+    assert set(tokens) <= rows
+    added = np.array([row for row in found.tolist() if tuple(row) not in set(tokens)])
+    assert len(added) == 30
+    types = np.asarray(header.metadata.get("tokenizer.ggml.token_type"))
+    assert set(types[added.reshape(-1)].tolist()) == {1}
+    inside = (added >= 100) & (added < 234)
+    assert 0.4 < inside.mean() < 0.7
+    np.testing.assert_array_equal(found, learning_text(Chunks(tokens, 64, 1536, ()), header))
+
+
+def test_as_much_is_read_of_a_long_text_as_the_estimate_says() -> None:
+    tokens = tuple((1,) * 64 for _ in range(140))
+    assert most_chunks() == 200
+    assert len(tokens) + 60 == most_chunks()

@@ -1,0 +1,104 @@
+"""Readings in order: which matrices read the same, and what the inputs become behind weights that were changed."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import random_models
+
+from ggufkit.allocation.refinement.readings import at_once, in_order, places, tokens_in_order, tokens_read_in_order
+from ggufkit.gguf_file.reader import read_header
+
+pytestmark = pytest.mark.engine
+LENGTH, CHUNKS = 64, 10
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_models.write(tmp_path_factory.mktemp("readings") / "model-F16.gguf")
+
+
+@pytest.fixture(scope="module")
+def chunks() -> np.ndarray:
+    return np.random.default_rng(0).integers(3, 200, (CHUNKS, LENGTH)).astype(np.int32)
+
+
+def columns_of(path: Path) -> dict[str, int]:
+    return {tensor.name: tensor.shape[0] for tensor in read_header(path).tensors if len(tensor.shape) > 1}
+
+
+def scaled(path: Path, name: str, factor: float) -> None:
+    """Multiply a tensor of a file, F16, in place."""
+    header = read_header(path)
+    (tensor,) = (each for each in header.tensors if each.name == name)
+    values = np.memmap(path, "<f2", "r+", tensor.offset, shape=(int(np.prod(tensor.shape)),))
+    values[:] *= np.float16(factor)
+    values.flush()
+
+
+def test_places_are_told_in_the_order_of_the_graph(model: Path, chunks: np.ndarray) -> None:
+    order = places(model, list(columns_of(model)), chunks[0].tolist(), 1)
+    assert [sorted(tensors) for tensors in order[:4]] == [
+        ["blk.0.attn_k.weight", "blk.0.attn_q.weight", "blk.0.attn_v.weight"],
+        ["blk.0.attn_output.weight"],
+        ["blk.0.ffn_gate.weight", "blk.0.ffn_up.weight"],
+        ["blk.0.ffn_down.weight"],
+    ]
+    assert order[4][0].startswith("blk.1.attn_")
+
+
+@pytest.mark.parametrize("memory", [1, 1 << 30], ids=["place by place", "all kept"])
+def test_an_untouched_copy_gives_the_sums_of_one_reading(model: Path, chunks: np.ndarray, memory: int) -> None:
+    columns = columns_of(model)
+    order = places(model, list(columns), chunks[0].tolist(), 1)
+    learned, held = at_once(model, list(columns), chunks, 1, lambda _: None)
+    found = list(in_order(model, model, order, columns, chunks, threads=1, memory=memory))
+    assert len(found) == len(order)
+    for tensors, (own, judging) in zip(order, found, strict=True):
+        for name in tensors:
+            for moments, expected in ((own[name], learned[name]), (judging[name], held[name])):
+                assert moments.tokens == expected.tokens
+                np.testing.assert_allclose(moments.given, expected.given, rtol=1e-4, atol=1e-4)
+                assert moments.drift is not None
+                assert np.abs(moments.drift).max() == 0
+    assert learned[order[0][0]].tokens == 4 * held[order[0][0]].tokens
+
+
+def test_what_was_changed_before_a_place_shows_there_and_not_earlier(
+    model: Path, chunks: np.ndarray, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copy(model, tmp_path / "copy.gguf"))
+    columns = columns_of(model)
+    order = places(model, list(columns), chunks[0].tolist(), 1)
+    readings = in_order(model, copy, order, columns, chunks, threads=1, memory=1 << 30)
+    for tensors, (learned, _) in zip(order, readings, strict=True):
+        moments = learned[tensors[0]]
+        assert moments.drift is not None
+        assert moments.inherited is not None
+        if tensors == ["blk.0.attn_output.weight"]:
+            # attention is linear in its values: with half of them the inputs are half, X - X' is X'
+            np.testing.assert_allclose(moments.drift, moments.given, rtol=1e-2, atol=1e-2)
+            np.testing.assert_allclose(moments.inherited, moments.given, rtol=1e-2, atol=1e-2)
+            break
+        assert np.abs(moments.drift).max() == 0
+        scaled(copy, "blk.0.attn_v.weight", 0.5)
+
+
+def test_experts_are_read_together_and_unpaired(tmp_path: Path, chunks: np.ndarray) -> None:
+    model = random_models.write(tmp_path / "experts-F16.gguf", seed=3, blocks=1, experts=4)
+    columns = {}
+    for name, size in columns_of(model).items():
+        columns |= {f"{name}[{expert}]": size for expert in range(4)} if "_exps" in name else {name: size}
+    order = places(model, list(columns), chunks[0].tolist(), 1)
+    assert ["blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight"] in [sorted(tensors) for tensors in order]
+    learned, _ = at_once(model, list(columns), chunks, 1, lambda _: None)
+    for own, _ in in_order(model, model, order, columns, chunks, threads=1, memory=1 << 30):
+        for name, moments in own.items():
+            np.testing.assert_allclose(moments.given, learned[name].given, rtol=1e-4, atol=1e-4)
+            assert (moments.drift is None) == ("_exps" in name)
+
+
+def test_larger_models_are_read_with_less_text() -> None:
+    assert tokens_in_order(1_000_000, 20) > tokens_in_order(10_000_000, 20) >= tokens_in_order(10**9, 20) > 0
+    assert tokens_read_in_order(1_000_000, 20, 50_000) < tokens_read_in_order(1_000_000, 20, 100_000)
