@@ -5,6 +5,7 @@ on one machine, and of candidates what `Verifier` does. Every node needs the sam
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import secrets
@@ -31,6 +32,12 @@ Todo = tuple[tuple[str, Any], ...]
 Portion: TypeAlias = tuple[Any, ...]
 
 
+def check_installed() -> None:
+    """Say early what a cluster needs. Raises MissingDependencyError."""
+    if importlib.util.find_spec("ray") is None:
+        raise MissingDependencyError("Ray is not installed", hint="pip install 'ggufkit[cluster]'")
+
+
 class Cluster:
     """A Ray cluster that measures. Use it as a context manager."""
 
@@ -41,10 +48,9 @@ class Cluster:
             MissingDependencyError: Ray is not installed.
             UsageError: there is no cluster at this address.
         """
-        try:
-            import ray
-        except ImportError:
-            raise MissingDependencyError("Ray is not installed", hint="pip install 'ggufkit[cluster]'") from None
+        check_installed()
+        import ray
+
         self._ray: Any = ray
         self._run = secrets.token_hex(4)
         self._workers: list[Any] = []

@@ -1,5 +1,6 @@
 """The model whose types are chosen: its tensors that may change, what presets make of it, and exact sizes of files."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -169,6 +170,7 @@ def open_model(
         InputError: the importance matrix is not its own, or nothing can be quantized.
     """
     headers = tuple(read_model(source))
+    _refuse_quantized(source, headers)
     presets = _presets(source, options, headers, [target.preset.name for target in targets if target.preset])
     moved = {tensor.name for planned in presets.values() for tensor in planned.tensors if tensor.to is not tensor.was}
     tensors = [tensor for header in headers for tensor in header.tensors if tensor.name in moved]
@@ -185,6 +187,18 @@ def open_model(
     types = {choice.name: choice.nearest(TensorType.Q8_0) for choice in choices}
     planned = plan(source, quantization_type("Q8_0"), draft.quantize_options(types, overrides), headers=headers)
     return replace(draft, fixed_bytes=planned.bytes_after - draft.size_of(types))
+
+
+def _refuse_quantized(source: Path, headers: Sequence[GgufHeader]) -> None:
+    """Refuse a file whose weights have lost already what types should be chosen by. Raises UsageError."""
+    matrices = [tensor for header in headers for tensor in header.tensors if len(tensor.shape) > 1]
+    kinds = Counter(tensor.type.name for tensor in matrices if tensor.type.is_quantized)
+    if kinds and kinds.total() == sum(tensor.type is not TensorType.F32 for tensor in matrices):
+        told = ", ".join(f"{count} {name}" for name, count in kinds.most_common())
+        raise UsageError(
+            f"{source} is quantized already ({told} tensors): its types were chosen by somebody",
+            hint="give the F16, BF16 or F32 file, or the checkpoint, that it was made from",
+        )
 
 
 def _presets(

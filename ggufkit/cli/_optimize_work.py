@@ -109,6 +109,7 @@ def run(wish: Wish) -> None:
     Raises:
         As `ggufkit.allocation.foresee.foresee` and `ggufkit.allocation.optimize.optimize`.
     """
+    from ggufkit.allocation.cluster import check_installed
     from ggufkit.allocation.options import How
     from ggufkit.allocation.refinement.choosing import check_text
     from ggufkit.allocation.workplace import check_state
@@ -120,6 +121,8 @@ def run(wish: Wish) -> None:
             hint="give its folder as SRC",
         )
     check_state(wish.options)
+    if wish.options.workers:
+        check_installed()
     jobs = _jobs(wish)
     for job in jobs:  # before anything that takes time
         if job.recipe == job.output:

@@ -29,6 +29,7 @@ from ggufkit.llamacpp.find import find
 from ggufkit.quantization import recipe
 from ggufkit.quantization.options import QuantizeOptions
 from ggufkit.quantization.plan import plan
+from ggufkit.quantization.quantize import quantize
 from ggufkit.quantization.types import quantization_type
 from ggufkit.reports.allocation.reading import read_allocation
 
@@ -219,6 +220,14 @@ def test_refuses_a_source_that_is_quantized(optimized: Optimization, tmp_path: P
         made(optimized.files[0].output, tmp_path, targets.like("Q4_K_M"))
 
 
+def test_refuses_a_preset_as_a_source_of_itself(tied: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "preset.gguf"
+    quantize(tied, quantization_type("Q4_K_M"), preset, QuantizeOptions(threads=1))
+    with pytest.raises(UsageError, match=r"is quantized already \(\d+ Q4_K") as caught:
+        made(preset, tmp_path, targets.like("Q4_K_M"))
+    assert "F32" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -276,6 +285,19 @@ def commanded(
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0), capsys.readouterr().err
+
+
+def test_a_cluster_is_missed_before_any_work(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    text = tmp_path / "text.txt"
+    text.write_text(random_models.text(6000))
+    arguments = ["-f", text, "--workers", "ray://127.0.0.1:1", "-o", tmp_path / "out.gguf"]
+    code, told = commanded(tied, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 3
+    assert "Ray is not installed" in told
+    assert list(tmp_path.iterdir()) == [text]
 
 
 def test_a_state_that_can_be_none_is_refused_before_any_work(
