@@ -41,6 +41,7 @@ _HELD_AT_ONCE, _WORKED_WITH = 2, 5
 _MOST_READINGS = 24  # of the text: many wide experts would take days
 _HELD_IN_ORDER = 6
 _NO_INPUTS = "no inputs were seen"
+_LOOKED_UP = "token_embd.weight"  # a matrix as well, where embeddings are tied to the output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +110,7 @@ def refine(request: RefiningRequest) -> None:
         pieces = _pieces(request, stack)
         results = stack.enter_context(Path(request.results).open("a"))
         work = _Work(request, library, importance, request.threads or cpu.usable_cores(), results)
-        widest = max((piece.columns for piece in pieces), default=0)
-        if request.in_order and (_HELD_IN_ORDER + _WORKED_WITH) * 8 * widest**2 < request.memory // 2:
+        if request.in_order and _in_order_bytes(pieces) < request.memory // 2:
             work.in_order(pieces, chunks)
         else:
             work.at_once(pieces, chunks)
@@ -145,16 +145,22 @@ class _Work:
         named = {piece.name: piece for piece in pieces}
         order = places(source, list(named), chunks[0].tolist(), self.threads)
         met = {tensor for tensors in order for tensor in tensors}
+        order = [tensors for tensors in order if tensors != [_LOOKED_UP]]
         for piece in pieces:
             self.store(piece)
         columns = {name: piece.columns for name, piece in named.items()}
         weights = sum(rows_of(piece.tensor)[1] * piece.columns for piece in pieces)
         most = tokens_in_order(weights, len(order)) // chunks.shape[1]
-        read = chunks[np.linspace(0, len(chunks) - 1, min(len(chunks), max(HELD_OUT, most))).astype(int)]
+        read = chunks[: max(HELD_OUT, most)]
         readings = in_order(source, copy, order, columns, read, threads=self.threads, memory=self.request.memory // 2)
         undone = [piece for piece in pieces if piece.tensor.name not in met]
         for piece in undone:
             self.tell(piece, {"accepted": False, "reason": _NO_INPUTS})
+        if _LOOKED_UP in met:  # what it becomes is read by all others
+            learned, held = at_once(source, [_LOOKED_UP], read, self.threads, lambda _: None)
+            if not self.refine(named[_LOOKED_UP], learned.get(_LOOKED_UP), held.get(_LOOKED_UP)):
+                self.store(named[_LOOKED_UP])
+                undone.append(named[_LOOKED_UP])
         for tensors, (learned, held) in zip(order, readings, strict=True):
             for piece in pieces:
                 if piece.tensor.name in tensors and not self.refine(
@@ -178,9 +184,13 @@ class _Work:
             reason = f"{learned.tokens} tokens are too few for {piece.columns} columns"
             self.tell(piece, {"accepted": False, "reason": reason})
             return False
+        if not (np.isfinite(learned.given).all() and np.isfinite(held.given).all()):
+            self.tell(piece, {"accepted": False, "reason": "its inputs are not all numbers"})
+            return False
         feedback = Feedback(learned)
         kind, weighing, stored_as = self.kind(piece), self.weighing(piece), piece.tensor.type
-        before = after = inherited = own = 0.0
+        rounding = Moments(held.given, held.tokens)  # what matrices before this one did wrong is not its own
+        before = after = own = left = 0.0
         for content, offset in _rows_of(piece):
             weights = to_float32(self.library, content, stored_as).reshape(-1, piece.columns)
             better = feedback.refined(self.library, weights, kind, weighing)
@@ -188,15 +198,16 @@ class _Work:
             again = to_float32(self.library, kept, stored_as).reshape(-1, piece.columns)
             plain = stored(self.library, weights, kind, weighing)
             before += loss(weights, plain, held)
-            own += loss(weights, plain, Moments(held.given, held.tokens))
-            inherited += loss(weights, weights, held)
-            after += loss(weights, stored(self.library, again, kind, weighing), held)
+            own += loss(weights, plain, rounding)
+            found = stored(self.library, again, kind, weighing)
+            after += loss(weights, found, held)
+            left += loss(feedback.aimed_at(weights), found, rounding)
             after = after if np.isfinite(better).all() else float("inf")
             _write(piece.there, kept, offset)
         accepted = bool(after < before)
         told = {"before": before / held.tokens, "after": after / held.tokens if np.isfinite(after) else None}
-        if accepted:  # what matrices before this one did wrong is not its own
-            told["left"] = max(0.0, after - inherited) / own if own else 1.0
+        if accepted:
+            told["left"] = left / own if own else 1.0
         self.tell(piece, {"accepted": accepted, **told, "seconds": round(time.monotonic() - started, 3)})
         return accepted
 
@@ -241,6 +252,13 @@ def _pieces(request: RefiningRequest, stack: ExitStack) -> list[_Piece]:
             if kind is not None and TensorType[kind].is_quantized:
                 pieces += [_Piece(header, tensor, expert, here, there) for expert in range(rows_of(tensor)[2])]
     return pieces
+
+
+def _in_order_bytes(pieces: Sequence[_Piece]) -> int:
+    """Bytes that the moments of a place take, all experts of a tensor at once, and the work on one of them."""
+    held = max((rows_of(piece.tensor)[2] * piece.columns**2 for piece in pieces), default=0)
+    widest = max((piece.columns**2 for piece in pieces), default=0)
+    return 8 * (_HELD_IN_ORDER * held + _WORKED_WITH * widest)
 
 
 def _batches(pieces: Sequence[_Piece], memory: int) -> tuple[list[list[_Piece]], list[tuple[_Piece, str]]]:

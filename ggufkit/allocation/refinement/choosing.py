@@ -31,7 +31,7 @@ from ggufkit.llamacpp.input_reader import tensor_of
 from ggufkit.progress import Progress
 from ggufkit.quantization.types import QuantizationType
 
-_VERSION = 3  # of the method: another one gives other weights
+_VERSION = 4  # of the method: another one gives other weights
 # The types are chosen by what refining usually leaves of a loss, then by what it has left of each tensor's.
 _NAMES = ("grids", "grids again")
 _ONE_ONLY = 200_000_000  # weights; of larger models only the first are refined

@@ -78,8 +78,7 @@ class Feedback:
         `importance` is what llama-quantize weighs columns with, float32 [n_in]. Where it finds other grids than ours in
         the values, they are rounded once more on those, as often as that helps.
         """
-        if self._shift is not None:
-            weights = (weights + weights @ self._shift).astype(np.float32)
+        weights = self.aimed_at(weights)
         best = _refined_rows(library, weights, kind, self._moments, self._carry, importance)
         if not has_grid(kind):
             return best
@@ -94,6 +93,10 @@ class Feedback:
             best = np.where(is_better[:, None], current, best)
             least = np.minimum(losses, least)
         return best
+
+    def aimed_at(self, weights: Floats) -> Floats:
+        """Return what would be best if there were no grid, float32 [n_rows, n_in]."""
+        return weights if self._shift is None else (weights + weights @ self._shift).astype(np.float32)
 
     def _losses(self, weights: Floats, rounded: Floats) -> NDArray[np.float64]:
         """Return the loss of each row, float64 [n_rows]."""

@@ -5,14 +5,18 @@ uniformly Q4_K, feedback learned from stories and questions took 60 % off the di
 documentation. With three tenths of tokens in disorder these were 61 and 40 %.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ggufkit.allocation.refinement.readings import is_held_out
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.gguf_file.reader import GgufHeader
 
 MOST_CHUNKS = 140  # of text
 _DISORDER = 0.3  # of all
+_LEAST_CHUNKS = 4  # of text, so that some of it is held out too
 _NORMAL = 1  # llama.h: LLAMA_TOKEN_TYPE_NORMAL
 
 
@@ -24,6 +28,8 @@ def most_chunks() -> int:
 def learning_text(chunks: Chunks, header: GgufHeader) -> NDArray[np.int32]:
     """Add chunks of tokens in disorder, half of them from the text, half from the whole vocabulary; mix all.
 
+    Of the chunks that are held out as many are in disorder as of the others, and of the first ones as of all.
+
     Returns int32 [n_chunks, chunk length], the same every time.
     """
     chance = np.random.default_rng(0)
@@ -32,11 +38,20 @@ def learning_text(chunks: Chunks, header: GgufHeader) -> NDArray[np.int32]:
     from_text = chance.choice(text.reshape(-1), shape)
     from_vocabulary = chance.choice(_normal_tokens(chunks, header), shape)
     disorder = np.where(chance.random(shape) < 0.5, from_text, from_vocabulary).astype(np.int32)
-    return chance.permutation(np.concatenate([text, disorder]))
+    return np.stack(list(_mixed(list(chance.permutation(text)), list(disorder))))
+
+
+def _mixed(text: list[NDArray[np.int32]], disorder: list[NDArray[np.int32]]) -> Iterator[NDArray[np.int32]]:
+    count, taken = len(text) + len(disorder), [0, 0]
+    for number in range(count):
+        held = is_held_out(number, count)
+        is_due = int((taken[held] + 1) * _DISORDER) > int(taken[held] * _DISORDER)
+        taken[held] += 1
+        yield (disorder if disorder and (is_due or not text) else text).pop()
 
 
 def _in_disorder(chunks: int) -> int:
-    return round(chunks * _DISORDER / (1 - _DISORDER))
+    return round(chunks * _DISORDER / (1 - _DISORDER)) if chunks >= _LEAST_CHUNKS else 0
 
 
 def _normal_tokens(chunks: Chunks, header: GgufHeader) -> NDArray[np.int32]:

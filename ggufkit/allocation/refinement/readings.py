@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit.allocation.refinement.feedback import Moments
+from ggufkit.allocation.refinement.feedback import Moments, Squares
 from ggufkit.llamacpp.input_moments import InputMoments
 from ggufkit.llamacpp.input_reader import InputReader, Place, expert_of, of_expert, tensor_of
 
@@ -36,9 +36,9 @@ def tokens_read_in_order(weights: int, places_: int, tokens: int) -> int:
     return int(_OF_A_READING * places_ * min(tokens, tokens_in_order(weights, places_)))
 
 
-def is_held_out(number: int) -> bool:
-    """Whether a chunk judges what the others have taught."""
-    return number % HELD_OUT == HELD_OUT - 1
+def is_held_out(number: int, count: int) -> bool:
+    """Whether one of `count` chunks judges what the others have taught."""
+    return number % HELD_OUT == HELD_OUT - 1 or count - 1 == number < HELD_OUT
 
 
 def at_once(model: Path, names: Collection[str], chunks: Chunks, threads: int, told: Callable[[int], None]) -> Reading:
@@ -47,17 +47,17 @@ def at_once(model: Path, names: Collection[str], chunks: Chunks, threads: int, t
     with InputMoments(model, names, length=chunks.shape[1], threads=threads) as reader:
         for held in (False, True):
             for number, chunk in enumerate(chunks.tolist()):
-                if is_held_out(number) == held:
+                if is_held_out(number, len(chunks)) == held:
                     reader.read(chunk)
                     told(number + 1)
-            groups = reader.group_of.items()
-            found.append({name: Moments(reader.sums[group], reader.tokens[group]) for name, group in groups})
+            groups = {name: group for name, group in reader.group_of.items() if group in reader.sums}
+            found.append({name: Moments(reader.sums[group], reader.tokens[group]) for name, group in groups.items()})
             reader.sums, reader.tokens = {}, {}
     return found[0], found[1]
 
 
 def places(model: Path, names: Collection[str], chunk: Sequence[int], threads: int) -> list[list[str]]:
-    """Return tensors that read the same inputs together, in the order in which the model comes to them.
+    """Return tensors that read the same inputs together, in the order in which the model first comes to them.
 
     Raises LlamaCppError.
     """
@@ -101,7 +101,7 @@ def in_order(
             for at, chunk in enumerate(chunks.tolist()):
                 reader.read(chunk)
                 for name, given in reader.found.items():
-                    own = sums[is_held_out(at)].setdefault(name, _Sums(columns[name]))
+                    own = sums[is_held_out(at, len(chunks))].setdefault(name, _Sums(columns[name]))
                     # Which tokens go to an expert differs between both models, so their inputs are no pairs.
                     own.add(given, kept[name][at] if name in kept else None)
         yield _told(sums[0], names, first), _told(sums[1], names, first)
@@ -112,8 +112,10 @@ class _Sums:
     """Moments that grow."""
 
     def __init__(self, columns: int) -> None:
-        self.given, self.drift, self.inherited = (np.zeros((columns, columns)) for _ in range(3))
-        self.tokens, self.is_paired = 0, False
+        self.given = np.zeros((columns, columns))
+        self.drift: Squares | None = None
+        self.inherited: Squares | None = None
+        self.tokens = 0
 
     def add(self, given: NDArray[np.float32], untouched: NDArray[np.float32] | None) -> None:
         """Add inputs, [n_tokens, n_in], and what the untouched model gives for the same tokens."""
@@ -121,14 +123,11 @@ class _Sums:
         self.tokens += len(given)
         if untouched is not None:
             change = untouched - given
-            self.drift += change.T @ given
-            self.inherited += change.T @ change
-            self.is_paired = True
+            self.drift = (0 if self.drift is None else self.drift) + (change.T @ given).astype(np.float64)
+            self.inherited = (0 if self.inherited is None else self.inherited) + (change.T @ change).astype(np.float64)
 
     def moments(self) -> Moments:
         """Return what was added up."""
-        if not self.is_paired:
-            return Moments(self.given, self.tokens)
         return Moments(self.given, self.tokens, self.drift, self.inherited)
 
 
@@ -155,7 +154,9 @@ class _Order(InputReader):
         super().read(chunk)
 
     def take(self, name: str, place: Place, inputs: Callable[[], NDArray[np.float32]]) -> None:  # noqa: ARG002 - as of all readers
-        self.met.setdefault(place[0], []).append(tensor_of(name))
+        tensor = tensor_of(name)
+        if not any(tensor in tensors for at, tensors in self.met.items() if at != place[0]):
+            self.met.setdefault(place[0], []).append(tensor)
 
 
 def _next(matrices: Sequence[Sequence[str]], columns: Mapping[str, int], tokens: int, memory: int) -> list[str]:

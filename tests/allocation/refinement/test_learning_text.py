@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import ggufkit
 from ggufkit.allocation.refinement.learning_text import learning_text, most_chunks
+from ggufkit.allocation.refinement.readings import is_held_out
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.gguf_file.reader import read_header
 
@@ -28,6 +30,24 @@ def test_text_is_kept_and_a_third_of_disorder_is_added(tmp_path: Path) -> None:
     inside = (added >= 100) & (added < 234)
     assert 0.4 < inside.mean() < 0.7
     np.testing.assert_array_equal(found, learning_text(Chunks(tokens, 64, 1536, ()), header))
+
+
+@pytest.mark.parametrize("text", [2, 4, 7, 10, 13, 70, 140])
+def test_what_judges_is_mixed_as_the_rest_is_and_so_is_a_first_part(tmp_path: Path, text: int) -> None:
+    model = tmp_path / "demo.gguf"
+    ggufkit.convert(DEMO, model)
+    # Tokens that rise one by one are text.
+    tokens = tuple(tuple(range(100 + chunk, 164 + chunk)) for chunk in range(text))
+    found = learning_text(Chunks(tokens, 64, 1536, ()), read_header(model))
+    is_text = (np.diff(found) == 1).all(axis=1)
+    assert is_text.sum() == text
+    held = np.array([is_held_out(number, len(found)) for number in range(len(found))])
+    assert is_text[held].any()
+    assert is_text[~held].any()
+    assert abs(is_text[held].sum() - 0.7 * held.sum()) <= 1
+    first = slice(0, len(found) // 2)
+    if text >= 70:
+        assert is_text[first].mean() == pytest.approx(0.7, abs=0.06)
 
 
 def test_as_much_is_read_of_a_long_text_as_the_estimate_says() -> None:

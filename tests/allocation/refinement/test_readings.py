@@ -99,6 +99,14 @@ def test_experts_are_read_together_and_unpaired(tmp_path: Path, chunks: np.ndarr
             assert (moments.drift is None) == ("_exps" in name)
 
 
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_of_little_text_the_last_part_is_held_out(model: Path, chunks: np.ndarray, count: int) -> None:
+    name = "blk.0.ffn_down.weight"
+    learned, held = at_once(model, [name], chunks[:count], 1, lambda _: None)
+    assert held[name].tokens == LENGTH
+    assert learned[name].tokens == (count - 1) * LENGTH if count > 1 else name not in learned
+
+
 def test_larger_models_are_read_with_less_text() -> None:
     assert tokens_in_order(1_000_000, 20) > tokens_in_order(10_000_000, 20) >= tokens_in_order(10**9, 20) > 0
     assert tokens_read_in_order(1_000_000, 20, 50_000) < tokens_read_in_order(1_000_000, 20, 100_000)

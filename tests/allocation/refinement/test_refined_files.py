@@ -60,6 +60,14 @@ def test_refined_weights_are_shipped_where_they_are_better(source: Path, tmp_pat
     assert not (tmp_path / "state" / "refining").exists()
 
 
+def test_embeddings_that_are_the_output_too_come_first(tmp_path: Path) -> None:
+    """All other matrices read what they become, so these are refined for inputs behind them."""
+    source = random_models.write(tmp_path / "tied-F16.gguf", tied=True, blocks=1)
+    (file,) = made(source, tmp_path, list(Use)).files
+    assert [tensor.tensor for tensor in file.refined][:2] == ["token_embd.weight", "blk.0.attn_q.weight"]
+    assert all(tensor.left >= 0 for tensor in file.refined)
+
+
 def test_text_that_only_chooses_is_not_learned_from(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--refine needs text"):
         made(source, tmp_path, [Use.PROBING, Use.CHOOSING])
