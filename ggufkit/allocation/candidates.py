@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ggufkit.allocation.choices import K_QUANTS, Choices, Types
-from ggufkit.allocation.knapsack import Picked, filled, solve
+from ggufkit.allocation.knapsack import Picked, solve
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.prediction import Prediction
 from ggufkit.allocation.sensitivity import Costs
@@ -52,23 +52,30 @@ def candidates_for(
 
 
 def _filled_up(model: Model, preset: str, budget: int, costs: Costs) -> Types | None:
-    """Spend what a preset leaves of the budget; None where that is too little, or it has types beyond the pool."""
+    """Spend what a preset leaves of the budget, no tensor smaller than there.
+
+    None where that is too little, or where the preset has types beyond the pool.
+    """
     types = model.preset_types(preset)
     if any(types[choice.name] not in choice.types for choice in model.choices):
         return None
-    options = tuple(choice.types.index(types[choice.name]) for choice in model.choices)
-    room = budget - model.fixed_bytes
-    start = Picked(options, model.size_of(types) - model.fixed_bytes, 0.0)
-    if start.size > room:
-        return None
-    picked = filled(model.items(costs), start, room)
-    return None if picked.options == options else model.types_of(picked.options)
+    above = replace(
+        model, choices=tuple(_from(choice, choice.bytes_as(types[choice.name])) for choice in model.choices)
+    )
+    picked = pick(above, budget, costs)
+    found = None if picked is None else above.types_of(picked.options)
+    return None if found == types else found
 
 
 def pick(model: Model, budget: int, costs: Costs) -> Picked | None:
     """Solve for a budget of whole-file bytes."""
     room = budget - model.fixed_bytes
-    return solve(model.items(costs), room, int(budget * LEAST_SHARE) - model.fixed_bytes)
+    return solve(model.items(costs), room, least_of(budget) - model.fixed_bytes)
+
+
+def least_of(budget: int) -> int:
+    """Give the bytes that a file should have at least."""
+    return int(budget * LEAST_SHARE)
 
 
 def _restricted(model: Model, kinds: Iterable[TensorType]) -> Model:
@@ -79,3 +86,7 @@ def _restricted(model: Model, kinds: Iterable[TensorType]) -> Model:
 def _only(choice: Choices, allowed: set[TensorType]) -> Choices:
     types = tuple(kind for kind in choice.types[:-1] if kind in allowed)
     return Choices(choice.tensor, (*types, choice.types[-1])) if types else choice
+
+
+def _from(choice: Choices, size: int) -> Choices:
+    return Choices(choice.tensor, tuple(kind for kind in choice.types if choice.bytes_as(kind) >= size))

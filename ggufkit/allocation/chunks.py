@@ -15,6 +15,7 @@ from ggufkit.evaluation.likelihood.texts import Chunks, cut_into_chunks
 from ggufkit.evaluation.overlap import Overlap, overlaps
 from ggufkit.gguf_file.reader import GgufHeader
 
+_USUAL = 512  # tokens of a chunk
 _SHORTEST = 64  # tokens of a chunk; half of them are scored
 _SAID = {
     Use.CALIBRATION: "the calibration text",
@@ -45,6 +46,8 @@ class TextCheck:
 def chunks_of(texts: Dealt, use: Use, header: GgufHeader, running: Running, *, length: int, most: int) -> Chunks:
     """Cut the text of one use into at most `most` chunks of `length` tokens; shorter ones where there is too little.
 
+    Of chunks that are shorter than 512 tokens there may be more, so that as many tokens are read.
+
     The special tokens of rendered chats become tokens.
 
     Raises:
@@ -66,7 +69,12 @@ def chunks_of(texts: Dealt, use: Use, header: GgufHeader, running: Running, *, l
                 f"only {len(tokens):,} tokens are left for {use.value}",
                 hint="give more text with -f, some hundred kilobytes",
             )
-        return cut_into_chunks([path], [tokens], entry.count, length=length, chunks=most)
+        return cut_into_chunks([path], [tokens], entry.count, length=length, chunks=chunks_wanted(most, length))
+
+
+def chunks_wanted(most: int, length: int) -> int:
+    """Say how many chunks of a length stand for `most` of the usual length, or as many where they are longer."""
+    return most * max(1, _USUAL // length)
 
 
 def checked_texts(texts: Dealt, probing: Chunks, choosing: Chunks, model: Path, running: Running) -> TextCheck:

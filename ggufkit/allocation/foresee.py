@@ -14,6 +14,7 @@ import gguf
 import numpy as np
 
 from ggufkit.allocation.choices import Types
+from ggufkit.allocation.chunks import chunks_wanted
 from ggufkit.allocation.estimate import Asked, Before, Estimate, Speeds, encoding_speed, estimate
 from ggufkit.allocation.fisher import seen_by_fisher
 from ggufkit.allocation.ledger import Ledger, key_of
@@ -132,13 +133,14 @@ def _matrix_of_ones(path: Path, headers: Sequence[GgufHeader]) -> Path:
     return path
 
 
-def _any_tokens(model: Model, options: OptimizeOptions, count: int) -> Setting:
+def _any_tokens(model: Model, options: OptimizeOptions, most: int) -> Setting:
     """Stand in for text that is not written yet: any tokens take as long to read."""
     header = model.headers[0]
     entry = header.metadata.entries.get("tokenizer.ggml.tokens")
     if entry is None:
         raise InputError(f"{header.path} holds no vocabulary, so no text can be given to it")
     chance = np.random.default_rng(0)
+    count = chunks_wanted(most, options.chunk_tokens)
     tokens = chance.integers(0, entry.count, (count, options.chunk_tokens)).tolist()
     chunks = Chunks(tuple(map(tuple, tokens)), options.chunk_tokens, entry.count, ())
     return Setting(tuple(each.path for each in model.headers), chunks, None, (), (), options.running, "")

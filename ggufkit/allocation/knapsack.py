@@ -64,9 +64,9 @@ def solve(items: Sequence[Item], budget: int, least: int = 0) -> Picked | None:
     """Choose an option of each item: at most `budget` bytes, and `least` if that can be; None where nothing fits."""
     if smallest(items) > budget:
         return None
-    greedy = filled(items, [one for one in frontier(items) if one.size <= budget][-1], budget)
+    greedy = filled(items, [one for one in frontier(items) if one.size <= budget][-1], budget, least)
     exact = _by_sizes(items, budget, least)
-    candidates = [greedy, *([filled(items, exact, budget)] if exact else [])]
+    candidates = [greedy, *([filled(items, exact, budget, least)] if exact else [])]
     wide = [one for one in candidates if one.size >= least]
     return min(wide or candidates, key=lambda one: (one.cost, -one.size, one.options))
 
@@ -105,17 +105,20 @@ def _picked(items: Sequence[Item], options: Sequence[int]) -> Picked:
     )
 
 
-def filled(items: Sequence[Item], start: Picked, budget: int) -> Picked:
-    """Spend what a choice leaves of `budget`: again and again the change that gains most per byte and still fits."""
+def filled(items: Sequence[Item], start: Picked, budget: int, least: int = 0) -> Picked:
+    """Spend what a choice leaves of `budget`: again and again the change that gains most per byte and still fits.
+
+    A change to a smaller option, where that costs less, must leave `least` bytes.
+    """
     options = list(start.options)
-    left = budget - start.size
+    left, spare = budget - start.size, start.size - least
     while True:
         best: tuple[float, int, int] | None = None
         for number, item in enumerate(items):
             now = options[number]
             for option, size in enumerate(item.sizes):
                 more, gain = size - item.sizes[now], item.costs[now] - item.costs[option]
-                if more > left or not gain > 0:  # nor where infinities leave no number
+                if more > left or (more < 0 and -more > spare) or not gain > 0:  # nor where infinities leave no number
                     continue
                 worth = gain / max(1, more)
                 if best is None or worth > best[0]:
@@ -123,7 +126,8 @@ def filled(items: Sequence[Item], start: Picked, budget: int) -> Picked:
         if best is None:
             return _picked(items, options)
         _, number, option = best
-        left -= items[number].sizes[option] - items[number].sizes[options[number]]
+        more = items[number].sizes[option] - items[number].sizes[options[number]]
+        left, spare = left - more, spare + more
         options[number] = option
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ggufkit.allocation import known_errors, mix
-from ggufkit.allocation.candidates import candidates_for
+from ggufkit.allocation.candidates import candidates_for, least_of
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import checked_texts
 from ggufkit.allocation.cluster import Cluster
@@ -190,11 +190,11 @@ def _file(
         replace(each, candidate=replace(each.candidate, predicted=prediction.of(each.candidate.types)))
         for each in verified
     ]
-    best = best_of(verified)
+    best = best_of(verified, least_of(budget))
     small = model.weights <= mix.SMALL
     wanted = [each for each in verified if small or each is best or each.candidate.is_preset]
     verified = mix.foretold(measurer, verified, wanted, known.floor, prediction.of_inputs, progress)
-    best = best_of(verified)
+    best = best_of(verified, least_of(budget))
     preset = next((each for each in verified if each.candidate.is_preset), None)
     label = model.label(budget, job.target)
     with contextlib.ExitStack() as stack:

@@ -27,7 +27,7 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """How much text is read, in chunks, and how much of a tensor is looked at, in rows."""
+    """How much text is read, in chunks of 512 tokens, and how much of a tensor is looked at, in rows."""
 
     probing: int
     choosing: int

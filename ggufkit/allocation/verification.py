@@ -20,6 +20,7 @@ from ggufkit.llamacpp import cpu
 from ggufkit.progress import Progress
 
 MOST_TAIL = 1.02  # times the preset's 99.9th percentile: a better mean must not be paid for by the worst tokens
+_SURE = 2.0  # standard errors
 _TAIL = 99.9
 _KLD = COLUMNS.index("kld")
 
@@ -186,12 +187,38 @@ class Verifier:
         )
 
 
-def best_of(verified: Sequence[Verified]) -> Verified:
-    """Choose the lowest mean divergence among those whose worst tokens are hardly worse than the preset's."""
-    presets = [each.measured.tail or 0.0 for each in verified if each.candidate.is_preset]
-    most = MOST_TAIL * min(presets) if presets else float("inf")
-    allowed = [each for each in verified if each.candidate.is_preset or (each.measured.tail or 0.0) <= most]
-    return min(allowed or verified, key=lambda each: (each.measured.kld, each.candidate.name))
+def best_of(verified: Sequence[Verified], least: int = 0) -> Verified:
+    """Choose the lowest mean divergence among those of at least `least` bytes that are surely better than the preset.
+
+    Surely means that the mean of the chunks' differences is two standard errors below zero, and that the worst tokens
+    are hardly worse. Where none is, the preset is the best, if it is large enough; the lowest mean otherwise.
+    """
+    preset = min((each for each in verified if each.candidate.is_preset), key=_order, default=None)
+    if preset is None:
+        return min([each for each in verified if each.candidate.bytes >= least] or verified, key=_order)
+    tail = MOST_TAIL * (preset.measured.tail or 0.0)
+    allowed = [
+        each
+        for each in verified
+        if not each.candidate.is_preset
+        and each.candidate.bytes >= least
+        and (each.measured.tail or 0.0) <= tail
+        and each.measured.kld < preset.measured.kld
+    ]
+    sure = [each for each in allowed if _surely_below(each.measured.chunks, preset.measured.chunks)]
+    if not sure and preset.candidate.bytes >= least:
+        return preset
+    return min(sure or allowed or [preset], key=_order)
+
+
+def _order(one: Verified) -> tuple[float, str]:
+    return one.measured.kld, one.candidate.name
+
+
+def _surely_below(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    difference = np.asarray(ours) - np.asarray(theirs)
+    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    return bool(difference.mean() + _SURE * error < 0)
 
 
 def threads_of(setting: Setting) -> int:

@@ -72,6 +72,14 @@ def test_uses_the_least_share_where_it_can() -> None:
     assert solve(items, 1510, 1490).size == 1500
 
 
+def test_uses_the_least_share_even_where_larger_types_are_worse() -> None:
+    # As where the larger type has larger blocks, whose scales lose more of the inputs.
+    items = [Item((100, 200, 1000), (1.0, 1.1, 0.0)) for _ in range(10)]
+    found = solve(items, 1510, 1490)
+    assert found.size == 1500
+    assert found.cost == pytest.approx(5 * 1.0 + 5 * 1.1)
+
+
 def test_frontier_grows_in_size_and_falls_in_cost() -> None:
     points = frontier(made(7, 30))
     assert points[-1].cost == 0

@@ -215,6 +215,22 @@ def test_the_preset_that_was_named_is_the_one_to_beat(name: str, tied: Path) -> 
     assert (first.name, first.is_preset, first.bytes) == (name, True, size)
 
 
+def test_what_a_preset_leaves_is_spent_on_types_no_smaller_than_its_own(tied: Path) -> None:
+    model = open_model(tied, QuantizeOptions(threads=1), "usual", [targets.like("Q5_K_M")], ())
+    size = model.presets["Q5_K_M"].bytes_after - 3000
+    weights = {choice.name: choice.weights for choice in model.choices}
+    costs = {
+        choice.name: {kind: weights[choice.name] * 4.0**-kind.bits_per_weight for kind in choice.types}
+        for choice in model.choices
+    }
+    preset, *others = candidates_for(model, size, {"any": costs}, Prediction(costs, ()), restricted=False)
+    (filled,) = (each for each in others if each.name.endswith("filled up"))
+    assert 0.995 * size <= filled.bytes <= size
+    for choice in model.choices:
+        own, was = filled.types[choice.name], preset.types[choice.name]
+        assert choice.bytes_as(own) >= choice.bytes_as(was), choice.name
+
+
 def test_refuses_a_source_that_is_quantized(optimized: Optimization, tmp_path: Path) -> None:
     with pytest.raises(GgufkitError, match="quantized already"):
         made(optimized.files[0].output, tmp_path, targets.like("Q4_K_M"))

@@ -27,7 +27,8 @@ _LEAST_SHARE = 0.995  # of the budget
 _FORETOLD = (0.67, 1.5)  # times what was measured
 _MOST_WORSE = 1.02  # times the preset's divergence, on text that nothing was chosen with
 _TWICE = 5  # every so many cases are done twice, in folders of their own
-_DEVELOPMENT, _TEST = 40_000, 20_000  # characters
+_DEVELOPMENT, _TEST = 60_000, 50_000  # characters
+_TEST_CHUNKS = 512
 
 
 def _model(path: Path, chance: Random) -> Path:
@@ -117,7 +118,7 @@ def _on_test_text(source: Path, made: Optimized, folder: Path) -> float:
     text.write_text(random_models.text(_TEST, _DEVELOPMENT + 5_000), encoding="utf-8")
     tokens = passes.tokenize(source, [text], folder, options.running)
     count = read_header(source).metadata.entries["tokenizer.ggml.tokens"].count
-    chunks: Chunks = cut_into_chunks([text], tokens, count, length=_LENGTH, chunks=64)
+    chunks: Chunks = cut_into_chunks([text], tokens, count, length=_LENGTH, chunks=_TEST_CHUNKS)
     passes.read_base(source, chunks, folder, options.running, lambda *_: None)
     ours, theirs = (
         divergence(passes.read_against(path, path.stem, chunks, folder, options.running, lambda *_: None).scores)
