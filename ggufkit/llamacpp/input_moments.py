@@ -32,11 +32,11 @@ class InputMoments(InputReader):
         self._counted: set[str] = set()
         super().__init__(path, wanted, length=length, threads=threads)
 
-    def read(self, chunk: Sequence[int]) -> None:
-        """Add the inputs of one chunk. Raises LlamaCppError."""
+    def read(self, chunk: Sequence[int], scales: NDArray[np.float32] | None = None) -> None:
+        """Add the inputs of one chunk, each token's times one of the `scales`. Raises LlamaCppError."""
         self._met.clear()
         self._counted.clear()
-        super().read(chunk)
+        super().read(chunk, scales)
 
     def take(self, name: str, place: Place, inputs: Callable[[], NDArray[np.float32]]) -> None:
         """Add `inputs` to the group of matrices that read what is at this place."""

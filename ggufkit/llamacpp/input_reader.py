@@ -80,6 +80,7 @@ class InputReader(ABC):
         self._wanted, self._experts = _sorted_out(wanted)
         self._is_cut_short = is_cut_short
         self._ahead: set[bytes] = set()  # tensors that this chunk has not come to
+        self._scales: NDArray[np.float32] | None = None
         self._failure: BaseException | None = None
         self._context: Any = None
         self._model = native.Model(path, gpu_layers=0)
@@ -111,9 +112,10 @@ class InputReader(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, chunk: Sequence[int]) -> None:
-        """Read one chunk. Raises LlamaCppError."""
+    def read(self, chunk: Sequence[int], scales: NDArray[np.float32] | None = None) -> None:
+        """Read one chunk; each token's inputs are multiplied by one of the `scales`. Raises LlamaCppError."""
         library = self._library
+        self._scales = scales
         self._ahead = {*self._wanted, *self._experts}
         library.llama_memory_clear(library.llama_get_memory(self._context), True)
         count = len(chunk)
@@ -127,6 +129,11 @@ class InputReader(ABC):
             raise self._failure
         if status:
             raise LlamaCppError(f"llama.cpp failed to compute: {native.log_excerpt(logged)}")
+
+    def logits(self, count: int) -> NDArray[np.float32] | None:
+        """Return what the last chunk of `count` tokens was answered, float32 [count, n_vocabulary]; None: nothing."""
+        rows = self._library.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(rows, (count, self._model.vocabulary_size)) if rows else None
 
     @abstractmethod
     def take(self, name: str, place: "Place", inputs: Callable[[], NDArray[np.float32]]) -> None:
@@ -151,7 +158,7 @@ class InputReader(ABC):
                 if by_experts:
                     self._add_experts(weight.name, result.src[1], inputs, _Tensor.from_address(result.src[2]))
                 else:
-                    self.take(weight.name.decode(), (result.src[1], None), lambda: _rows(inputs)[0])
+                    self.take(weight.name.decode(), (result.src[1], None), lambda: self._scaled(_rows(inputs)[0]))
             except BaseException as error:  # noqa: BLE001 - it cannot go through C
                 self._failure = error
                 return False
@@ -167,7 +174,15 @@ class InputReader(ABC):
             token, place = np.nonzero(experts == expert)
             at = place if values.shape[1] > 1 else np.zeros_like(place)
             key = of_expert(name.decode(), expert)
-            self.take(key, (address, expert), lambda token=token, at=at: values[token, at])  # type: ignore[misc]
+            self.take(key, (address, expert), lambda token=token, at=at: self._scaled(values[token, at], token))  # type: ignore[misc]
+
+    def _scaled(self, inputs: NDArray[np.float32], tokens: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+        """Multiply inputs, [n_tokens, n_in], by the scales of these tokens of the chunk (None: all of it)."""
+        scales = self._scales if self._scales is None or tokens is None else self._scales[tokens]
+        if scales is None or len(scales) != len(inputs):
+            return inputs
+        scaled: NDArray[np.float32] = inputs * scales[:, None]
+        return scaled
 
 
 def _sorted_out(wanted: Collection[str]) -> tuple[set[bytes], dict[bytes, list[int]]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ggufkit.allocation.candidates import pick
+from ggufkit.allocation.candidates import least_of, pick
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import chunks_of
 from ggufkit.allocation.making import Making
@@ -31,7 +31,7 @@ from ggufkit.llamacpp.input_reader import tensor_of
 from ggufkit.progress import Progress
 from ggufkit.quantization.types import QuantizationType
 
-_VERSION = 4  # of the method: another one gives other weights
+_VERSION = 5  # of the method: another one gives other weights
 # The types are chosen by what refining usually leaves of a loss, then by what it has left of each tensor's.
 _NAMES = ("grids", "grids again")
 _ONE_ONLY = 200_000_000  # weights; of larger models only the first are refined
@@ -87,14 +87,14 @@ def chosen_with_refined(
     chunks = chunks_of(
         texts, Use.CALIBRATION, model.headers[0], options.running, length=options.chunk_tokens, most=MOST_CHUNKS
     )
-    plain = best_of(verified)
+    plain = best_of(verified, least_of(budget))
     with contextlib.ExitStack() as stack:
         copies: dict[str, RefinedModel] = {}
         found: list[Verified] = []
         left: Mapping[str, float] = {}
         tried: list[Types] = []
         for number, name in enumerate(_NAMES[: refined_candidates(model.weights)]):
-            picked = pick(model, budget, sum_of(costs_when_refined(costs, left), prediction.inputs))
+            picked = pick(model, budget, sum_of(costs_when_refined(model, costs, left), prediction.inputs))
             types = plain.candidate.types if picked is None else model.types_of(picked.options)
             if types in tried:
                 break
@@ -120,7 +120,7 @@ def chosen_with_refined(
             found += verifier.verify([candidate], progress, made)
             copies[candidate.name] = copy
             left = {tensor: share / left_of(types[tensor]) for tensor, share in _shares(copy).items()}
-        best = best_of([*verified, *found])
+        best = best_of([*verified, *found], least_of(budget))
         used = copies.get(best.candidate.name)
         yield RefinedChoice(best, tuple(found), used.path if used else model.source, used.tensors if used else ())
 

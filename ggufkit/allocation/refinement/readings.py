@@ -15,15 +15,20 @@ from ggufkit.allocation.refinement.feedback import Moments, Squares
 from ggufkit.llamacpp.input_moments import InputMoments
 from ggufkit.llamacpp.input_reader import InputReader, Place, expert_of, of_expert, tensor_of
 
+_ROWS_AT_ONCE = 64  # of logits
+_LEAST_DOUBT = 1e-4  # so that no token counts for nothing
 HELD_OUT = 5  # one chunk of so many
 # In order, places * tokens * weights are about this many; some minutes.
 _WORK, _LEAST = 8e12, 32_768
 # Of a reading of the whole model for all sums at once, about; each stops at its place, on average halfway.
 _OF_A_READING = 0.2
+_BESIDES = 1.0  # what tokens count for, and what embeddings do
 Reading = tuple[Mapping[str, Moments], Mapping[str, Moments]]
 """The moments of some matrices: those to learn from, and those that are held out."""
 Chunks = NDArray[np.int32]
 """Token ids, int32 [n_chunks, chunk length]."""
+Scales = NDArray[np.float32]
+"""What the inputs of each token are multiplied with, float32 [n_chunks, chunk length], or of one chunk."""
 
 
 def tokens_in_order(weights: int, places_: int) -> int:
@@ -33,7 +38,7 @@ def tokens_in_order(weights: int, places_: int) -> int:
 
 def tokens_read_in_order(weights: int, places_: int, tokens: int) -> int:
     """Return how many tokens are read in all, as if by the whole model, of a text that has `tokens`."""
-    return int(_OF_A_READING * places_ * min(tokens, tokens_in_order(weights, places_)))
+    return int((_OF_A_READING * places_ + _BESIDES) * min(tokens, tokens_in_order(weights, places_)))
 
 
 def is_held_out(number: int, count: int) -> bool:
@@ -41,14 +46,55 @@ def is_held_out(number: int, count: int) -> bool:
     return number % HELD_OUT == HELD_OUT - 1 or count - 1 == number < HELD_OUT
 
 
-def at_once(model: Path, names: Collection[str], chunks: Chunks, threads: int, told: Callable[[int], None]) -> Reading:
+def scales_of(model: Path, chunks: Chunks, threads: int, told: Callable[[int], None] = lambda _: None) -> Scales:
+    """Say how much each token counts by how much the model doubts what follows it, the mean of the squares being 1.
+
+    Where nothing but one token can follow, errors change no probabilities: to first order, those of the logits change
+    them by what 1 - (sum of p^2) says. Errors also have effects on later tokens, so that the root of it does better.
+    `told` gets how many chunks were read.
+
+    Raises:
+        LlamaCppError: llama.cpp failed.
+    """
+    doubts = np.ones(chunks.shape, np.float32)
+    with Inputs(model, (), length=chunks.shape[1], threads=threads) as reader:
+        for number, (doubt, chunk) in enumerate(zip(doubts, chunks.tolist(), strict=True)):
+            reader.read(chunk)
+            told(number + 1)
+            logits = reader.logits(len(chunk))
+            if logits is None:
+                return np.ones(chunks.shape, np.float32)
+            for start in range(0, len(chunk), _ROWS_AT_ONCE):
+                rows = slice(start, start + _ROWS_AT_ONCE)
+                doubt[rows] = 1 - _agreement(logits[rows])
+    weights = np.sqrt(np.clip(np.nan_to_num(doubts, nan=1.0), _LEAST_DOUBT, 1))
+    found: Scales = np.sqrt(weights / weights.mean()).astype(np.float32)
+    return found
+
+
+def _agreement(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sum of squared probabilities of each row."""
+    with np.errstate(invalid="ignore"):  # of models that answer infinities
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found: NDArray[np.float32] = np.square(odds).sum(axis=1) / np.square(odds.sum(axis=1))
+    return found
+
+
+def at_once(
+    model: Path,
+    names: Collection[str],
+    chunks: Chunks,
+    threads: int,
+    told: Callable[[int], None],
+    scales: Scales | None = None,
+) -> Reading:
     """Let the untouched model read; `told` gets how many chunks were read. Raises LlamaCppError."""
     found: list[dict[str, Moments]] = []
     with InputMoments(model, names, length=chunks.shape[1], threads=threads) as reader:
         for held in (False, True):
             for number, chunk in enumerate(chunks.tolist()):
                 if is_held_out(number, len(chunks)) == held:
-                    reader.read(chunk)
+                    reader.read(chunk, None if scales is None else scales[number])
                     told(number + 1)
             groups = {name: group for name, group in reader.group_of.items() if group in reader.sums}
             found.append({name: Moments(reader.sums[group], reader.tokens[group]) for name, group in groups.items()})
@@ -75,6 +121,7 @@ def in_order(
     *,
     threads: int,
     memory: int,
+    scales: Scales | None = None,
 ) -> Iterator[Reading]:
     """Yield the moments of the matrices at each place in turn; `copy` holds by then what was made of those before.
 
@@ -86,6 +133,7 @@ def in_order(
         chunks: what is read.
         threads: for computing.
         memory: bytes that inputs of the untouched model may take, which are kept for several places at a time.
+        scales: how much each token counts; None: all the same.
 
     Raises:
         LlamaCppError: llama.cpp failed.
@@ -95,11 +143,11 @@ def in_order(
     for number, names in enumerate(matrices):
         first = [name for name in names if tensor_of(name) == tensor_of(names[0])]
         if expert_of(first[0]) is None and first[0] not in kept:
-            kept = _untouched(model, _next(matrices[number:], columns, chunks.size, memory), chunks, threads)
+            kept = _untouched(model, _next(matrices[number:], columns, chunks.size, memory), chunks, threads, scales)
         sums: tuple[dict[str, _Sums], dict[str, _Sums]] = ({}, {})
-        with _Inputs(copy, first, length=chunks.shape[1], threads=threads, is_cut_short=True) as reader:
+        with Inputs(copy, first, length=chunks.shape[1], threads=threads, is_cut_short=True) as reader:
             for at, chunk in enumerate(chunks.tolist()):
-                reader.read(chunk)
+                reader.read(chunk, None if scales is None else scales[at])
                 for name, given in reader.found.items():
                     own = sums[is_held_out(at, len(chunks))].setdefault(name, _Sums(columns[name]))
                     # Which tokens go to an expert differs between both models, so their inputs are no pairs.
@@ -131,16 +179,18 @@ class _Sums:
         return Moments(self.given, self.tokens, self.drift, self.inherited)
 
 
-class _Inputs(InputReader):
-    """Keeps the inputs of a chunk, [n_tokens, n_in] by matrix."""
+class Inputs(InputReader):
+    """Keeps the inputs of the last chunk, [n_tokens, n_in] by matrix."""
 
     found: dict[str, NDArray[np.float32]]
 
-    def read(self, chunk: Sequence[int]) -> None:
+    def read(self, chunk: Sequence[int], scales: Scales | None = None) -> None:
+        """Read a chunk. Raises LlamaCppError."""
         self.found = {}
-        super().read(chunk)
+        super().read(chunk, scales)
 
     def take(self, name: str, place: Place, inputs: Callable[[], NDArray[np.float32]]) -> None:  # noqa: ARG002 - as of all readers
+        """Keep inputs."""
         self.found[name] = np.array(inputs())
 
 
@@ -149,9 +199,9 @@ class _Order(InputReader):
 
     met: dict[int, list[str]]
 
-    def read(self, chunk: Sequence[int]) -> None:
+    def read(self, chunk: Sequence[int], scales: Scales | None = None) -> None:
         self.met = {}
-        super().read(chunk)
+        super().read(chunk, scales)
 
     def take(self, name: str, place: Place, inputs: Callable[[], NDArray[np.float32]]) -> None:  # noqa: ARG002 - as of all readers
         tensor = tensor_of(name)
@@ -173,11 +223,13 @@ def _next(matrices: Sequence[Sequence[str]], columns: Mapping[str, int], tokens:
     return found
 
 
-def _untouched(model: Path, names: Sequence[str], chunks: Chunks, threads: int) -> dict[str, list[NDArray[np.float32]]]:
+def _untouched(
+    model: Path, names: Sequence[str], chunks: Chunks, threads: int, scales: Scales | None
+) -> dict[str, list[NDArray[np.float32]]]:
     kept: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
-    with _Inputs(model, names, length=chunks.shape[1], threads=threads, is_cut_short=True) as reader:
-        for chunk in chunks.tolist():
-            reader.read(chunk)
+    with Inputs(model, names, length=chunks.shape[1], threads=threads, is_cut_short=True) as reader:
+        for at, chunk in enumerate(chunks.tolist()):
+            reader.read(chunk, None if scales is None else scales[at])
             for name, inputs in reader.found.items():
                 kept[name].append(inputs)
     return kept

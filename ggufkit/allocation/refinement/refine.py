@@ -12,7 +12,7 @@ from pathlib import Path
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.measuring import copy_file
 from ggufkit.allocation.model import Model
-from ggufkit.allocation.refinement.child import DONE, READ, RefiningRequest
+from ggufkit.allocation.refinement.child import DONE, LOOKED_UP, READ, RefiningRequest
 from ggufkit.allocation.refinement.grids import has_grid
 from ggufkit.allocation.refinement.learning_text import learning_text, most_chunks
 from ggufkit.allocation.refinement.readings import tokens_read_in_order
@@ -72,7 +72,7 @@ def is_in_order(weights: int) -> bool:
 
 def tokens_to_learn_from(weights: int, matrices: int, length: int) -> int:
     """Return how many tokens a model reads to be refined, at most, where chunks have `length`."""
-    tokens = most_chunks() * length
+    tokens = most_chunks(length) * length
     if not is_in_order(weights):
         return tokens
     return tokens_read_in_order(weights, round(matrices * _PLACES), tokens)
@@ -103,13 +103,14 @@ def refined_model(
             copy_file(source, copy)
         results.unlink(missing_ok=True)
         text = learning_text(chunks, model.headers[0])
-        text.astype("<i4").tofile(folder / "calibration.i32")
+        text.tokens.astype("<i4").tofile(folder / "calibration.i32")
         request = RefiningRequest(
             sources=tuple(str(path.absolute()) for path in sources),
             copies=tuple(str(path.absolute()) for path in copies),
             tokens=str((folder / "calibration.i32").absolute()),
             chunk_tokens=chunks.length,
-            chunks=len(text),
+            chunks=len(text.tokens),
+            in_disorder=text.in_disorder,
             types={name: kind.name for name, kind in types.items()},
             results=str(results.absolute()),
             importance=str(options.imatrix.absolute()) if options.imatrix else "",
@@ -127,7 +128,7 @@ def refined_model(
         def on_line(line: str) -> None:
             if line.startswith(READ):
                 read[0] += 1
-                progress("Reading calibration text", read[0] % len(text), len(text), "steps")
+                progress("Reading calibration text", read[0] % len(text.tokens), len(text.tokens), "steps")
             elif line.startswith(DONE):
                 done[0] += 1
                 progress("Refining matrices", done[0], total, "steps")
@@ -145,14 +146,19 @@ def refined_model(
             copy.unlink(missing_ok=True)
 
 
-def costs_when_refined(costs: Costs, own: Mapping[str, float] | None = None) -> Costs:
+def costs_when_refined(model: Model, costs: Costs, own: Mapping[str, float] | None = None) -> Costs:
     """Say what types will cost when their weights are refined: those with grids gain, those with books hardly.
 
-    `own` are factors of tensors of which more, or less, is left than usual.
+    `own` are factors of tensors of which more, or less, is left than usual. Rows that are only looked up gain where a
+    model is refined in order.
     """
     factors = own or {}
+    as_it_is = () if model.is_tied or is_in_order(model.weights) else (LOOKED_UP,)
     return {
-        name: {kind: cost * left_of(kind) * factors.get(name, 1.0) for kind, cost in each.items()}
+        name: {
+            kind: cost if name in as_it_is else cost * left_of(kind) * factors.get(name, 1.0)
+            for kind, cost in each.items()
+        }
         for name, each in costs.items()
     }
 

@@ -7,10 +7,21 @@ import numpy as np
 import pytest
 import random_models
 
-from ggufkit.allocation.refinement.readings import at_once, in_order, places, tokens_in_order, tokens_read_in_order
+import ggufkit
+from ggufkit.allocation.refinement.readings import (
+    Inputs,
+    at_once,
+    in_order,
+    is_held_out,
+    places,
+    scales_of,
+    tokens_in_order,
+    tokens_read_in_order,
+)
 from ggufkit.gguf_file.reader import read_header
 
 pytestmark = pytest.mark.engine
+DEMO = Path(ggufkit.__file__).parent / "demo_model"
 LENGTH, CHUNKS = 64, 10
 
 
@@ -110,3 +121,59 @@ def test_of_little_text_the_last_part_is_held_out(model: Path, chunks: np.ndarra
 def test_larger_models_are_read_with_less_text() -> None:
     assert tokens_in_order(1_000_000, 20) > tokens_in_order(10_000_000, 20) >= tokens_in_order(10**9, 20) > 0
     assert tokens_read_in_order(1_000_000, 20, 50_000) < tokens_read_in_order(1_000_000, 20, 100_000)
+
+
+def test_tokens_count_by_how_much_the_model_doubts_what_follows(tmp_path: Path) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    model = tmp_path / "demo-F16.gguf"
+    ggufkit.convert(DEMO, model)
+    tokens = np.random.default_rng(0).integers(10, 1500, (3, LENGTH)).astype(np.int32)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32).eval()
+    with torch.no_grad():
+        shares = torch.softmax(reference(torch.tensor(tokens, dtype=torch.long)).logits, -1).double()
+    weights = np.sqrt(1 - shares.square().sum(-1).numpy())
+    found = scales_of(model, tokens, 1)
+    assert found.shape == tokens.shape
+    np.testing.assert_allclose(np.square(found), weights / weights.mean(), rtol=2e-2)
+    assert np.square(found, dtype=np.float64).mean() == pytest.approx(1, rel=1e-5)
+    assert np.ptp(weights) > 0.3, "all tokens alike would show nothing"
+
+
+def test_scales_count_in_the_sums(model: Path, chunks: np.ndarray) -> None:
+    names = list(columns_of(model))
+    scales = np.random.default_rng(1).uniform(0.1, 2, chunks.shape).astype(np.float32)
+    learned, _ = at_once(model, names, chunks, 1, lambda _: None, scales)
+    order = places(model, names, chunks[0].tolist(), 1)
+    in_turn = list(in_order(model, model, order, columns_of(model), chunks, threads=1, memory=1 << 30, scales=scales))
+    name = "blk.1.ffn_down.weight"
+    expected = 0.0
+    with Inputs(model, [name], length=LENGTH, threads=1) as reader:
+        for number, chunk in enumerate(chunks.tolist()):
+            if not is_held_out(number, CHUNKS):
+                reader.read(chunk)
+                weighed = reader.found[name].astype(np.float64) * scales[number][:, None]
+                expected = expected + weighed.T @ weighed
+    np.testing.assert_allclose(learned[name].given, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    (found,) = (own[name] for own, _ in in_turn if name in own)
+    np.testing.assert_allclose(found.given, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_experts_get_the_scales_of_their_tokens(tmp_path: Path) -> None:
+    model = random_models.write(tmp_path / "experts-F16.gguf", seed=3, blocks=1, experts=4)
+    chunk = np.random.default_rng(0).integers(3, 200, LENGTH).tolist()
+    scales = np.linspace(0.5, 1.5, LENGTH).astype(np.float32)
+    names = [f"blk.0.ffn_up_exps.weight[{expert}]" for expert in range(4)]
+    with Inputs(model, names, length=LENGTH, threads=1) as reader:
+        reader.read(chunk)
+        plain = reader.found
+        reader.read(chunk, scales)
+    told = {
+        name: np.linalg.norm(rows, axis=1) / np.linalg.norm(plain[name], axis=1) for name, rows in reader.found.items()
+    }
+    assert told
+    for name, ratios in told.items():
+        tokens = np.rint((ratios - 0.5) * (LENGTH - 1)).astype(int)
+        np.testing.assert_allclose(ratios, scales[tokens], rtol=1e-4)
+        assert len(plain[name]) == len(set(tokens)), "each token once"
+    counts = np.bincount(np.concatenate([np.rint((each - 0.5) * (LENGTH - 1)).astype(int) for each in told.values()]))
+    assert set(counts) == {2}, "every token goes to two experts"

@@ -11,6 +11,7 @@ from ggufkit.allocation import targets
 from ggufkit.allocation.optimize import Job, optimize
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.refinement import child
+from ggufkit.allocation.refinement.pieces import Piece
 from ggufkit.allocation.results import Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.errors import UsageError
@@ -68,6 +69,14 @@ def test_embeddings_that_are_the_output_too_come_first(tmp_path: Path) -> None:
     assert all(tensor.left >= 0 for tensor in file.refined)
 
 
+def test_embeddings_that_are_only_looked_up_come_first_too(source: Path, tmp_path: Path) -> None:
+    (file,) = made(source, tmp_path, list(Use)).files
+    first, second, *_ = file.refined
+    assert (first.tensor, second.tensor) == ("token_embd.weight", "blk.0.attn_q.weight")
+    assert first.accepted
+    assert first.left < 1
+
+
 def test_text_that_only_chooses_is_not_learned_from(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--refine needs text"):
         made(source, tmp_path, [Use.PROBING, Use.CHOOSING])
@@ -88,7 +97,7 @@ def test_each_expert_is_refined_by_the_tokens_sent_to_it(tmp_path: Path) -> None
 def test_what_memory_does_not_hold_is_left_and_said() -> None:
     def piece(columns: int, number: int) -> Any:
         tensor = TensorInfo(f"m{number}", (columns, 8), TensorType.F16, 0, 2 * columns * 8)
-        return child._Piece(cast("GgufHeader", None), tensor, 0, -1, -1)
+        return Piece(cast("GgufHeader", None), tensor, 0, -1, -1)
 
     narrow = [piece(256, number) for number in range(60)]
     batches, left = child._batches([piece(8192, 99), *narrow], 10 * 8 * 256**2)
