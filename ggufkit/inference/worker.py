@@ -27,11 +27,15 @@ async def lend(
         patience: how often it may die.
 
     Raises:
-        UsageError: the host is no IPv4 address.
+        UsageError: the host is no IPv4 address, or there is no device of a name.
         OutputError: the port cannot be had.
         MissingDependencyError: the build has no worker.
         LlamaCppError: it does not start, or dies again and again.
     """
+    if options.devices:
+        from ggufkit.llamacpp.native.placement import devices_named
+
+        devices_named(options.devices)
     options = replace(options, port=rpc_server.free_port(options))
     endpoint = rpc.Endpoint(rpc_server.address(options.host).replace("0.0.0.0", "127.0.0.1"), options.port)  # noqa: S104
 

@@ -175,6 +175,19 @@ def test_workers_that_cannot_be_used_are_one_line(demo: Path) -> None:
             assert len(done.stderr.strip().splitlines()) == 3  # the error, nothing, the hint
 
 
+def test_a_device_that_no_worker_can_lend_is_one_line() -> None:
+    done = subprocess.run(
+        [*served.COMMAND, "worker", "--port", "0", "--device", "CPU,NOPE"],
+        capture_output=True,
+        text=True,
+        timeout=served.PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "there is no device NOPE; this build sees CPU" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_chat_and_serve_use_workers(demo: Path, workers: list[Running]) -> None:
     named = ",".join(worker.where for worker in workers)
     done = chat(demo, "--rpc", named)

@@ -74,7 +74,7 @@ def write(placement: Placement, parameters: Any) -> list[Any]:
         parameters.tensor_split = shares
         kept.append(shares)
     if chosen is not None:
-        handles = (ctypes.c_void_p * (len(chosen) + 1))(*_devices(chosen), None)
+        handles = (ctypes.c_void_p * (len(chosen) + 1))(*devices_named(chosen), None)
         parameters.devices = ctypes.addressof(handles)
         kept.append(handles)
     if placement.tensor_overrides:
@@ -129,7 +129,8 @@ def buffer_types() -> dict[str, Any]:
     return {functions.ggml_backend_buft_name(handle).decode("utf-8", "replace"): handle for handle in handles if handle}
 
 
-def _devices(names: Sequence[str]) -> list[Any]:
+def devices_named(names: Sequence[str]) -> list[Any]:
+    """Return the handles of devices. Raises UsageError: there is none of a name."""
     known = devices()
     for name in names:
         if name not in known:
