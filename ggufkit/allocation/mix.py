@@ -53,7 +53,8 @@ def foretold(
         replace(
             each,
             candidate=replace(
-                each.candidate, predicted=klds[each.candidate.name] * _scale(ratios, but_for=each.candidate.name)
+                each.candidate,
+                predicted=klds[each.candidate.name] * scale_by_others(ratios, but_for=each.candidate.name),
             ),
         )
         if klds.get(each.candidate.name, 0.0) > 0
@@ -62,7 +63,7 @@ def foretold(
     ]
 
 
-def _scale(ratios: Mapping[str, float], *, but_for: str) -> float:
+def scale_by_others(ratios: Mapping[str, float], *, but_for: str) -> float:
     """How much more the other files diverge than their mixes; of the file itself nothing may be known yet."""
     others = [math.log(ratio) for name, ratio in ratios.items() if name != but_for]
     scale = math.exp(statistics.median(others)) if others else 1.0

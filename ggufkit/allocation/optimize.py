@@ -207,7 +207,7 @@ def _file(
                     budget,
                     label,
                     verified,
-                    known.weight_costs,
+                    known.of_weights,
                     prediction,
                     verifier,
                     options,

@@ -10,6 +10,7 @@ from ggufkit.allocation.candidates import least_of, pick
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import chunks_of
 from ggufkit.allocation.making import Making
+from ggufkit.allocation.mix import scale_by_others
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.prediction import Prediction
@@ -32,8 +33,9 @@ from ggufkit.progress import Progress
 from ggufkit.quantization.types import QuantizationType
 
 _VERSION = 5  # of the method: another one gives other weights
-# The types are chosen by what refining usually leaves of a loss, then by what it has left of each tensor's.
-_NAMES = ("grids", "grids again")
+# The types are chosen by what refining usually leaves of a loss; then by the opinion whose plain file was the best, or
+# where that is the same, by what refining has left of each tensor's loss.
+_FIRST, _AGAIN = "grids", "grids again"
 _ONE_ONLY = 200_000_000  # weights; of larger models only the first are refined
 
 
@@ -66,7 +68,7 @@ def chosen_with_refined(
     budget: int,
     label: QuantizationType,
     verified: Sequence[Verified],
-    costs: Costs,
+    opinions: Mapping[str, Costs],
     prediction: Prediction,
     verifier: Verifier,
     options: OptimizeOptions,
@@ -76,7 +78,8 @@ def chosen_with_refined(
 ) -> Iterator[RefinedChoice]:
     """Refine the most promising types for a budget, measure them, and choose among all. They learn from calibration.
 
-    `costs` are those of rounded weights, of which refining saves; `prediction` knows those of rounded inputs.
+    `opinions` are costs of rounded weights, of which refining saves, the best trusted first; `prediction` knows what
+    rounded inputs cost.
 
     Raises:
         UsageError: there is no text.
@@ -93,8 +96,11 @@ def chosen_with_refined(
         found: list[Verified] = []
         left: Mapping[str, float] = {}
         tried: list[Types] = []
-        for number, name in enumerate(_NAMES[: refined_candidates(model.weights)]):
-            picked = pick(model, budget, sum_of(costs_when_refined(model, costs, left), prediction.inputs))
+        for number, (name, costs) in enumerate(
+            _ways(opinions, plain.candidate.name)[: refined_candidates(model.weights)]
+        ):
+            factors = left if name == _AGAIN else {}
+            picked = pick(model, budget, sum_of(costs_when_refined(model, costs, factors), prediction.inputs))
             types = plain.candidate.types if picked is None else model.types_of(picked.options)
             if types in tried:
                 break
@@ -120,9 +126,33 @@ def chosen_with_refined(
             found += verifier.verify([candidate], progress, made)
             copies[candidate.name] = copy
             left = {tensor: share / left_of(types[tensor]) for tensor, share in _shares(copy).items()}
+        found = _foretold_by_each_other(found)
         best = best_of([*verified, *found], least_of(budget))
         used = copies.get(best.candidate.name)
         yield RefinedChoice(best, tuple(found), used.path if used else model.source, used.tensors if used else ())
+
+
+def _ways(opinions: Mapping[str, Costs], best: str) -> tuple[tuple[str, Costs], ...]:
+    """Name the ways to choose types, in the order in which they are tried."""
+    trusted = next(iter(opinions))
+    second = (
+        (_AGAIN, opinions[trusted]) if best not in opinions or best == trusted else (f"grids, {best}", opinions[best])
+    )
+    return (_FIRST, opinions[trusted]), second
+
+
+def _foretold_by_each_other(found: Sequence[Verified]) -> list[Verified]:
+    """Foretell each file in proportion to what the other refined ones have measured."""
+    ratios = {
+        each.candidate.name: each.measured.kld / each.candidate.predicted
+        for each in found
+        if each.candidate.predicted > 0 and each.measured.kld > 0
+    }
+
+    def better(candidate: Candidate) -> Candidate:
+        return replace(candidate, predicted=candidate.predicted * scale_by_others(ratios, but_for=candidate.name))
+
+    return [replace(each, candidate=better(each.candidate)) for each in found]
 
 
 def _predicted(types: Types, copy: RefinedModel, prediction: Prediction) -> float:
