@@ -96,16 +96,16 @@ def chosen_with_refined(
         found: list[Verified] = []
         left: Mapping[str, float] = {}
         tried: list[Types] = []
-        for number, (name, costs) in enumerate(
-            _ways(opinions, plain.candidate.name)[: refined_candidates(model.weights)]
-        ):
+        for name, costs in _ways(opinions, plain.candidate.name):
+            if len(tried) == refined_candidates(model.weights):
+                break
             factors = left if name == _AGAIN else {}
             picked = pick(model, budget, sum_of(costs_when_refined(model, costs, factors), prediction.inputs))
             types = plain.candidate.types if picked is None else model.types_of(picked.options)
             if types in tried:
-                break
+                continue
+            place = folder / str(len(tried))
             tried.append(types)
-            place = folder / str(number)
             copy = stack.enter_context(
                 refined_model(model, types, chunks, options.quantize, options.running, place, progress)
             )
@@ -132,13 +132,13 @@ def chosen_with_refined(
         yield RefinedChoice(best, tuple(found), used.path if used else model.source, used.tensors if used else ())
 
 
-def _ways(opinions: Mapping[str, Costs], best: str) -> tuple[tuple[str, Costs], ...]:
+def _ways(opinions: Mapping[str, Costs], best: str) -> Iterator[tuple[str, Costs]]:
     """Name the ways to choose types, in the order in which they are tried."""
     trusted = next(iter(opinions))
-    second = (
-        (_AGAIN, opinions[trusted]) if best not in opinions or best == trusted else (f"grids, {best}", opinions[best])
-    )
-    return (_FIRST, opinions[trusted]), second
+    yield _FIRST, opinions[trusted]
+    if best in opinions:
+        yield f"grids, {best}", opinions[best]
+    yield _AGAIN, opinions[trusted]
 
 
 def _foretold_by_each_other(found: Sequence[Verified]) -> list[Verified]:

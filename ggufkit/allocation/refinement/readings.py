@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 64  # of logits
 _LEAST_DOUBT = 1e-4  # so that no token counts for nothing
 HELD_OUT = 5  # one chunk of so many
 # In order, places * tokens * weights are about this many; some minutes.
-_WORK, _LEAST = 8e12, 32_768
+_WORK, _LEAST = 1.2e13, 32_768
 # Of a reading of the whole model for all sums at once, about; each stops at its place, on average halfway.
 _OF_A_READING = 0.2
 _BESIDES = 1.0  # what tokens count for, and what embeddings do
