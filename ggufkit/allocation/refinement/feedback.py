@@ -46,6 +46,14 @@ class Moments:
     drift: Squares | None = None
     inherited: Squares | None = None
 
+    def with_more(self, other: "Moments") -> "Moments":
+        """Return the sums over the inputs of both."""
+        drift, inherited = (
+            None if one is None or more is None else one + more
+            for one, more in ((self.drift, other.drift), (self.inherited, other.inherited))
+        )
+        return Moments(self.given + other.given, self.tokens + other.tokens, drift, inherited)
+
 
 def loss(weights: Floats, rounded: Floats, moments: Moments) -> float:
     """Return |W X - Q X'|^2 = |W (X - X') + (W - Q) X'|^2."""
