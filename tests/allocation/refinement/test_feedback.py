@@ -50,6 +50,17 @@ def drifted(untouched: np.ndarray, given: np.ndarray) -> Moments:
     return Moments(given.T @ given, len(given), change.T @ given, change.T @ change)
 
 
+def test_sums_of_two_texts_are_those_of_both(inputs: np.ndarray) -> None:
+    first, second = drifted(inputs[0], 1.1 * inputs[0]), drifted(inputs[1], inputs[1] + 0.1 * inputs[0])
+    both = drifted(np.concatenate(inputs), np.concatenate([1.1 * inputs[0], inputs[1] + 0.1 * inputs[0]]))
+    found = first.with_more(second)
+    assert found.tokens == both.tokens == 2 * TOKENS
+    for name in ("given", "drift", "inherited"):
+        np.testing.assert_allclose(getattr(found, name), getattr(both, name), rtol=1e-7, atol=1e-4)
+    plain = first.with_more(Moments(second.given, TOKENS))
+    assert (plain.drift, plain.inherited) == (None, None)
+
+
 def test_the_loss_of_inputs_that_have_drifted_is_that_of_the_outputs(inputs: np.ndarray) -> None:
     chance = np.random.default_rng(4)
     weights, rounded = (chance.standard_normal((8, COLUMNS)).astype(np.float32) for _ in range(2))
