@@ -143,8 +143,8 @@ class _Scratch:
 class _Judge:
     """Reads the chunks with the scratch copy and compares with the base."""
 
-    def __init__(self, request: MeasuringRequest, threads: int, stack: ExitStack) -> None:
-        self._request, self._threads, self._stack = request, threads, stack
+    def __init__(self, request: MeasuringRequest, stack: ExitStack) -> None:
+        self._request, self._stack = request, stack
         self._chunks = np.fromfile(request.tokens, "<i4").reshape(request.chunks, request.chunk_tokens)
         self._rows = stack.enter_context(Path(request.base).open("rb"))  # noqa: SIM115 - the stack closes it
         self._reader: ChunkReader | None = None
@@ -175,13 +175,14 @@ class _Judge:
     def _read(self, reader: ChunkReader, chunks: NDArray[np.int32]) -> list[float]:
         request = self._request
         base = LogitsFile(Path(request.base), request.chunk_tokens, reader.vocabulary_size, request.chunks)
-        found = []
-        for number, logits in enumerate(reader.read(chunks.tolist())):
+
+        def divergence(number: int, logits: NDArray[np.float32], threads: int) -> float:
             following = chunks[number][request.chunk_tokens // 2 + 1 :]
             rows = base.rows(self._rows, number)
-            scores = score_against(logits[: base.scored], following, rows, threads=self._threads)
-            found.append(float(scores[:, _KLD].mean(dtype=np.float64)))
-        return found
+            scores = score_against(logits[: base.scored], following, rows, threads=threads)
+            return float(scores[:, _KLD].mean(dtype=np.float64))
+
+        return list(reader.each(chunks.tolist(), divergence))
 
     def _open(self, *, fresh: bool) -> ChunkReader:
         if fresh:
@@ -209,7 +210,7 @@ def measure(request: MeasuringRequest) -> None:
     threads = request.running.threads or cpu.usable_cores()
     with ExitStack() as stack:
         scratch = _Scratch(request, library, threads, stack)
-        judge = _Judge(request, threads, stack)
+        judge = _Judge(request, stack)
         judge.load()  # before anything is overwritten, so that the first measurement shows whether changes are seen
         results = stack.enter_context(Path(request.results).open("a"))
         for number, (name, types) in enumerate(request.todo):

@@ -1,14 +1,13 @@
 """What running each of several models takes, as `ggufkit plan` knows it: asked once for those of the same shape."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ggufkit.gguf_file.reader import GgufHeader
     from ggufkit.gguf_file.tensor_types import TensorType
-    from ggufkit.llamacpp.attendant import Attendant
+    from ggufkit.llamacpp.memory import Asking
     from ggufkit.planning.memory import MemoryModel
 
 
@@ -24,9 +23,9 @@ class _Weight(NamedTuple):
 class MemoryNeeds:
     """What models need; those of one shape are asked for once."""
 
-    def __init__(self, waiting: "Attendant | None" = None) -> None:
-        """Use for the first model a process that waits already, if there is one."""
-        self._waiting = waiting
+    def __init__(self, first: "Asking | None" = None) -> None:
+        """Ask for the first model a process that waits already, if there is one."""
+        self._first = first
         self._asked: dict[object, tuple[MemoryModel, int]] = {}
 
     def of(self, models: Sequence[Path]) -> list[dict[str, int] | None]:
@@ -68,8 +67,8 @@ class MemoryNeeds:
             most = trained if isinstance(trained, int) and trained > 0 else memory.DEFAULT_CONTEXT
             context = min(most, memory.DEFAULT_CONTEXT)
             # A process that has answered holds memory of the first model, which would count for the next one too.
-            attendant, self._waiting = self._waiting, None
-            self._asked[shape] = memory.ask(file, headers, [Setting(context)], attendant), context
+            asking, self._first = self._first, None
+            self._asked[shape] = memory.ask(file, headers, [Setting(context)], asking), context
         answer, context = self._asked[shape]
         takes = answer.of(
             sum(header.file_size for header in headers),
@@ -85,19 +84,3 @@ class MemoryNeeds:
             "compute": takes.compute,
             "process": takes.process,
         }
-
-
-@contextmanager
-def memory_needs(*, wanted: bool = True) -> Iterator[MemoryNeeds]:
-    """Start the process that will be asked, so that it has loaded llama.cpp by then; not if nothing is `wanted`.
-
-    Raises:
-        LlamaCppError: it could not be started.
-    """
-    if not wanted:
-        yield MemoryNeeds()
-        return
-    from ggufkit.llamacpp.memory import child
-
-    with child() as waiting:
-        yield MemoryNeeds(waiting)

@@ -191,7 +191,6 @@ def command(
         _baseline_environments.manage(remove_baseline or [], as_json=as_json, quiet=quiet)
         return
     from ggufkit.cli._evaluate_files import check_outputs
-    from ggufkit.cli._memory_needs import memory_needs
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.likelihood.running import Running
     from ggufkit.llamacpp.rpc import endpoints
@@ -221,15 +220,17 @@ def command(
     models = [_model.resolve(model, kind="gguf", quiet=silent) for model in models]
     systems = _baselines.against_of(against or [], checkpoint, baseline_patience, quiet=silent)
     wants_memory = bool(output or report or as_json)
-    with (  # the children load libraries while we import
-        memory_needs(wanted=wants_memory) as memory,
-        _output.progress_bar(quiet=silent) as progress,
-    ):
-        from ggufkit.cli import _evaluate_results
+    with _output.progress_bar(quiet=silent) as progress:
+        from ggufkit.cli import _evaluate_results  # the child loads libraries while we import
+        from ggufkit.cli._memory_needs import MemoryNeeds
         from ggufkit.evaluation.answers.generations import read_prompts
         from ggufkit.evaluation.answers.tasks import read_task
+        from ggufkit.evaluation.child_process import ask_first
         from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
 
+        memory = MemoryNeeds(ask_first("ggufkit.llamacpp.memory"))
+        if wants_memory:  # before that process holds anything else
+            memory.of([model for model in (base, *models) if not model.is_dir()][:1])
         found = evaluate(
             base,
             models,

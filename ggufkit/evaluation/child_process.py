@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from ggufkit import errors
@@ -103,17 +104,37 @@ def ask(
         raise LlamaCppError(f"{model}: {str(error).partition(' (command: ')[0]}") from None
 
 
+def ask_first(module: str) -> Callable[[str], list[str]] | None:
+    """Return what lets `module.main` do a request, and returns the lines that it writes; None without one for all.
+
+    Errors are as those of `ask`.
+    """
+    if _attendant.get() is None:
+        return None
+
+    def asking(request: str) -> list[str]:
+        lines: list[str] = []
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "request.json"
+            path.write_text(request)
+            ask(module, path, module, lines.append)
+        return lines
+
+    return asking
+
+
 def attend() -> None:
     """Do what each line of stdin asks for, a module and a request file, until stdin ends.
 
     Where the memory that one has taken would count for the next one too, there is no next one.
     """
-    from ggufkit.llamacpp.binding import load_declarations  # here, for the parent has no use for them
+    from ggufkit.llamacpp.memory import prepare  # here, for the parent has no use for it
     from ggufkit.peak_memory import forget_peak
 
+    prepare()
     with suppress(GgufkitError):  # whoever needs it will be told why it cannot be had
-        load_declarations()
-        import_module("ggufkit.inference.loaded_model")
+        for needed in ("ggufkit.evaluation.likelihood.child", "ggufkit.inference.chunk_reader"):
+            import_module(needed)
     for line in sys.stdin:
         module, request = json.loads(line)
         sys.argv[1:] = [request]

@@ -235,12 +235,13 @@ class LoadedModel:
         size: int | None = None,
         sequences: int = 1,
         batch_size: int | None = None,
+        threads: int | None = None,
         chosen: Attention | None = None,
     ) -> native.Context:
         """Make a context of `size` tokens (None: `context_size`), which the `sequences` share.
 
-        `batch_size` tokens are handed over in one call (None: as the options say). How attention is `chosen` comes
-        before the options.
+        `batch_size` tokens are handed over in one call, and `threads` compute (None: as the options say). How attention
+        is `chosen` comes before the options.
 
         Raises:
             GgufFileError: the model cannot continue a text.
@@ -254,12 +255,12 @@ class LoadedModel:
         options, size = self.options, size or self.context_size
         if not native.has_gpu():
             check_memory(self._header, size, options.cache_type_k, options.cache_type_v)
-        threads = options.threads or cpu.usable_cores()
+        usual = options.threads or cpu.usable_cores()
         return native.Context(
             self._model,
             size=size,
-            threads=threads,
-            threads_batch=options.threads_batch or threads,
+            threads=threads or usual,
+            threads_batch=threads or options.threads_batch or usual,
             batch_size=batch_size or options.batch_size,
             micro_batch_size=chosen.micro_batch_size if chosen else options.micro_batch_size,
             flash_attention=chosen.flash if chosen else options.flash_attention,

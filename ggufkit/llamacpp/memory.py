@@ -2,14 +2,15 @@
 
 llama.cpp can load a model for the sake of its sizes alone (`no_alloc`): it reads the header, lays out caches and
 compute graphs, and allocates nothing. That is done in a child process, for it aborts on what it does not like:
-`python -m ggufkit.llamacpp.memory` answers each line of its stdin with a line, both JSON.
+`python -m ggufkit.llamacpp.memory` answers each line of its stdin with a line, both JSON. A child of somebody else,
+which has other things to do as well, can answer with `prepare` and `main`.
 """
 
 import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from ggufkit.llamacpp import binding
 from ggufkit.llamacpp.attendant import ENDED, Attendant
 from ggufkit.llamacpp.ggml_functions import ggml_functions, repacked_buffer_type
 from ggufkit.llamacpp.native import CACHE_TYPES, FLASH_ATTENTION, log_excerpt
-from ggufkit.peak_memory import peak_memory
+from ggufkit.peak_memory import forget_peak, peak_memory
+
+# Hands a request to a child that waits already, and returns the lines that it wrote. Raises LlamaCppError.
+Asking = Callable[[str], Sequence[str]]
 
 _MIB = 2**20
 _WITHOUT_MMAP = 0  # llama.h, LLAMA_LOAD_MODE_NONE
@@ -79,27 +83,35 @@ def child() -> Attendant:
     return Attendant([sys.executable, "-P", "-m", "ggufkit.llamacpp.memory"])
 
 
-def ask(
-    model: Path, settings: Sequence[Setting], matrices: Sequence[Matrix], attendant: Attendant | None = None
-) -> Answer:
+def asking_of(attendant: Attendant) -> Asking:
+    """Ask a `child` that waits already."""
+
+    def asking(request: str) -> Sequence[str]:
+        lines: list[str] = []
+        attendant.ask(request, lines.append)
+        return lines
+
+    return asking
+
+
+def ask(model: Path, settings: Sequence[Setting], matrices: Sequence[Matrix], asking: Asking | None = None) -> Answer:
     """Load the header of `model` in a child process and lay out each of `settings`.
 
-    A context size of 0 means the one that the model was trained for. `attendant` is a `child` that waits already; only
-    of its first answer `process` is the memory of that model alone.
+    A context size of 0 means the one that the model was trained for. Where a child waits already, it is asked by
+    `asking`; only of its first answer `process` is the memory of that model alone.
 
     Raises:
         LlamaCppError: libllama cannot load such a model, which the message quotes; or there is none.
     """
-    if attendant is None:
+    if asking is None:
         with child() as attendant:
-            return ask(model, settings, matrices, attendant)
+            return ask(model, settings, matrices, asking_of(attendant))
     request = {
         "model": str(model.absolute()),
         "settings": [asdict(setting) for setting in settings],
         "matrices": [asdict(matrix) for matrix in matrices],
     }
-    lines: list[str] = []
-    attendant.ask(json.dumps(request), lines.append)
+    lines = asking(json.dumps(request))
     try:
         answer = json.loads(next(line for line in reversed(lines) if line.startswith("{")))
     except (ValueError, StopIteration):
@@ -135,22 +147,46 @@ def _is_repacked(ggml: Any, matrix: Matrix) -> bool:
     return repacked_buffer_type(ggml, matrix.type, matrix.columns, matrix.rows, matrix.experts) is not None
 
 
-def _attend() -> None:
-    """Answer every line of stdin until it ends."""
+_prepared: list[int] = []  # what the process held before anything else was loaded
+
+
+def prepare() -> None:
+    """In a child that has other things to do as well: load llama.cpp, and remember what it takes, before all else."""
     with contextlib.suppress(GgufkitError):  # who asks will be told
         binding.load_declarations().llama_backend_init()
+    _prepared[:] = [peak_memory()]
+
+
+def main() -> None:
+    """In such a child: answer the request that lies in the file which the argument names."""
+    _reply(Path(sys.argv[1]).read_text())
+
+
+def _attend() -> None:
+    """Answer every line of stdin until it ends."""
+    prepare()
+    _prepared.clear()  # nothing else will be loaded
     for line in sys.stdin:
-        try:
-            answer = _answer(json.loads(line))
-        except GgufkitError as error:
-            answer = {"failure": str(error)}
-        sys.stdout.write(f"{json.dumps(answer)}\n{ENDED} 0\n")
+        _reply(line)
+        sys.stdout.write(f"{ENDED} 0\n")
         sys.stdout.flush()
+
+
+def _reply(request: str) -> None:
+    try:
+        answer = _answer(json.loads(request))
+    except GgufkitError as error:
+        answer = {"failure": str(error)}
+    sys.stdout.write(f"{json.dumps(answer)}\n")
+    sys.stdout.flush()
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     lib: Any = binding.load_declarations()
     lib.llama_backend_init()
+    if _prepared:
+        forget_peak()
+    not_its_own = peak_memory() - _prepared[0] if _prepared else 0
     parameters = lib.llama_model_default_params()
     parameters.no_alloc = True
     parameters.load_mode = _WITHOUT_MMAP
@@ -166,7 +202,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         "training_context": training_context,
         "settings": [asdict(caches) for caches in settings],
         "repacked": [matrix for matrix in request["matrices"] if _is_repacked(ggml, Matrix(**matrix))],
-        "process": peak_memory(),
+        "process": peak_memory() - not_its_own,
     }
 
 

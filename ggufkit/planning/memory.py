@@ -15,8 +15,7 @@ from ggufkit.errors import LlamaCppError, MissingDependencyError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import memory as libllama
-from ggufkit.llamacpp.attendant import Attendant
-from ggufkit.llamacpp.memory import Answer, Caches, Matrix, Setting
+from ggufkit.llamacpp.memory import Answer, Asking, Caches, Matrix, Setting
 
 DEFAULT_CONTEXT = 8192  # tokens, as `ggufkit chat`, or what the model was trained for, if that is less
 # What `ggufkit chat` holds more than the process that asks libllama: command line, templates, samplers. Measured by
@@ -117,18 +116,18 @@ class MemoryModel:
 
 
 def ask(
-    file: Path, headers: Sequence[GgufHeader], settings: Sequence[Setting], attendant: Attendant | None = None
+    file: Path, headers: Sequence[GgufHeader], settings: Sequence[Setting], asking: Asking | None = None
 ) -> MemoryModel:
     """Ask libllama about a model, of which `file` (for a split one, the first) may have holes instead of weights.
 
-    A failure is part of the answer, for the sizes are worth showing without it. `attendant` is as that of
+    A failure is part of the answer, for the sizes are worth showing without it. `asking` is as that of
     `llamacpp.memory.ask`.
     """
     shapes = {tensor.shape for header in headers for tensor in header.tensors if 2 <= len(tensor.shape) <= 3}
     types = [kind for kind in TensorType if kind.is_quantized and kind not in _COMPUTED_ONLY]
     matrices = sorted({_matrix(shape, kind) for shape in shapes for kind in types if not shape[0] % kind.block_size})
     try:
-        answer = libllama.ask(file, settings, matrices, attendant)
+        answer = libllama.ask(file, settings, matrices, asking)
     except (LlamaCppError, MissingDependencyError) as error:
         return MemoryModel(None, f"{error}")
     return MemoryModel(answer, answer.settings[0].failure)

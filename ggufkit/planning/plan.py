@@ -97,7 +97,7 @@ def plan(source: str | Path, options: PlanOptions | None = None) -> ModelPlan:
     options = options or PlanOptions()
     with libllama.child() as attendant, opened(str(source)) as subject, ThreadPoolExecutor(1) as pool:
         settings = _settings(subject, options)
-        to_come = pool.submit(memory.ask, subject.file, subject.headers, settings, attendant)
+        to_come = pool.submit(memory.ask, subject.file, subject.headers, settings, libllama.asking_of(attendant))
         surveyed = survey.survey(subject, options.types, options.quantize)
         asked = to_come.result()
         # Last and alone, for whatever else is running would be measured with it.

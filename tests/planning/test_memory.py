@@ -9,6 +9,7 @@ import tiny_gguf
 
 from ggufkit.conversion import convert
 from ggufkit.errors import LlamaCppError
+from ggufkit.evaluation.child_process import ask_first, one_for_all
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import binding, memory, native
 from ggufkit.llamacpp.memory import Answer, Caches, Matrix, Setting
@@ -53,6 +54,21 @@ def test_what_is_said_is_what_is_allocated(name: str, tmp_path: Path) -> None:
     answer = memory.ask(model, settings, [])
     assert list(answer.settings) == [really(model, setting) for setting in settings]
     assert answer.settings[1].cache > answer.settings[0].cache
+
+
+@pytest.mark.engine
+def test_a_child_that_has_other_things_to_do_says_the_same(tmp_path: Path) -> None:
+    model = tiny_gguf.write_model(tmp_path / "model.gguf")
+    alone = memory.ask(model, [Setting(512)], [])
+    with one_for_all():
+        asking = ask_first("ggufkit.llamacpp.memory")
+        assert asking
+        found = memory.ask(model, [Setting(512)], [], asking)
+        with pytest.raises(LlamaCppError, match="cannot load such a model"):
+            memory.ask(tmp_path / "none.gguf", [Setting(512)], [], asking)
+    assert found.settings == alone.settings
+    assert found.process == pytest.approx(alone.process, abs=2_000_000)  # though NumPy alone takes ten times as much
+    assert ask_first("ggufkit.llamacpp.memory") is None
 
 
 @pytest.mark.engine

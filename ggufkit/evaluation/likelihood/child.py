@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from ggufkit.evaluation.child_process import refusing
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
 from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.scores import score_against, score_base
-from ggufkit.llamacpp import cpu
 from ggufkit.peak_memory import peak_memory
 
 DONE = "chunk done:"
@@ -77,7 +76,6 @@ def _tokenize(request: Request) -> None:
 def _read(request: Request) -> None:
     from ggufkit.inference.chunk_reader import ChunkReader
 
-    threads = request.running.threads or cpu.usable_cores()
     chunks = np.fromfile(request.tokens, "<i4").reshape(request.chunks, request.chunk_tokens)
     path, options = Path(request.model), request.running.options()
     with ChunkReader.reading(path, request.chunk_tokens, options) as reader, ExitStack() as stack:
@@ -88,8 +86,22 @@ def _read(request: Request) -> None:
             rows.write(base.header(chunks.tolist()))
         started = time.monotonic()
         todo = chunks[request.start :].tolist()
-        for number, logits in enumerate(reader.read(todo), request.start):
-            _score(request, base, chunks[number], logits[: base.scored], rows, scores, number, threads)
+
+        def score(index: int, logits: NDArray[np.float32], threads: int) -> tuple[bytes, bytes]:
+            number = request.start + index
+            next_tokens, logits = chunks[number][base.chunk_tokens // 2 + 1 :], logits[: base.scored]
+            if request.task == Task.BASE:
+                found = score_base(logits, next_tokens, threads=threads)
+                return found.rows.tobytes(), found.nll.astype("<f4").tobytes()
+            there = base.rows(rows, number)
+            return b"", score_against(logits, next_tokens, there, threads=threads).astype("<f4").tobytes()
+
+        for number, (encoded, scored) in enumerate(reader.each(todo, score), request.start):
+            if encoded:
+                rows.write(encoded)
+                rows.flush()
+            scores.write(scored)
+            scores.flush()
             sys.stdout.write(f"{DONE} {number + 1}\n")
             sys.stdout.flush()
         seconds = time.monotonic() - started
@@ -102,28 +114,6 @@ def _read(request: Request) -> None:
             "placement": reader.placement.options.gpu_layers,
         }
     Path(request.report).write_text(json.dumps(report))
-
-
-def _score(
-    request: Request,
-    base: LogitsFile,
-    chunk: NDArray[np.int32],
-    logits: NDArray[np.float32],
-    rows: BinaryIO,
-    scores: BinaryIO,
-    number: int,
-    threads: int,
-) -> None:
-    next_tokens = chunk[base.chunk_tokens // 2 + 1 :]
-    if request.task == Task.BASE:
-        found = score_base(logits, next_tokens, threads=threads)
-        rows.write(found.rows.tobytes())
-        rows.flush()
-        scores.write(found.nll.astype("<f4").tobytes())
-    else:
-        there = base.rows(rows, number)
-        scores.write(score_against(logits, next_tokens, there, threads=threads).astype("<f4").tobytes())
-    scores.flush()
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ there comes out here. Rows are taken a few at a time, so that they stay in the c
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -41,7 +42,7 @@ def score_base(logits: Floats, next_tokens: NDArray[np.int32], *, threads: int) 
         parts[place.start] = encode(part, log_sum_exp)
         return len(part)
 
-    work_through(_places(logits.shape), work, threads=threads, report=lambda _: None)
+    _work_through(_places(logits.shape, threads), work, threads)
     return BaseScores(nll, np.concatenate([parts[start] for start in sorted(parts)]))
 
 
@@ -61,7 +62,7 @@ def score_against(
         scores[place, 0] = shift - part[number, tokens]
         scores[place, 1] = -base[number, tokens]
         weight = np.exp(base, out=second)
-        weight[base <= _NEGLIGIBLE] = 0
+        weight *= base > _NEGLIGIBLE  # a product, for choosing among entries takes ten times as long
         base -= part
         base += shift[:, None]
         weight *= base
@@ -69,7 +70,7 @@ def score_against(
         scores[place, 3] = part.argmax(axis=1) == likeliest(rows, part.shape[1])
         return len(part)
 
-    work_through(_places(logits.shape), work, threads=threads, report=lambda _: None)
+    _work_through(_places(logits.shape, threads), work, threads)
     return scores
 
 
@@ -83,7 +84,7 @@ def score_alone(logits: Floats, next_tokens: NDArray[np.int32], *, threads: int)
         nll[place] = largest + log_sum_exp - part[np.arange(len(part)), next_tokens[place]]
         return len(part)
 
-    work_through(_places(logits.shape), work, threads=threads, report=lambda _: None)
+    _work_through(_places(logits.shape, threads), work, threads)
     return nll
 
 
@@ -95,9 +96,19 @@ def _log_sum_exp(logits: Floats, buffer: Floats) -> tuple[Floats, Floats]:
     return largest, np.log(total).astype(np.float32)
 
 
-def _places(shape: tuple[int, ...]) -> list[slice]:
-    step = max(1, _ELEMENTS_AT_ONCE // shape[1])
+def _places(shape: tuple[int, ...], threads: int) -> list[slice]:
+    """Cut rows into as many equal pieces for each thread as it takes for them to be small."""
+    pieces = threads * max(1, -(-shape[0] * shape[1] // (_ELEMENTS_AT_ONCE * threads)))
+    step = max(1, -(-shape[0] // pieces))
     return [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+
+
+def _work_through(places: list[slice], work: Callable[[slice], int], threads: int) -> None:
+    if threads > 1:
+        work_through(places, work, threads=threads, report=lambda _: None)
+    else:
+        for place in places:
+            work(place)
 
 
 _OWN = threading.local()
