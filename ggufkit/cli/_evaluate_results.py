@@ -14,10 +14,8 @@ from ggufkit.errors import VerificationError
 from ggufkit.evaluation.evaluation_results import Evaluation, document
 from ggufkit.evaluation.gates import Gates
 from ggufkit.evaluation.likelihood.running import Running
-from ggufkit.evaluation.speed import measure, rows
 from ggufkit.files import write_atomically
 from ggufkit.gguf_file.parts import read_parts
-from ggufkit.llamacpp.bench import BenchOptions
 from ggufkit.llamacpp.cpu import usable_cores
 from ggufkit.llamacpp.pin import pin
 from ggufkit.planning.quality import Quality, remember
@@ -28,6 +26,9 @@ _UNQUANTIZED = ("F32", "F16", "BF16")
 
 def speed(base: Path, models: list[Path], running: Running, progress: Progress) -> list[dict[str, Any]]:
     """Measure as `ggufkit bench` does by default."""
+    from ggufkit.evaluation.speed import measure, rows  # here, for it takes time to import
+    from ggufkit.llamacpp.bench import BenchOptions
+
     files = tuple(dict.fromkeys((*([] if base.is_dir() else [base]), *models)))
     if not files:
         return []
