@@ -13,14 +13,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ggufkit.allocation.refinement.feedback import Feedback, Moments, loss, stored
+from ggufkit.allocation.refinement.books import has_book
+from ggufkit.allocation.refinement.feedback import Feedback, Moments, Refined, loss, stored
 from ggufkit.allocation.refinement.lookups import errors_of, lookup_moments, memory_needed
 from ggufkit.allocation.refinement.pieces import Piece, pieces_of
 from ggufkit.allocation.refinement.readings import (
@@ -117,6 +118,7 @@ class _Work:
     importance: Mapping[str, NDArray[np.float32]]
     threads: int
     results: TextIO
+    to_hand: dict[str, dict[int, NDArray[Any]]] = field(default_factory=dict)
 
     def at_once(self, pieces: Sequence[Piece], chunks: Chunks) -> None:
         """Refine all for the inputs that the untouched model gives them."""
@@ -173,6 +175,7 @@ class _Work:
                 ):
                     self.store(piece)
                     undone.append(piece)
+        self.hand(pieces)
         for piece in undone:
             self.undo(piece)
 
@@ -221,7 +224,7 @@ class _Work:
         for content, offset in piece.rows():
             weights = to_float32(self.library, content, stored_as).reshape(-1, piece.columns)
             better = feedback.refined(self.library, weights, kind, weighing)
-            kept = from_float32(self.library, better, stored_as)  # as the copy holds it, which may be half as wide
+            kept = from_float32(self.library, better.handed, stored_as)  # as the copy holds it, maybe half as wide
             again = to_float32(self.library, kept, stored_as).reshape(-1, piece.columns)
             plain = stored(self.library, weights, kind, weighing)
             before += loss(weights, plain, held)
@@ -229,8 +232,8 @@ class _Work:
             found = stored(self.library, again, kind, weighing)
             after += loss(weights, found, held)
             left += loss(feedback.aimed_at(weights), found, rounding)
-            after = after if np.isfinite(better).all() else float("inf")
-            piece.write(kept, offset)
+            after = after if np.isfinite(better.values).all() else float("inf")
+            self.write(piece, better, offset)
         accepted = bool(after < before)
         told = {"before": before / held.tokens, "after": after / held.tokens if np.isfinite(after) else None}
         if accepted:
@@ -247,8 +250,23 @@ class _Work:
         for content, offset in piece.rows():
             weights = to_float32(self.library, content, piece.tensor.type).reshape(-1, piece.columns)
             better = feedback.refined(self.library, weights, self.kind(piece), self.weighing(piece))
-            if np.isfinite(better).all():
-                piece.write(from_float32(self.library, better, piece.tensor.type), offset)
+            if np.isfinite(better.values).all():
+                self.write(piece, better, offset)
+
+    def write(self, piece: Piece, rows: Refined, offset: int) -> None:
+        """Write refined rows: their values as long as others are refined behind them, and what to store at the end."""
+        handed = from_float32(self.library, rows.handed, piece.tensor.type)
+        if not (self.request.in_order and has_book(self.kind(piece))):
+            piece.write(handed, offset)
+            return
+        piece.write(from_float32(self.library, rows.values, piece.tensor.type), offset)
+        self.to_hand.setdefault(piece.name, {})[offset] = handed
+
+    def hand(self, pieces: Sequence[Piece]) -> None:
+        """Write what is to be stored, of those matrices that it differs from the values of."""
+        for piece in pieces:
+            for offset, rows in self.to_hand.pop(piece.name, {}).items():
+                piece.write(rows, offset)
 
     def store(self, piece: Piece) -> None:
         """Write a matrix as llama-quantize leaves it."""

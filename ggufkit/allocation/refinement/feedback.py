@@ -1,20 +1,24 @@
 """Error feedback on the grids of ggml's types: what rounding one column does wrong, the later ones make up for.
 
 The method is GPTQ (E. Frantar et al., 2022): columns are rounded in order, and each error is carried on to the columns
-behind it as the inverse of the inputs' moments says. Scales are ggml's own: each block is encoded, with what was
-carried into it, when its turn comes. Sweeps over single columns follow, each of which takes the best level of its grid
-while all others stay (cyclic coordinate descent); they cannot make it worse.
+behind it as the inverse of the inputs' moments says; eight columns at a time where a type stores patterns. Scales are
+ggml's own: each block is encoded, with what was carried into it, when its turn comes. Sweeps follow, in which each
+column, or eight of them, takes the best values of its grid while all others stay (cyclic coordinate descent); they
+cannot make it worse.
 
 The loss of a matrix W, float32 [n_out, n_in], and its rounded form Q is |W X - Q X'|^2, summed over all tokens: X are
 the inputs that the untouched model gives it, X' those that it will get behind rounded matrices. Where only X' is known,
 W is to do with X' what it did with X. (Asymmetric calibration: Y. Li et al., GPTAQ, 2025.)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ggufkit.allocation.refinement.books import BookGrid
 from ggufkit.allocation.refinement.grids import Grid, grid_of, has_grid
 from ggufkit.allocation.weights import through
 from ggufkit.gguf_file.tensor_types import TensorType
@@ -55,6 +59,16 @@ class Moments:
         return Moments(self.given + other.given, self.tokens + other.tokens, drift, inherited)
 
 
+class Refined(NamedTuple):
+    """Refined rows, float32 [n_rows, n_in]: the `values` that a model will compute with, and what to store for them.
+
+    Of most types that is the same; of some, llama-quantize only stores values if it is `handed` others.
+    """
+
+    values: Floats
+    handed: Floats
+
+
 def loss(weights: Floats, rounded: Floats, moments: Moments) -> float:
     """Return |W X - Q X'|^2 = |W (X - X') + (W - Q) X'|^2."""
     difference = (weights - rounded).astype(np.float64)
@@ -80,25 +94,25 @@ class Feedback:
         # that would be to do less of everything.
         self._shift = (moments.drift / mean) @ inverse if _is_slight(moments) and moments.drift is not None else None
 
-    def refined(self, library: Ggml, weights: Floats, kind: TensorType, importance: Floats | None) -> Floats:
-        """Round rows with feedback; return values that lie on the grids of `kind`, float32 [n_rows, n_in].
+    def refined(self, library: Ggml, weights: Floats, kind: TensorType, importance: Floats | None) -> Refined:
+        """Round rows, float32 [n_rows, n_in], with feedback, to values that lie on the grids of `kind`.
 
         `importance` is what llama-quantize weighs columns with, float32 [n_in]. Where it finds other grids than ours in
-        the values, they are rounded once more on those, as often as that helps.
+        what it is handed, the rows are rounded once more on those, as often as that helps.
         """
         weights = self.aimed_at(weights)
         best = _refined_rows(library, weights, kind, self._moments, self._carry, importance)
         if not has_grid(kind):
             return best
-        least = self._losses(weights, stored(library, best, kind, importance))
+        least = self._losses(weights, stored(library, best.handed, kind, importance))
         current = best
         for _ in range(_ROUNDS):
-            current = _swept_as_stored(library, weights, current, kind, self._moments, importance)
-            losses = self._losses(weights, stored(library, current, kind, importance))
+            current = _swept_as_stored(library, weights, current.handed, kind, self._moments, importance)
+            losses = self._losses(weights, stored(library, current.handed, kind, importance))
             is_better = losses < least
             if not is_better.any():
                 break
-            best = np.where(is_better[:, None], current, best)
+            best = Refined(*(np.where(is_better[:, None], new, old) for new, old in zip(current, best, strict=True)))
             least = np.minimum(losses, least)
         return best
 
@@ -113,7 +127,7 @@ class Feedback:
         return losses
 
 
-def refined(library: Ggml, weights: Floats, kind: TensorType, moments: Moments, importance: Floats | None) -> Floats:
+def refined(library: Ggml, weights: Floats, kind: TensorType, moments: Moments, importance: Floats | None) -> Refined:
     """Refine a whole matrix, float32 [n_out, n_in]. As `Feedback`."""
     return Feedback(moments).refined(library, weights, kind, importance)
 
@@ -135,50 +149,58 @@ def _damped(moments: Squares) -> tuple[Squares, float]:
 
 def _refined_rows(
     library: Ggml, weights: Floats, kind: TensorType, moments: Floats, carry: Floats, importance: Floats | None
-) -> Floats:
+) -> Refined:
     current = np.array(weights, np.float32)
     found = np.empty_like(current)
     columns, step = current.shape[1], kind.block_size
-    grids: list[Grid | None] = []
+    grids: list[Grid | BookGrid] = []
     for start in range(0, columns, step):
         end = start + step
         block, encoded = _encoded(library, current, start, kind, importance)
         grid = grid_of(encoded, kind, len(block))
-        grids.append(grid)
         own = carry[start:end, start:end]
         if grid is None:
             found[:, start:end] = dequantize(encoded, int(kind), block.size).reshape(block.shape)
             errors = np.linalg.solve(own.T, (block - found[:, start:end]).T).T.astype(np.float32)
         else:
-            errors = np.empty_like(block)
-            for column in range(step):
-                rounded = grid.nearest(block[:, column], column)
-                found[:, start + column] = rounded
-                errors[:, column] = (block[:, column] - rounded) / own[column, column]
-                block[:, column + 1 :] -= errors[:, column, None] * own[column, column + 1 :]
+            grids.append(grid)
+            found[:, start:end], errors = _rounded_block(grid, block, own)
         current[:, end:] -= errors @ carry[start:end, end:]
-    if all(grid is not None for grid in grids):
-        for _ in range(_SWEEPS):
-            _sweep(weights, found, moments, [grid for grid in grids if grid is not None], step)
-    return found
+    if not grids:
+        return Refined(found, found)
+    for _ in range(_SWEEPS):
+        _sweep(weights, found, moments, grids, step)
+    return Refined(found, _handed(found, grids, step))
+
+
+def _rounded_block(grid: Grid | BookGrid, block: Floats, carry: Floats) -> tuple[Floats, Floats]:
+    """Round the columns of one block in order; return their values, and the errors that are to be carried on."""
+    found, errors = np.empty_like(block), np.empty_like(block)
+    for column in range(0, block.shape[1], grid.width):
+        part, rest = slice(column, column + grid.width), slice(column + grid.width, None)
+        back = np.linalg.inv(carry[part, part].astype(np.float64))
+        found[:, part] = grid.nearest(block[:, part], column, (back @ back.T).astype(np.float32))
+        errors[:, part] = (block[:, part] - found[:, part]) @ back.astype(np.float32)
+        block[:, rest] -= errors[:, part] @ carry[part, rest]
+    return found, errors
 
 
 def _swept_as_stored(
-    library: Ggml, weights: Floats, values: Floats, kind: TensorType, moments: Floats, importance: Floats | None
-) -> Floats:
-    """Let every column take its best level on the grids that llama-quantize finds in values."""
-    found = np.empty_like(values)
-    columns, step = values.shape[1], kind.block_size
+    library: Ggml, weights: Floats, handed: Floats, kind: TensorType, moments: Floats, importance: Floats | None
+) -> Refined:
+    """Let every column take its best value on the grids that llama-quantize finds in what it is handed."""
+    found = np.empty_like(handed)
+    columns, step = handed.shape[1], kind.block_size
     grids = []
     for start in range(0, columns, step):
-        block, encoded = _encoded(library, values, start, kind, importance)
+        block, encoded = _encoded(library, handed, start, kind, importance)
         found[:, start : start + step] = dequantize(encoded, int(kind), block.size).reshape(block.shape)
         grid = grid_of(encoded, kind, len(block))
         if grid is None:
-            return values
+            return Refined(found, handed)
         grids.append(grid)
     _sweep(weights, found, moments, grids, step)
-    return found
+    return Refined(found, _handed(found, grids, step))
 
 
 def _encoded(
@@ -193,19 +215,28 @@ def _encoded(
     return block, encoded
 
 
-def _sweep(weights: Floats, found: Floats, moments: Floats, grids: list[Grid], step: int) -> None:
-    """Let each column in turn take its best level while the others stay; changes `found`."""
+def _sweep(weights: Floats, found: Floats, moments: Floats, grids: Sequence[Grid | BookGrid], step: int) -> None:
+    """Let the columns in turn take their best values while the others stay; changes `found`."""
     for number, grid in enumerate(grids):
         start, end = number * step, (number + 1) * step
-        own = moments[start:end, start:end]
+        own, block = moments[start:end, start:end], found[:, start:end]
         pull = (weights - found) @ moments[:, start:end]
-        for column in range(step):
-            place = start + column
-            wanted = found[:, place] + pull[:, column] / own[column, column]
-            rounded = grid.nearest(wanted, column)
-            change = rounded - found[:, place]
-            found[:, place] = rounded
-            pull -= change[:, None] * own[column]
+        for column in range(0, step, grid.width):
+            part = slice(column, column + grid.width)
+            metric = own[part, part]
+            back = np.linalg.inv(metric.astype(np.float64)).astype(np.float32)
+            wanted = (block[:, part] + pull[:, part] @ back).astype(np.float32, copy=False)
+            rounded = grid.nearest(wanted, column, metric)
+            change = rounded - block[:, part]
+            block[:, part] = rounded
+            pull -= change @ own[part]
+
+
+def _handed(values: Floats, grids: Sequence[Grid | BookGrid], step: int) -> Floats:
+    """Return what llama-quantize has to be given so that it stores values of these grids."""
+    blocks = [grid.handed(values[:, number * step : (number + 1) * step]) for number, grid in enumerate(grids)]
+    found: Floats = np.concatenate(blocks, axis=1)
+    return found
 
 
 def stored(library: Ggml, values: Floats, kind: TensorType, importance: Floats | None) -> Floats:

@@ -6,10 +6,12 @@ ggml-common.h and ggml-quants.c, in float32 and in the same order, so that decod
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ggufkit.allocation.refinement.books import BookGrid, book_grid_of, has_book
 from ggufkit.gguf_file.tensor_types import TensorType
 
 Bytes = NDArray[np.uint8]
@@ -28,15 +30,20 @@ class Grid:
     scales: Floats
     offsets: Floats
     group: int  # weights that share a scale
+    width: ClassVar[int] = 1
 
-    def nearest(self, values: Floats, column: int) -> Floats:
-        """Return the values of the grid that are nearest to one column, float32 [n_rows]."""
-        place = column // self.group
+    def nearest(self, values: Floats, column: int, metric: Floats) -> Floats:  # noqa: ARG002 - as of books
+        """Return the values of the grid that are nearest to one column, float32 [n_rows, 1]."""
+        place = slice(column // self.group, column // self.group + 1)
         scales, offsets = self.scales[:, place], self.offsets[:, place]
         usable = scales != 0
         wanted = np.divide(values - offsets, scales, out=np.zeros_like(values), where=usable)
         found: Floats = scales * self._rounded(wanted) + offsets
         return found
+
+    def handed(self, values: Floats) -> Floats:
+        """Return what llama-quantize has to be given so that it stores values of this grid: themselves."""
+        return values
 
     def _rounded(self, wanted: Floats) -> Floats:
         levels = self.levels
@@ -46,8 +53,10 @@ class Grid:
         return levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, wanted)]
 
 
-def grid_of(encoded: Bytes, kind: TensorType, rows: int) -> Grid | None:
-    """Read the grid of whole encoded rows, uint8; None for types whose values come from a book of patterns."""
+def grid_of(encoded: Bytes, kind: TensorType, rows: int) -> Grid | BookGrid | None:
+    """Read the grid of whole encoded rows, uint8; None for types that are not known here."""
+    if has_book(kind):
+        return book_grid_of(encoded, kind, rows)
     reader = _READERS.get(kind)
     if reader is None:
         return None
@@ -125,4 +134,4 @@ _READERS: dict[TensorType, tuple[_Read, int | None, int, int]] = {
 
 def has_grid(kind: TensorType) -> bool:
     """Whether `grid_of` knows the type."""
-    return kind in _READERS
+    return kind in _READERS or has_book(kind)

@@ -1,0 +1,196 @@
+"""The values that rows can take in types whose weights lie in patterns: eight neighbours at a time, from a book.
+
+A weight is scale * magnitude * sign. Magnitudes come in patterns of four (IQ3) or eight (IQ2) that a book lists; signs
+are free, or the number of negative ones among eight is even. Layouts are those of ggml-common.h; the books themselves
+are read from libggml by decoding one block for each entry.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.llamacpp.dequantize import dequantize
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+_BLOCK, _FIRST = 256, 2  # weights, and the byte in which the number of the first pattern begins
+_ENTRIES_AT_ONCE = 1 << 18  # of a book, times rows: what is compared stays in the cache
+
+_T = TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """The patterns of a type, float32 [n_patterns, 4 or 8], and whether negative signs come in even numbers.
+
+    `stretched`: what llama-quantize multiplies scales with after it has found them (ggml-quants.c calls it a fudge
+    factor), so that what is stored comes back larger by as much, or smaller.
+    """
+
+    patterns: Floats
+    is_even: bool
+    stretched: float
+
+
+@dataclass(frozen=True, slots=True)
+class BookGrid:
+    """The grid of some rows: `scales` are float32 [n_rows, n_groups], for groups of so many weights."""
+
+    book: Book
+    scales: Floats
+    group: int
+    width: ClassVar[int] = 8  # weights that are rounded together: those whose signs depend on each other
+
+    def nearest(self, values: Floats, column: int, metric: Floats) -> Floats:
+        """Return the values that are nearest to eight columns from `column` on, float32 [n_rows, 8].
+
+        The distance of errors e is e^T M e; `metric` is M, float32 [8, 8].
+        """
+        scales = self.scales[:, column // self.group]
+        found = np.zeros_like(values)
+        step = max(1, _ENTRIES_AT_ONCE // len(self.book.patterns))
+        usable = np.flatnonzero(scales > 0)
+        for start in range(0, len(usable), step):
+            rows = usable[start : start + step]
+            found[rows] = _nearest(self.book, values[rows] / scales[rows, None], metric) * scales[rows, None]
+        return found
+
+    def handed(self, values: Floats) -> Floats:
+        """Return what llama-quantize has to be given so that it stores values of this grid, float32 [n_rows, n].
+
+        It looks for scales as if magnitudes were 1, 3, 5 ... times the smallest, of which some differ a little.
+        """
+        scales = np.repeat(self.scales, self.group, axis=1)
+        levels = np.unique(self.book.patterns)
+        magnitudes = np.divide(np.abs(values), scales, out=np.zeros_like(values), where=scales > 0)
+        places = np.searchsorted((levels[1:] + levels[:-1]) / 2, magnitudes)
+        odd = levels[0] * (1 + 2 * places).astype(np.float32)
+        found: Floats = np.sign(values) * odd * scales / np.float32(self.book.stretched)
+        return found
+
+
+def _nearest(book: Book, wanted: Floats, metric: Floats) -> Floats:
+    """Return the nearest signed patterns to rows of eight, whose scale is 1."""
+    signs = np.where(wanted < 0, np.float32(-1), np.float32(1))
+    if book.is_even:
+        odd = np.flatnonzero((signs < 0).sum(axis=1) % 2)
+        # The sign of the one that it costs least.
+        cheapest = np.argmin(np.abs(wanted[odd]) * np.sqrt(np.diag(metric)), axis=1)
+        signs[odd, cheapest] *= -1
+    length = book.patterns.shape[1]
+    parts = [slice(start, start + length) for start in range(0, wanted.shape[1], length)]
+    found = np.zeros_like(wanted)
+    for part in parts:  # first each as if the others had no errors
+        own = metric[part, part]
+        found[:, part] = _signed(book.patterns, own, wanted[:, part] @ own, signs[:, part])
+    for part in parts if len(parts) > 1 else ():
+        errors = wanted - found
+        errors[:, part] = wanted[:, part]
+        found[:, part] = _signed(book.patterns, metric[part, part], errors @ metric[:, part], signs[:, part])
+    return found
+
+
+def _signed(patterns: Floats, metric: Floats, pull: NDArray[Any], signs: Floats) -> Floats:
+    """Return s * p, with given signs s, for which (s p)^T M (s p) - 2 (s p)^T pull is smallest."""
+    length = patterns.shape[1]
+    # p^T M p depends on the signs, of which as many kinds occur as they differ from the first one's.
+    kinds = ((signs[:, 1:] != signs[:, :1]) << np.arange(length - 1)).sum(axis=1)
+    own = _squares(patterns, metric)
+    costs = own[kinds]
+    costs -= (pull * signs * 2) @ patterns.T
+    chosen: Floats = patterns[costs.argmin(axis=1)] * signs
+    return chosen
+
+
+def _squares(patterns: Floats, metric: Floats) -> Floats:
+    """Return p^T M p of all patterns for every kind of signs, float32 [2^(length - 1), n_patterns]."""
+    length = patterns.shape[1]
+    flips = (np.arange(1 << (length - 1))[:, None] >> np.arange(length - 1)) & 1
+    signs = np.concatenate([np.ones((len(flips), 1)), 1 - 2 * flips], axis=1).astype(np.float32)
+    signed = signs[:, None, :] * patterns
+    found: Floats = np.einsum("kpi,kpi->kp", signed @ metric, signed, dtype=np.float32)
+    return found
+
+
+def _half(blocks: Bytes) -> Floats:
+    return np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
+
+
+def _nibbles(packed: Bytes) -> Floats:
+    return np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1).astype(np.float32)
+
+
+def _iq3_s(blocks: Bytes) -> Floats:
+    return _half(blocks) * (1 + 2 * _nibbles(blocks[:, 106:110]))
+
+
+def _iq3_xxs(blocks: Bytes) -> Floats:
+    words = np.ascontiguousarray(blocks[:, 66:98]).view("<u4")
+    return _half(blocks) * (np.float32(0.5) + (words >> 28).astype(np.float32)) * np.float32(0.5)
+
+
+def _iq2_s(blocks: Bytes) -> Floats:
+    return _half(blocks) * (np.float32(0.5) + _nibbles(blocks[:, 74:82])) * np.float32(0.25)
+
+
+def _iq2_xs(blocks: Bytes) -> Floats:
+    return _half(blocks) * (np.float32(0.5) + _nibbles(blocks[:, 66:74])) * np.float32(0.25)
+
+
+def _iq2_xxs(blocks: Bytes) -> Floats:
+    words = np.ascontiguousarray(blocks[:, 2:66]).view("<u4")[:, 1::2]
+    return _half(blocks) * (np.float32(0.5) + (words >> 28).astype(np.float32)) * np.float32(0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a type is laid out; `high` is where the upper bits of the first pattern's number lie."""
+
+    scales: Callable[[Bytes], Floats]
+    group: int
+    entries: int
+    length: int
+    high: int | None = None
+    is_even: bool = False
+    stretched: float = 1.0
+
+
+_LAYOUTS = {
+    _T.IQ3_S: _Layout(_iq3_s, 32, 512, 4, high=66, stretched=1.033),
+    _T.IQ3_XXS: _Layout(_iq3_xxs, 32, 256, 4, is_even=True, stretched=1.0125),
+    _T.IQ2_S: _Layout(_iq2_s, 16, 1024, 8, high=66, stretched=0.9875),
+    _T.IQ2_XS: _Layout(_iq2_xs, 16, 512, 8, high=3, is_even=True),
+    _T.IQ2_XXS: _Layout(_iq2_xxs, 32, 256, 8, is_even=True),
+}
+
+
+def has_book(kind: TensorType) -> bool:
+    """Whether a type's values come from a book that is known here."""
+    return kind in _LAYOUTS
+
+
+def book_grid_of(encoded: Bytes, kind: TensorType, rows: int) -> BookGrid:
+    """Read the grid of whole encoded rows, uint8."""
+    layout = _LAYOUTS[kind]
+    scales = layout.scales(encoded.reshape(-1, kind.block_bytes)).reshape(rows, -1)
+    return BookGrid(_book(kind), scales, layout.group)
+
+
+@functools.cache
+def _book(kind: TensorType) -> Book:
+    layout = _LAYOUTS[kind]
+    blocks = np.zeros((layout.entries, kind.block_bytes), np.uint8)
+    blocks[:, 1] = 0x3C  # 1.0, as float16
+    number = np.arange(layout.entries)
+    blocks[:, _FIRST] = number & 255
+    if layout.high is not None:
+        blocks[:, layout.high] = number >> 8
+    values = dequantize(blocks.reshape(-1), int(kind), layout.entries * _BLOCK).reshape(layout.entries, _BLOCK)
+    patterns = (values[:, : layout.length] / layout.scales(blocks)[:, :1]).astype(np.float32, copy=False)
+    return Book(patterns, layout.is_even, layout.stretched)
