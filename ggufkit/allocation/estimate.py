@@ -26,10 +26,11 @@ _SPEEDS: Mapping[TensorType, float] = {
 _NEAR = 1.5  # bits per weight: how far the types of a file lie from its mean
 _SAMPLE = 1 << 18  # weights
 _START = 0.4  # seconds until a process of ours has loaded what it needs
-# Measured on small models, on one machine: bytes of a checkpoint converted, reading with sums of inputs and with
-# gradients in units of plain reading, seconds that refining takes for each weight, and for each column besides.
+# Measured on small models, on one machine: bytes of a checkpoint converted; in units of plain reading, reading with
+# sums of inputs, with gradients, and writing token by token; seconds that refining takes for each weight, and for each
+# column besides.
 _CONVERTED_PER_SECOND = 2.5e8
-_READING_WITH_MOMENTS, _PASSES_OF_GRADIENTS = 2.0, 5.0
+_READING_WITH_MOMENTS, _PASSES_OF_GRADIENTS, _WRITING = 2.0, 5.0, 4.0
 _FEEDBACK, _FEEDBACK_PER_COLUMN = 1.2e-6, 6e-10
 _START_OF_TORCH = 8.0
 
@@ -85,7 +86,8 @@ class Asked:
     """What will be done: the mixes that are stored and read, the files that are made, and how.
 
     `curve`, `groups` and `mixes` are what is overwritten in a scratch copy; a mix stores all weights. `refined` counts
-    the refined candidates, each of which learns from `learned_tokens`.
+    the refined candidates, each of which learns from `learned_tokens`; for each file a model writes `own_tokens` of
+    these by itself.
     """
 
     rows: int
@@ -98,6 +100,7 @@ class Asked:
     largest_file: int
     refined: int = 0
     learned_tokens: int = 0
+    own_tokens: int = 0
     by_gradients: int = 0  # weights of tensors that a backward pass tells about
 
 
@@ -126,6 +129,7 @@ def estimate(
     whole = all_weights / speeds.q4_k / per_process + reading  # of a mix
     judged = making + (read + _START) / choosing.processes
     learning = _READING_WITH_MOMENTS * asked.learned_tokens / (speeds.tokens_per_second * side)
+    writing = _WRITING * asked.own_tokens / speeds.tokens_per_second
     rounded = sum(choice.weights * _of_feedback(choice) for choice in choices) / cores
     stages = {
         "conversion": before.converted_bytes / _CONVERTED_PER_SECOND,
@@ -142,7 +146,7 @@ def estimate(
         "corrections": asked.rounds * reading * 12 / side,
         "candidates": (read if asked.candidates else 0.0) + asked.candidates * judged,
         "mixes": asked.mixes * whole / side,
-        "refining": asked.refined * (learning + rounded + judged),
+        "refining": asked.refined * (learning + rounded + judged) + (asked.files * writing if asked.refined else 0.0),
         "result": asked.files * making,
     }
     vocabulary, length = probing.chunks.vocabulary_size, probing.chunks.length

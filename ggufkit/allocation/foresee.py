@@ -23,7 +23,7 @@ from ggufkit.allocation.mix import mixes_measured
 from ggufkit.allocation.model import Model, open_model
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.refinement.choosing import refined_candidates
-from ggufkit.allocation.refinement.refine import tokens_to_learn_from
+from ggufkit.allocation.refinement.refine import tokens_of_its_own, tokens_to_learn_from
 from ggufkit.allocation.study import questions_of
 from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
@@ -109,6 +109,7 @@ def expected(
         largest_file=max(budgets, default=0),
         refined=files * refined_candidates(model.weights) if options.refine else 0,
         learned_tokens=tokens_to_learn_from(model.weights, len(model.choices), probing.chunks.length),
+        own_tokens=tokens_of_its_own(model.weights, probing.chunks.length),
         by_gradients=sum(choice.weights for choice in model.choices if choice.name in seen),
     )
 

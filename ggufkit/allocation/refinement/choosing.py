@@ -14,11 +14,13 @@ from ggufkit.allocation.mix import scale_by_others
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.prediction import Prediction
-from ggufkit.allocation.refinement.learning_text import MOST_CHUNKS
+from ggufkit.allocation.refinement.learning_text import MOST_CHUNKS, own_chunks, with_own_writing
+from ggufkit.allocation.refinement.own_writing import own_writing
 from ggufkit.allocation.refinement.refine import (
     RefinedModel,
     RefinedTensor,
     costs_when_refined,
+    is_in_order,
     left_of,
     refined_model,
 )
@@ -76,7 +78,9 @@ def chosen_with_refined(
     folder: Path,
     progress: Progress,
 ) -> Iterator[RefinedChoice]:
-    """Refine the most promising types for a budget, measure them, and choose among all. They learn from calibration.
+    """Refine the most promising types for a budget, measure them, and choose among all.
+
+    They learn from calibration; small models from their own writing too.
 
     `opinions` are costs of rounded weights, of which refining saves, the best trusted first; `prediction` knows what
     rounded inputs cost.
@@ -90,6 +94,9 @@ def chosen_with_refined(
     chunks = chunks_of(
         texts, Use.CALIBRATION, model.headers[0], options.running, length=options.chunk_tokens, most=MOST_CHUNKS
     )
+    if is_in_order(model.weights):
+        own = own_writing(model.source, own_chunks(chunks), chunks, options.running, folder, progress)
+        chunks = with_own_writing(chunks, own)
     plain = best_of(verified, least_of(budget))
     with contextlib.ExitStack() as stack:
         copies: dict[str, RefinedModel] = {}

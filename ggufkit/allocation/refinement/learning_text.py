@@ -1,4 +1,8 @@
-"""What refining learns from: the calibration text, and some of it in disorder, so that other texts gain as well.
+"""What refining learns from: the calibration text, the model's own writing, and some of both in disorder.
+
+The latter two are there so that other texts gain as well. Small models write as much by themselves as is read of the
+calibration text: of a Llama of 5.2 M weights at the size of Q3_K_M that took another 8 % off the divergence on a kind
+of text that was neither calibrated nor chosen with, which the model knew from its training, and 3 % off all.
 
 Feedback makes use of which inputs go together. What goes together in one text need not in another: of the demo model,
 uniformly Q4_K, feedback learned from stories and questions took 60 % off the divergence on such, and 11 % off that on
@@ -7,7 +11,7 @@ another 11 % off the demo model's documentation, and added 3 % to a Llama of 5.8
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +39,20 @@ def most_chunks(length: int) -> int:
     """Return how many chunks of a length are read of a long text, those in disorder included."""
     text = chunks_wanted(MOST_CHUNKS, length)
     return text + _in_disorder(text)
+
+
+def own_chunks(chunks: Chunks) -> int:
+    """Return how many chunks a model writes by itself beside those of the text."""
+    return min(len(chunks.tokens), chunks_wanted(MOST_CHUNKS, chunks.length) // 2)
+
+
+def with_own_writing(chunks: Chunks, own: NDArray[np.int32]) -> Chunks:
+    """Put what the model wrote beside the text, in place of some of it where that is long: as much is read in all."""
+    count = len(chunks.tokens)
+    kept = min(count, max(1, chunks_wanted(MOST_CHUNKS, chunks.length) - len(own)))
+    places = (np.arange(kept) * count) // kept
+    written = (tuple(text) for text in own.tolist())
+    return replace(chunks, tokens=(*(chunks.tokens[place] for place in places), *written), domains=())
 
 
 def learning_text(chunks: Chunks, header: GgufHeader) -> LearningText:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufkit.allocation.choices import Types
+from ggufkit.allocation.chunks import chunks_wanted
 from ggufkit.allocation.measuring import copy_file
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.refinement.child import DONE, LOOKED_UP, READ, RefiningRequest
-from ggufkit.allocation.refinement.learning_text import learning_text, most_chunks
+from ggufkit.allocation.refinement.learning_text import MOST_CHUNKS, learning_text, most_chunks
 from ggufkit.allocation.refinement.readings import tokens_read_in_order
 from ggufkit.allocation.sensitivity import Costs
 from ggufkit.allocation.weights import rows_of
@@ -95,6 +96,11 @@ def tokens_to_learn_from(weights: int, matrices: int, length: int) -> int:
     if not is_in_order(weights):
         return tokens
     return tokens_read_in_order(weights, round(matrices * _PLACES), tokens)
+
+
+def tokens_of_its_own(weights: int, length: int) -> int:
+    """Return how many tokens a model writes to be refined by, at most."""
+    return chunks_wanted(MOST_CHUNKS, length) // 2 * length if is_in_order(weights) else 0
 
 
 @contextlib.contextmanager
