@@ -7,15 +7,15 @@ import contextvars
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from ggufkit import errors
-from ggufkit.errors import GgufkitError, LlamaCppError
+from ggufkit.errors import GgufkitError, LlamaCppError, OutputError
 from ggufkit.llamacpp.attendant import ENDED, LEAVES, Attendant
 from ggufkit.llamacpp.run import run
 
@@ -107,17 +107,20 @@ def ask(
 def ask_first(module: str) -> Callable[[str], list[str]] | None:
     """Return what lets `module.main` do a request, and returns the lines that it writes; None without one for all.
 
-    Errors are as those of `ask`.
+    Errors are as those of `ask`, and OutputError where the request cannot be written.
     """
     if _attendant.get() is None:
         return None
 
     def asking(request: str) -> list[str]:
         lines: list[str] = []
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "request.json"
-            path.write_text(request)
-            ask(module, path, module, lines.append)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "request.json"
+                path.write_text(request)
+                ask(module, path, module, lines.append)
+        except OSError as error:
+            raise OutputError(f"cannot write a request to {tempfile.gettempdir()}: {error.strerror}") from error
         return lines
 
     return asking

@@ -2,7 +2,7 @@
 
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import accumulate
@@ -25,18 +25,20 @@ Found = TypeVar("Found")
 _BATCH_TOKENS = 2048  # llama-perplexity's default: so many chunks are read side by side as fit into that
 _LARGEST_LOGITS = 1 << 30  # bytes; fewer chunks side by side where the vocabulary is large
 _MOST_FOR_READERS = 1 << 28  # bytes that all readers but the first may take
+_LARGE = 1 << 26  # bytes of a chunk's logits; of larger ones one is worked on at a time
+_TILE = 64  # tokens; attention over fewer is computed in another order (ggml-cpu/ops.cpp, flash_attn_ext_f16_tiled)
 
 
 class ChunkReader(LoadedModel):
     """Reads chunks as llama-perplexity does: each for itself, with BOS in place of its first token if the model wants.
 
     Threads that share the work on one batch wait for each other after every operation, which of small models takes a
-    tenth to a quarter of the time. So on a CPU each thread is a reader of its own, with its own context and chunks, as
-    far as memory allows; what is computed is the same, to the last bit.
+    tenth to a quarter of the time. So on a CPU each thread is a reader of its own, with its own context and chunks,
+    where memory allows and what is computed stays the same, to the last bit.
 
     Attributes:
         length: tokens of a chunk.
-        side_by_side: how many chunks are read at once, by all readers together.
+        side_by_side: how many chunks are read at once where all threads work together.
     """
 
     length: int
@@ -58,7 +60,9 @@ class ChunkReader(LoadedModel):
         """Tokens of a chunk whose logits are given: those from the middle on."""
         return self.length - self.length // 2
 
-    def each(self, chunks: Sequence[Sequence[int]], work: "Callable[[int, Logits, int], Found]") -> Iterator[Found]:
+    def each(
+        self, chunks: Sequence[Sequence[int]], work: "Callable[[int, Logits, int], Found]"
+    ) -> Generator[Found, None, None]:
         """Yield what `work(number, logits, threads)` returns for each chunk, in their order.
 
         `logits` are float32 [outputs, n_vocab], a view that is valid only within the call. Calls come from several
@@ -70,35 +74,36 @@ class ChunkReader(LoadedModel):
             As `work`.
         """
         threads = self.options.threads_batch or self.options.threads or cpu.usable_cores()
-        readers = self._readers(len(chunks), threads)
-        together = max(1, self.side_by_side // readers)
+        readers, groups = self._shares(len(chunks), threads)
+        most = max((len(group) for group in groups), default=1)
         with ExitStack() as stack:
             free: queue.SimpleQueue[_Reader] = queue.SimpleQueue()
             for _ in range(readers):
-                free.put(stack.enter_context(self._reader(together, threads // readers)))
+                free.put(stack.enter_context(self._reader(most, threads // readers)))
             pool = ThreadPoolExecutor(threads)
             stack.callback(pool.shutdown, cancel_futures=True)  # no reader is closed while somebody reads
 
-            def read(start: int) -> list[Found]:
+            def read(group: range) -> list[Found]:
                 reader = free.get()
                 try:
-                    parts = reader.read([self._begun(chunk) for chunk in chunks[start : start + together]])
-                    return [work(start + number, part, 1) for number, part in enumerate(parts)]
+                    parts = reader.read([self._begun(chunks[number]) for number in group])
+                    return [work(number, part, 1) for number, part in zip(group, parts, strict=True)]
                 finally:
                     free.put(reader)
 
-            starts = range(0, len(chunks), together)
             if readers == 1:
                 reader = free.get()
-                for start in starts:
-                    parts = reader.read([self._begun(chunk) for chunk in chunks[start : start + together]])
-                    share = max(1, threads // len(parts))
-                    numbers = range(start, start + len(parts))
-                    yield from pool.map(work, numbers, parts, [share] * len(parts))
+                for group in groups:
+                    parts = reader.read([self._begun(chunks[number]) for number in group])
+                    at_once = 1 if parts[0].nbytes > _LARGE else min(threads, len(parts))
+                    for first in range(0, len(parts), at_once):
+                        some = parts[first : first + at_once]
+                        numbers = group[first : first + len(some)]
+                        yield from pool.map(work, numbers, some, [max(1, threads // len(some))] * len(some))
                 return
             waiting: deque[Future[list[Found]]] = deque()
-            for start in starts:
-                waiting.append(pool.submit(read, start))
+            for group in groups:
+                waiting.append(pool.submit(read, group))
                 if len(waiting) > 2 * readers:
                     yield from waiting.popleft().result()
             while waiting:
@@ -114,18 +119,33 @@ class ChunkReader(LoadedModel):
         )
         return _Reader(context, native.SequenceBatch(self._model.lib, size), self.length // 2)
 
-    def _readers(self, chunks: int, threads: int) -> int:
-        """Return how many contexts the chunks are shared out to, each with one thread; 1: all threads work on one."""
-        if not self.placement.on_cpu or threads < 2:
-            return 1
+    def _shares(self, count: int, threads: int) -> tuple[int, list[range]]:
+        """Return how many readers share the chunks, and the groups that are read at once; 1: all threads work for it.
+
+        llama.cpp computes a batch in parts, with as many tokens of each chunk as of the others. Where that can be few,
+        attention over them is computed in another order, and logits would depend on how many chunks are read at once.
+        """
+        options, part, length = self.options, self.options.micro_batch_size, self.length
+        alone = 1, _groups(0, count, self.side_by_side)
+        if not self.placement.on_cpu or threads < 2 or length % part or part < _TILE * self.side_by_side:
+            return alone
         together = max(1, self.side_by_side // threads)
-        logits = 4 * self.vocabulary_size * together * self.outputs
-        options = self.options
-        cache = cache_bytes(self._header, together * self.length, options.cache_type_k, options.cache_type_v)
-        # The largest of what is computed for a part of the batch are its logits.
-        computed = 4 * self.vocabulary_size * min(options.micro_batch_size, together * self.length)
-        most = 1 + _MOST_FOR_READERS // (logits + cache + computed)
-        return threads if threads <= min(most, -(-chunks // together)) else 1
+        row = 4 * self.vocabulary_size
+        logits = row * together * self.outputs
+        cache = cache_bytes(self._header, together * length, options.cache_type_k, options.cache_type_v)
+        # Results wait for their turn, half as wide as logits; and those of a part are computed beside what is kept.
+        each = logits + 3 * logits // 2 + cache + row * part
+        is_large = self._header.file_size > cpu.available_memory() // 2  # which readers apart would read twice
+        if is_large or threads > 1 + _MOST_FOR_READERS // each or threads > -(-count // together):
+            return alone
+        rest = count % self.side_by_side
+        if rest and part % rest:  # a part of so many chunks leaves some tokens of each to another part
+            return threads, [*_groups(0, count - rest, together), range(count - rest, count)]
+        return threads, _groups(0, count, together)
+
+
+def _groups(start: int, end: int, size: int) -> list[range]:
+    return [range(at, min(at + size, end)) for at in range(start, end, size)]
 
 
 class _Reader:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ggufkit.inference.loaded_model import LoadedModel
-from ggufkit.llamacpp import native
+from ggufkit.inference.model_file import cache_bytes
+from ggufkit.llamacpp import cpu, native
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     Tokens = np.ndarray[Any, np.dtype[np.int32]]
 
 _SIDE_BY_SIDE = 64
+_MOST_MEMORY = 1 << 30  # bytes, or a quarter of what is free: for caches, logits and draws
+_LEAST_CELLS = 256  # llama-context.cpp rounds the room of a sequence up to so many tokens
 _LEAST = 1e-30  # of what is drawn, so that its logarithm is a number
 
 
@@ -25,13 +28,14 @@ class FreeWriter(LoadedModel):
         the same seed.
 
         Raises:
-            LlamaCppError: llama.cpp failed, or there is not enough memory.
+            LlamaCppError: llama.cpp failed.
+            InputError: there is no memory for a single text.
             GgufFileError: the model cannot continue a text.
         """
         import numpy as np
 
         chance = np.random.default_rng(seed)
-        together = min(count, _SIDE_BY_SIDE)
+        together = self._side_by_side(count, length)
         batch = native.SequenceBatch(self._model.lib, together)
         context = self._new_context(
             most_outputs=together, size=together * length, sequences=together, batch_size=together
@@ -51,6 +55,14 @@ class FreeWriter(LoadedModel):
                     np.log(np.maximum(drawn, _LEAST, out=drawn), out=drawn)
                     texts[:, place + 1] = np.subtract(logits, drawn, out=drawn).argmax(axis=1)
                 yield texts
+
+    def _side_by_side(self, count: int, length: int) -> int:
+        """Return how many texts are written at once: as many as memory has room for, shared out evenly."""
+        options, cells = self.options, max(length, _LEAST_CELLS)
+        each = cache_bytes(self._header, cells, options.cache_type_k, options.cache_type_v) + 8 * self.vocabulary_size
+        room = min(_MOST_MEMORY, cpu.available_memory() // 4) // each
+        groups = -(-count // max(1, min(count, _SIDE_BY_SIDE, room)))
+        return -(-count // groups)
 
     def _first(self, count: int, chance: "np.random.Generator") -> "Tokens":
         import numpy as np

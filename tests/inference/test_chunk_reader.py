@@ -16,7 +16,7 @@ from ggufkit.llamacpp import native
 
 pytestmark = pytest.mark.engine
 
-LENGTH, CHUNKS = 256, 19  # eight are read at once; the last group is not full
+LENGTH, CHUNKS = 512, 19  # four are read at once; the last group is not full
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def chunks() -> list[list[int]]:
     return np.random.default_rng(5).integers(0, len(tiny_model.vocabulary()[0]), (CHUNKS, LENGTH)).tolist()
 
 
-def read(path: Path, chunks: list[list[int]], threads: int) -> list[NDArray[np.float32]]:
+def read(path: Path, chunks: list[list[int]], threads: int, length: int = LENGTH) -> list[NDArray[np.float32]]:
     """Read chunks; see that each is told once, in order, and what its threads may do."""
     told: list[tuple[int, int]] = []
 
@@ -32,7 +32,7 @@ def read(path: Path, chunks: list[list[int]], threads: int) -> list[NDArray[np.f
         told.append((number, may_use))
         return number, logits.copy()
 
-    with ChunkReader.reading(path, LENGTH, EngineOptions(threads=threads)) as reader:
+    with ChunkReader.reading(path, length, EngineOptions(threads=threads)) as reader:
         found = list(reader.each(chunks, work))
     assert [number for number, _ in found] == list(range(len(chunks)))
     assert sorted(number for number, _ in told) == list(range(len(chunks)))
@@ -100,6 +100,37 @@ def test_logits_are_those_of_the_second_half(
             begun = [engine.bos if engine.wants_bos else chunks[number][0], *chunks[number][1:]]
             wanted = engine.logits(begun)[LENGTH // 2 :]
             assert np.abs(with_one[number] - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("length", "readers"), [(64, 1), (128, 1), (250, 1), (256, 1), (300, 1), (510, 1), (512, 2), (1024, 2)]
+)
+def test_lengths_that_would_be_rounded_otherwise_are_read_together(
+    length: int, readers: int, random_model: Path, contexts: list[int]
+):
+    """What is computed of a chunk must not depend on the number of threads."""
+    chunks = np.random.default_rng(6).integers(0, len(tiny_model.vocabulary()[0]), (33, length)).tolist()
+    found = read(random_model, chunks, 2, length)
+    assert len(contexts) == readers
+    for one, other in zip(found, read(random_model, chunks, 1, length), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_one_may_stop_asking(random_model: Path, chunks: list[list[int]], contexts: list[int]):
+    begun: list[int] = []
+
+    def work(number: int, logits: NDArray[np.float32], may_use: int) -> int:
+        begun.append(number)
+        return int(logits.argmax())
+
+    with ChunkReader.reading(random_model, LENGTH, EngineOptions(threads=2)) as reader:
+        results = reader.each(chunks, work)
+        next(results)
+        results.close()
+        seen = len(begun)
+        assert seen < CHUNKS
+    assert len(begun) == seen  # nobody reads any more
+    assert len(contexts) == 2
 
 
 @pytest.mark.parametrize("threads", [1, 2])

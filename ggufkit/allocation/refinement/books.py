@@ -6,7 +6,7 @@ are read from libggml by decoding one block for each entry.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -48,7 +48,7 @@ class BookGrid:
     width: ClassVar[int] = 8  # weights that are rounded together: those whose signs depend on each other
 
     def nearest(self, values: Floats, column: int, metric: Floats) -> Floats:
-        """Return the values that are nearest to eight columns from `column` on, float32 [n_rows, 8].
+        """Return values that are near to eight columns from `column` on, float32 [n_rows, 8]; mostly the nearest.
 
         The distance of errors e is e^T M e; `metric` is M, float32 [8, 8].
         """
@@ -56,9 +56,13 @@ class BookGrid:
         found = np.zeros_like(values)
         step = max(1, _ENTRIES_AT_ONCE // len(self.book.patterns))
         usable = np.flatnonzero(scales > 0)
+        length = self.book.patterns.shape[1]
+        parts = [slice(place, place + length) for place in range(0, self.width, length)]
+        squares = [_squares(self.book.patterns, metric[part, part]) for part in parts]
         for start in range(0, len(usable), step):
             rows = usable[start : start + step]
-            found[rows] = _nearest(self.book, values[rows] / scales[rows, None], metric) * scales[rows, None]
+            wanted = values[rows] / scales[rows, None]
+            found[rows] = _nearest(self.book, wanted, metric, parts, squares) * scales[rows, None]
         return found
 
     def handed(self, values: Floats) -> Floats:
@@ -75,34 +79,33 @@ class BookGrid:
         return found
 
 
-def _nearest(book: Book, wanted: Floats, metric: Floats) -> Floats:
-    """Return the nearest signed patterns to rows of eight, whose scale is 1."""
+def _nearest(book: Book, wanted: Floats, metric: Floats, parts: Sequence[slice], squares: Sequence[Floats]) -> Floats:
+    """Return near signed patterns to rows of eight, whose scale is 1; `squares` are those of `_squares`, by part.
+
+    Signs are those of the weights, but for what a book does not have; of each part the pattern is the nearest then.
+    """
     signs = np.where(wanted < 0, np.float32(-1), np.float32(1))
     if book.is_even:
         odd = np.flatnonzero((signs < 0).sum(axis=1) % 2)
         # The sign of the one that it costs least.
         cheapest = np.argmin(np.abs(wanted[odd]) * np.sqrt(np.diag(metric)), axis=1)
         signs[odd, cheapest] *= -1
-    length = book.patterns.shape[1]
-    parts = [slice(start, start + length) for start in range(0, wanted.shape[1], length)]
     found = np.zeros_like(wanted)
-    for part in parts:  # first each as if the others had no errors
-        own = metric[part, part]
-        found[:, part] = _signed(book.patterns, own, wanted[:, part] @ own, signs[:, part])
-    for part in parts if len(parts) > 1 else ():
+    for part, own in zip(parts, squares, strict=True):  # first each as if the others had no errors
+        found[:, part] = _signed(book.patterns, own, wanted[:, part] @ metric[part, part], signs[:, part])
+    for part, own in zip(parts, squares, strict=True) if len(parts) > 1 else ():
         errors = wanted - found
         errors[:, part] = wanted[:, part]
-        found[:, part] = _signed(book.patterns, metric[part, part], errors @ metric[:, part], signs[:, part])
+        found[:, part] = _signed(book.patterns, own, errors @ metric[:, part], signs[:, part])
     return found
 
 
-def _signed(patterns: Floats, metric: Floats, pull: NDArray[Any], signs: Floats) -> Floats:
+def _signed(patterns: Floats, squares: Floats, pull: NDArray[Any], signs: Floats) -> Floats:
     """Return s * p, with given signs s, for which (s p)^T M (s p) - 2 (s p)^T pull is smallest."""
     length = patterns.shape[1]
     # p^T M p depends on the signs, of which as many kinds occur as they differ from the first one's.
     kinds = ((signs[:, 1:] != signs[:, :1]) << np.arange(length - 1)).sum(axis=1)
-    own = _squares(patterns, metric)
-    costs = own[kinds]
+    costs = squares[kinds]
     costs -= (pull * signs * 2) @ patterns.T
     chosen: Floats = patterns[costs.argmin(axis=1)] * signs
     return chosen

@@ -102,8 +102,9 @@ def refine(request: RefiningRequest) -> None:
         sources, copies = ([Path(path) for path in paths] for paths in (request.sources, request.copies))
         pieces = pieces_of(sources, copies, types, stack)
         results = stack.enter_context(Path(request.results).open("a"))
-        work = _Work(request, library, importance, request.threads or cpu.usable_cores(), results)
-        if request.in_order and _in_order_bytes(pieces) < request.memory // 2:
+        ordered = request.in_order and _in_order_bytes(pieces) < request.memory // 2
+        work = _Work(request, library, importance, request.threads or cpu.usable_cores(), results, ordered)
+        if ordered:
             work.in_order(pieces, chunks)
         else:
             work.at_once(pieces, chunks)
@@ -111,13 +112,18 @@ def refine(request: RefiningRequest) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is the same for all matrices."""
+    """What is the same for all matrices.
+
+    `ordered`: others are refined behind each. `to_hand` are bytes to be stored for matrices whose values the copy holds
+    meanwhile, by matrix and place in the file.
+    """
 
     request: RefiningRequest
     library: Ggml
     importance: Mapping[str, NDArray[np.float32]]
     threads: int
     results: TextIO
+    ordered: bool
     to_hand: dict[str, dict[int, NDArray[Any]]] = field(default_factory=dict)
 
     def at_once(self, pieces: Sequence[Piece], chunks: Chunks) -> None:
@@ -238,7 +244,7 @@ class _Work:
         told = {"before": before / held.tokens, "after": after / held.tokens if np.isfinite(after) else None}
         if accepted:
             told["left"] = left / own if own else 1.0
-        if accepted and self.request.in_order:
+        if accepted and self.ordered:
             del feedback
             self.learn_from_all(piece, learned.with_more(held))
         self.tell(piece, {"accepted": accepted, **told, "seconds": round(time.monotonic() - started, 3)})
@@ -256,7 +262,7 @@ class _Work:
     def write(self, piece: Piece, rows: Refined, offset: int) -> None:
         """Write refined rows: their values as long as others are refined behind them, and what to store at the end."""
         handed = from_float32(self.library, rows.handed, piece.tensor.type)
-        if not (self.request.in_order and has_book(self.kind(piece))):
+        if not (self.ordered and has_book(self.kind(piece))):
             piece.write(handed, offset)
             return
         piece.write(from_float32(self.library, rows.values, piece.tensor.type), offset)

@@ -226,9 +226,10 @@ def _sweep(weights: Floats, found: Floats, moments: Floats, grids: Sequence[Grid
             metric = own[part, part]
             back = np.linalg.inv(metric.astype(np.float64)).astype(np.float32)
             wanted = (block[:, part] + pull[:, part] @ back).astype(np.float32, copy=False)
-            rounded = grid.nearest(wanted, column, metric)
-            change = rounded - block[:, part]
-            block[:, part] = rounded
+            change = grid.nearest(wanted, column, metric) - block[:, part]
+            # What comes from a book is near, but a nearer pattern may be there already.
+            change[np.einsum("ri,ri->r", change @ metric - 2 * pull[:, part], change) > 0] = 0
+            block[:, part] += change
             pull -= change @ own[part]
 
 

@@ -8,7 +8,7 @@ was killed goes on with the next one; `start` is the first that is lacking. Each
 import json
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -87,20 +87,23 @@ def _read(request: Request) -> None:
         started = time.monotonic()
         todo = chunks[request.start :].tolist()
 
-        def score(index: int, logits: NDArray[np.float32], threads: int) -> tuple[bytes, bytes]:
+        def score(
+            index: int, logits: NDArray[np.float32], threads: int
+        ) -> tuple[NDArray[np.uint16] | None, NDArray[np.float32]]:
             number = request.start + index
             next_tokens, logits = chunks[number][base.chunk_tokens // 2 + 1 :], logits[: base.scored]
             if request.task == Task.BASE:
                 found = score_base(logits, next_tokens, threads=threads)
-                return found.rows.tobytes(), found.nll.astype("<f4").tobytes()
+                return found.rows, found.nll
             there = base.rows(rows, number)
-            return b"", score_against(logits, next_tokens, there, threads=threads).astype("<f4").tobytes()
+            return None, score_against(logits, next_tokens, there, threads=threads)
 
-        for number, (encoded, scored) in enumerate(reader.each(todo, score), request.start):
-            if encoded:
-                rows.write(encoded)
+        results = stack.enter_context(closing(reader.each(todo, score)))
+        for number, (encoded, scored) in enumerate(results, request.start):
+            if encoded is not None:
+                rows.write(encoded.data)
                 rows.flush()
-            scores.write(scored)
+            scores.write(scored.astype("<f4").tobytes())
             scores.flush()
             sys.stdout.write(f"{DONE} {number + 1}\n")
             sys.stdout.flush()

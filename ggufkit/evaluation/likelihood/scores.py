@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.crew import work_through
-from ggufkit.evaluation.likelihood.logits_file import decode, encode, likeliest
+from ggufkit.evaluation.likelihood.logits_file import decode, encode, likeliest, row_numbers
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -33,17 +33,17 @@ class BaseScores:
 def score_base(logits: Floats, next_tokens: NDArray[np.int32], *, threads: int) -> BaseScores:
     """Score logits, float32 [n, n_vocab], by the tokens that came next, int32 [n], and encode them."""
     nll = np.empty(len(logits), np.float32)
-    parts: dict[int, NDArray[np.uint16]] = {}
+    rows = np.empty((len(logits), row_numbers(logits.shape[1])), "<u2")
 
     def work(place: slice) -> int:
         part = logits[place]
         largest, log_sum_exp = _log_sum_exp(part, _buffers(part.shape)[0])
         nll[place] = largest + log_sum_exp - part[np.arange(len(part)), next_tokens[place]]
-        parts[place.start] = encode(part, log_sum_exp)
+        rows[place] = encode(part, log_sum_exp)
         return len(part)
 
     _work_through(_places(logits.shape, threads), work, threads)
-    return BaseScores(nll, np.concatenate([parts[start] for start in sorted(parts)]))
+    return BaseScores(nll, rows)
 
 
 def score_against(
