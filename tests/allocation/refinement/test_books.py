@@ -1,7 +1,5 @@
 """Types with books of patterns: what libggml decodes is known, the nearest is near, and it is stored as it is."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -35,9 +33,13 @@ def weights() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(np.float32) * 0.02
 
 
-def metric(seed: int) -> np.ndarray:
-    mixing = np.eye(8) + 0.1 * np.random.default_rng(seed).standard_normal((8, 8))
+def metric(seed: int, mixed: float = 0.1) -> np.ndarray:
+    mixing = np.eye(8) + mixed * np.random.default_rng(seed).standard_normal((8, 8))
     return (mixing @ mixing.T).astype(np.float32)
+
+
+def distances(errors: np.ndarray, own: np.ndarray) -> np.ndarray:
+    return np.einsum("...i,ij,...j->...", errors, own, errors)
 
 
 @pytest.mark.oracle
@@ -59,24 +61,30 @@ def test_books_are_those_of_libggml(kind: TensorType) -> None:
 
 
 @each_kind
-def test_the_nearest_is_about_the_nearest(kind: TensorType, weights: np.ndarray) -> None:
-    """Beside it stand all patterns with all signs, eight at a time, of which there are too many to try by hand."""
+def test_no_change_of_one_part_comes_nearer(kind: TensorType, weights: np.ndarray) -> None:
+    """With the signs as they are, every other pattern in place of the last one that was chosen is farther away."""
     grid, _ = encoded(kind, weights)
-    book, chance = grid.book, np.random.default_rng(3)
-    length = book.patterns.shape[1]
+    length = grid.book.patterns.shape[1]
     for column in (0, 40, 504):
-        scale, wanted = grid.scales[:1, column // grid.group], weights[:1, column : column + 8]
-        own = metric(column)
-        found = grid.nearest(np.repeat(wanted, ROWS, axis=0), column, own)[0] - wanted[0]
-        least = float(found @ own @ found)
-        signs = np.array(list(itertools.product((1, -1), repeat=8)), np.float32)
-        if book.is_even:
-            signs = signs[(signs < 0).sum(axis=1) % 2 == 0]
-        for _ in range(300):  # of all; a far better one would be among them
-            picked = np.concatenate([book.patterns[chance.integers(len(book.patterns))] for _ in range(8 // length)])
-            errors = signs * picked * scale - wanted
-            others = np.einsum("ni,ij,nj->n", errors, own, errors)
-            assert least <= 1.5 * others.min()
+        scales, wanted, own = (
+            grid.scales[:, column // grid.group, None],
+            weights[:, column : column + 8],
+            metric(column),
+        )
+        found = grid.nearest(wanted, column, own)
+        least = distances(found - wanted, own)
+        others = np.repeat(found[None], len(grid.book.patterns), axis=0)
+        others[:, :, 8 - length :] = np.sign(found[:, 8 - length :]) * scales * grid.book.patterns[:, None]
+        np.testing.assert_allclose(distances(others - wanted, own).min(axis=0), least, rtol=1e-4)
+
+
+@each_kind
+def test_the_metric_counts(kind: TensorType, weights: np.ndarray) -> None:
+    """Where errors go together, what is nearest by it is nearer than what is nearest for each weight alone."""
+    grid, _ = encoded(kind, weights)
+    own = metric(1, mixed=0.3)
+    by_metric, alone = (grid.nearest(weights[:, :8], 0, each) for each in (own, np.eye(8, dtype=np.float32)))
+    assert distances(by_metric - weights[:, :8], own).sum() < 0.9 * distances(alone - weights[:, :8], own).sum()
 
 
 @each_kind

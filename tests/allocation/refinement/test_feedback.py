@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ggufkit.allocation.refinement.feedback import Moments, loss, refined, stored
+from ggufkit.allocation.refinement.feedback import Feedback, Moments, _refined_rows, loss, refined, stored
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import ggml
 
@@ -46,6 +46,27 @@ def test_the_loss_on_other_inputs_drops_and_stays_low_when_stored(kind: TensorTy
     better = refined(library, weights, kind, learned, importance)
     assert loss(weights, better.values, held) < 0.75 * plain
     assert loss(weights, stored(library, better.handed, kind, importance), held) < 0.76 * plain
+
+
+@pytest.mark.parametrize("kind", [TensorType.Q3_K, TensorType.IQ3_S, TensorType.IQ2_XS], ids=lambda kind: kind.name)
+def test_sweeps_make_no_row_worse(kind: TensorType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where inputs go together so much that the pattern which is taken for the nearest is not."""
+    library = ggml.load()
+    assert library
+    chance = np.random.default_rng(7)
+    text = chance.standard_normal((TOKENS, 8)) @ chance.standard_normal((8, COLUMNS))
+    text += 0.3 * chance.standard_normal(text.shape)
+    feedback = Feedback(Moments(text.T @ text, TOKENS))
+    weights = chance.standard_normal((ROWS, COLUMNS)).astype(np.float32) * 0.03
+    importance = np.ones(COLUMNS, np.float32)
+    losses = []
+    for sweeps in (0, 1, 3):
+        monkeypatch.setattr("ggufkit.allocation.refinement.feedback._SWEEPS", sweeps)
+        found = _refined_rows(library, weights, kind, feedback._moments, feedback._carry, importance)
+        losses.append(feedback._losses(weights, found.values))
+    assert (losses[1] <= losses[0] * (1 + 1e-4)).all()
+    assert (losses[2] <= losses[1] * (1 + 1e-4)).all()
+    assert losses[2].sum() < 0.95 * losses[0].sum()
 
 
 def test_the_loss_is_that_of_the_outputs(inputs: np.ndarray) -> None:

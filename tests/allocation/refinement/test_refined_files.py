@@ -1,9 +1,15 @@
 """Refined files of a small random model: as large as the others, better on unseen text, and nothing is left behind."""
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import random_models
 
@@ -11,12 +17,15 @@ from ggufkit.allocation import targets
 from ggufkit.allocation.optimize import Job, optimize
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.refinement import child
+from ggufkit.allocation.refinement.feedback import stored
 from ggufkit.allocation.refinement.pieces import Piece
 from ggufkit.allocation.results import Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
+from ggufkit.allocation.weights import to_float32
 from ggufkit.errors import UsageError
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
 from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.llamacpp import ggml
 from ggufkit.quantization import recipe
 from ggufkit.quantization.options import QuantizeOptions
 
@@ -107,3 +116,71 @@ def test_what_memory_does_not_hold_is_left_and_said() -> None:
     assert all(len(batch) * 2 + 5 <= 10 for batch in batches)
     assert left[1:]
     assert all("more than 24 times" in reason for _, reason in left[1:])
+
+
+BOOK = TensorType.IQ3_S
+REJECTED = "blk.0.ffn_up.weight"
+
+
+# As `child.main`, but one matrix is not accepted.
+REFINING = f"""
+from ggufkit.allocation.refinement import child
+refine = child._Work.refine
+child._Work.refine = lambda work, piece, *moments: refine(work, piece, *moments) and piece.name != {REJECTED!r}
+child.main()
+"""
+
+
+@pytest.fixture
+def refined_copy(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Refine all matrices of a block for a type with a book, of which one is not accepted; return model and copy."""
+
+    def make(memory: int, dtype: type = np.float16) -> tuple[Path, Path]:
+        source = random_models.write(tmp_path / "model.gguf", seed=5, blocks=1, tied=False, dtype=dtype)
+        copy = tmp_path / "copy.gguf"
+        copy.write_bytes(source.read_bytes())
+        names = [tensor.name for tensor in read_header(source).tensors if tensor.name.startswith("blk.0.")]
+        text = np.frombuffer(random_models.text(40_000).encode(), np.uint8)[: 240 * LENGTH] % 200
+        text.astype("<i4").tofile(tmp_path / "tokens")
+        request = child.RefiningRequest(
+            sources=(str(source),),
+            copies=(str(copy),),
+            tokens=str(tmp_path / "tokens"),
+            chunk_tokens=LENGTH,
+            chunks=240,
+            types={name: BOOK.name for name in names if "norm" not in name},
+            results=str(tmp_path / "results"),
+            threads=1,
+            memory=memory,
+            in_order=True,
+        )
+        request.write(tmp_path / "request.json")
+        command = [sys.executable, "-c", REFINING, tmp_path / "request.json"]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+        return source, copy
+
+    return make
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("memory", [1 << 30, 8_000_000], ids=["in order", "at once, for want of memory"])
+def test_the_copy_ends_with_what_is_stored_as_the_refined_values(
+    memory: int, dtype: type, refined_copy: Callable[..., tuple[Path, Path]], tmp_path: Path
+) -> None:
+    library = ggml.load()
+    assert library
+    source, copy = refined_copy(memory, dtype)
+    told = {line["tensor"]: line for line in map(json.loads, (tmp_path / "results").read_text().splitlines())}
+    before, after = source.read_bytes(), copy.read_bytes()
+    assert len(told) == 7
+    for tensor in read_header(copy).tensors:
+        place = slice(tensor.offset, tensor.offset + tensor.size)
+        if tensor.name not in told or tensor.name == REJECTED:
+            assert after[place] == before[place]
+            continue
+        assert told[tensor.name]["accepted"]
+        held = to_float32(library, np.frombuffer(after[place], np.uint8), tensor.type).reshape(-1, tensor.shape[0])
+        values = stored(library, held, BOOK, None)
+        # llama-quantize stretches scales by 1.033 once it has found them, so what it is handed is smaller.
+        assert np.vdot(held, values) / np.vdot(values, values) == pytest.approx(1 / 1.033, abs=1e-3)
+        assert np.linalg.norm(1.033 * held - values) < 0.02 * np.linalg.norm(values)
