@@ -40,7 +40,7 @@ def test_importing_is_light_and_without_side_effects(code: str) -> None:
 
 def test_help_needs_nothing_heavy() -> None:
     program = (
-        "import sys; from ggufkit.cli import app\n"
+        "import sys; from ggufkit.cli._app import app\n"
         "try: app(['--help'], standalone_mode=False)\n"
         "except SystemExit: pass\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"

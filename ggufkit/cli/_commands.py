@@ -1,7 +1,6 @@
 """Commands by name, each loaded when it is called: the others' imports would cost every call a tenth of a second."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
@@ -15,16 +14,12 @@ from ggufkit.cli._option_groups import spread
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command before it is loaded: the module of `ggufkit.cli` that holds it, and its line in the list.
-
-    The module of one that `begins` has a function of that name, see `CommandTable.beginning`.
-    """
+    """A command before it is loaded: the module of `ggufkit.cli` that holds it, and its line in the list."""
 
     name: str
     module: str
     summary: str = ""
     hidden: bool = False
-    begins: bool = False
 
     def load(self) -> Any:
         """Import the module and make the command: from its `app`, if it has commands of its own, else its `command`."""
@@ -56,20 +51,6 @@ class CommandTable(TyperGroup):
         for entries in self.table.values():
             for entry in entries:
                 self.add_command(_Announced(entry))
-
-    @classmethod
-    def beginning(cls, arguments: Sequence[str]) -> AbstractContextManager[object]:
-        """Return what is to be around a command from before its arguments are read: its module's `begin(arguments)`.
-
-        A tenth of a second passes until Typer can read them; processes that a command needs start meanwhile.
-        """
-        for entries in cls.table.values():
-            for entry in entries:
-                if entry.begins and [entry.name] == list(arguments[:1]):
-                    begin: Callable[[Sequence[str]], AbstractContextManager[object]]
-                    begin = import_module(f"ggufkit.cli.{entry.module}").begin
-                    return begin(arguments[1:])
-        return nullcontext()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options before the command's name. Raises ggufkit's UsageError for others."""

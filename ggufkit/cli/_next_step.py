@@ -90,7 +90,7 @@ def _exists(path: Path) -> bool:
 
 def _called() -> str:
     """Return the command that was called, as `ggufkit export ollama`."""
-    from ggufkit.cli import Commands
+    from ggufkit.cli._app import Commands
     from ggufkit.cli.export import Destinations
 
     words, path = sys.argv[1:], "ggufkit"

@@ -1,7 +1,5 @@
 """`ggufkit eval`: what quantizing has cost, measured on text against the original."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,18 +14,6 @@ if TYPE_CHECKING:
 
 _ENGINE = "How the models run"
 _BASELINES = "Baselines: other systems that run the checkpoint on this CPU"
-_NOTHING_TO_READ = ("-h", "--help", "--setup-baseline", "--list-baselines", "--remove-baseline")
-
-
-def begin(arguments: Sequence[str]) -> AbstractContextManager[object]:
-    """Start the child that will read texts, so that it has loaded llama.cpp when we know what is to be read.
-
-    Raises:
-        LlamaCppError: it could not be started.
-    """
-    from ggufkit.evaluation.child_process import one_for_all
-
-    return nullcontext() if any(argument.startswith(_NOTHING_TO_READ) for argument in arguments) else one_for_all()
 
 
 def command(
@@ -193,6 +179,7 @@ def command(
     from ggufkit.cli._evaluate_files import check_outputs
     from ggufkit.errors import UsageError
     from ggufkit.evaluation.likelihood.running import Running
+    from ggufkit.idle_blas import idle_blas
     from ggufkit.llamacpp.rpc import endpoints
 
     if base is None or not (models or against):
@@ -221,12 +208,13 @@ def command(
     systems = _baselines.against_of(against or [], checkpoint, baseline_patience, quiet=silent)
     wants_memory = bool(output or report or as_json)
     with _output.progress_bar(quiet=silent) as progress:
-        from ggufkit.cli import _evaluate_results  # the child loads libraries while we import
-        from ggufkit.cli._memory_needs import MemoryNeeds
-        from ggufkit.evaluation.answers.generations import read_prompts
-        from ggufkit.evaluation.answers.tasks import read_task
-        from ggufkit.evaluation.child_process import ask_first
-        from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
+        with idle_blas():  # the child loads libraries while we import
+            from ggufkit.cli import _evaluate_results
+            from ggufkit.cli._memory_needs import MemoryNeeds
+            from ggufkit.evaluation.answers.generations import read_prompts
+            from ggufkit.evaluation.answers.tasks import read_task
+            from ggufkit.evaluation.child_process import ask_first
+            from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
 
         memory = MemoryNeeds(ask_first("ggufkit.llamacpp.memory"))
         if wants_memory:  # before that process holds anything else

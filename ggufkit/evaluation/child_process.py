@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from ggufkit import errors
+from ggufkit import errors, garbage
 from ggufkit.errors import GgufkitError, LlamaCppError, OutputError
 from ggufkit.llamacpp.attendant import ENDED, LEAVES, Attendant
 from ggufkit.llamacpp.run import run
@@ -131,11 +131,13 @@ def attend() -> None:
 
     Where the memory that one has taken would count for the next one too, there is no next one.
     """
-    from ggufkit.llamacpp.memory import prepare  # here, for the parent has no use for it
+    from ggufkit.idle_blas import idle_blas  # here, for the parent has no use for it
+    from ggufkit.llamacpp.memory import prepare
     from ggufkit.peak_memory import forget_peak
 
+    garbage.search_less()
     prepare()
-    with suppress(GgufkitError):  # whoever needs it will be told why it cannot be had
+    with suppress(GgufkitError), idle_blas():  # whoever needs it will be told why it cannot be had
         for needed in ("ggufkit.evaluation.likelihood.child", "ggufkit.inference.chunk_reader"):
             import_module(needed)
     for line in sys.stdin:

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -63,9 +62,11 @@ def load_declarations() -> ModuleType:
 
 def installed_version() -> str | None:
     """Return the version of the llama-cpp-python in this environment, without importing it; None when absent."""
+    from importlib import metadata  # here, for it takes time to import
+
     try:
-        return importlib.metadata.version(pin.pin().package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(pin.pin().package)
+    except metadata.PackageNotFoundError:
         return None
 
 

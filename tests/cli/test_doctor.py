@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from ggufkit.cli import app
+from ggufkit.cli._app import app
 from ggufkit.llamacpp import binding, find, pin
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import ggufkit
-from ggufkit.cli import Commands
+from ggufkit.cli import _beginning
+from ggufkit.cli._app import Commands
 from ggufkit.cli._commands import Entry
 from ggufkit.cli.export import Destinations
 
@@ -43,7 +44,7 @@ def test_the_table_names_every_command_file_and_loads_what_is_called_alone() -> 
     folder = Path(ggufkit.__file__).parent / "cli"
     assert modules == {path.stem for path in folder.glob("[a-z]*.py")}
     program = (
-        "import sys; from ggufkit.cli import app\n"
+        "import sys; from ggufkit.cli._app import app\n"
         "try: app(['rm', '--help'], standalone_mode=False)\n"
         "except SystemExit: pass\n"
         f"print([name for name in {sorted(modules)} if 'ggufkit.cli.' + name in sys.modules])"
@@ -97,7 +98,7 @@ def test_every_command_but_the_server_can_answer_in_json() -> None:
 def test_what_a_command_needs_starts_before_its_arguments_are_read(arguments: list[str], begins: bool) -> None:
     from ggufkit.evaluation import child_process
 
-    with Commands.beginning(arguments):
+    with _beginning.of(arguments):
         assert bool(child_process._attendant.get()) is begins
     assert child_process._attendant.get() is None
 

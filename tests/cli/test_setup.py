@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ggufkit.cli import app
+from ggufkit.cli._app import app
 from ggufkit.llamacpp import setup
 from ggufkit.llamacpp.setup import SetupResult, Step
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufkit.cli import Commands, app
+from ggufkit.cli._app import Commands, app
 from ggufkit.cli._commands import Entry
 from ggufkit.cli._errors import report
 from ggufkit.cli._limit_options import LimitChoices

@@ -7,7 +7,7 @@ import pytest
 import soak
 from soak import evil_folders
 
-from ggufkit.cli import Commands
+from ggufkit.cli._app import Commands
 
 pytestmark = pytest.mark.fault
 

@@ -1,4 +1,4 @@
-"""Python's search for cyclic garbage, kept out of the way of commands that take a second."""
+"""Python's search for cyclic garbage, kept out of the way of processes that take a second."""
 
 import atexit
 import gc
