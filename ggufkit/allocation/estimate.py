@@ -28,10 +28,11 @@ _SAMPLE = 1 << 18  # weights
 _START = 0.4  # seconds until a process of ours has loaded what it needs
 # Measured on small models, on one machine: bytes of a checkpoint converted; in units of plain reading, reading with
 # sums of inputs, with gradients, and writing token by token; seconds that refining takes for each weight, and for each
-# column besides.
+# column besides; in order, where each is refined twice by one core, and where rows make up for rows.
 _CONVERTED_PER_SECOND = 2.5e8
-_READING_WITH_MOMENTS, _PASSES_OF_GRADIENTS, _WRITING = 2.0, 5.0, 4.0
+_READING_WITH_MOMENTS, _PASSES_OF_GRADIENTS, _WRITING = 2.0, 15.0, 4.0
 _FEEDBACK, _FEEDBACK_PER_COLUMN = 1.2e-6, 6e-10
+_FEEDBACK_IN_ORDER, _FEEDBACK_ACROSS_ROWS = 1.1e-5, 3.5e-5
 _START_OF_TORCH = 8.0
 
 
@@ -86,8 +87,8 @@ class Asked:
     """What will be done: the mixes that are stored and read, the files that are made, and how.
 
     `curve`, `groups` and `mixes` are what is overwritten in a scratch copy; a mix stores all weights. `refined` counts
-    the refined candidates, each of which learns from `learned_tokens`; for each file a model writes `own_tokens` of
-    these by itself.
+    the refined candidates, each of which learns from `learned_tokens`; a model writes `own_tokens` of these by itself,
+    and its checkpoint reads `backwards_tokens`. `in_order` says how they are refined.
     """
 
     rows: int
@@ -101,6 +102,8 @@ class Asked:
     refined: int = 0
     learned_tokens: int = 0
     own_tokens: int = 0
+    backwards_tokens: int = 0
+    in_order: bool = False
     by_gradients: int = 0  # weights of tensors that a backward pass tells about
 
 
@@ -130,7 +133,14 @@ def estimate(
     judged = making + (read + _START) / choosing.processes
     learning = _READING_WITH_MOMENTS * asked.learned_tokens / (speeds.tokens_per_second * side)
     writing = _WRITING * asked.own_tokens / speeds.tokens_per_second
+    backwards = (
+        _PASSES_OF_GRADIENTS * asked.backwards_tokens / (speeds.tokens_per_second * side) + _START_OF_TORCH
+        if asked.backwards_tokens
+        else 0.0
+    )
     rounded = sum(choice.weights * _of_feedback(choice) for choice in choices) / cores
+    if asked.in_order:
+        rounded = all_weights * (_FEEDBACK_ACROSS_ROWS if asked.backwards_tokens else _FEEDBACK_IN_ORDER)
     stages = {
         "conversion": before.converted_bytes / _CONVERTED_PER_SECOND,
         "text of its own": before.written_tokens / speeds.written_per_second if speeds.written_per_second else 0.0,
@@ -146,7 +156,7 @@ def estimate(
         "corrections": asked.rounds * reading * 12 / side,
         "candidates": (read if asked.candidates else 0.0) + asked.candidates * judged,
         "mixes": asked.mixes * whole / side,
-        "refining": asked.refined * (learning + rounded + judged) + (asked.files * writing if asked.refined else 0.0),
+        "refining": asked.refined * (learning + rounded + judged) + (writing + backwards if asked.refined else 0.0),
         "result": asked.files * making,
     }
     vocabulary, length = probing.chunks.vocabulary_size, probing.chunks.length

@@ -1,15 +1,12 @@
-"""How much tensors matter, by one backward pass of the original instead of a probe for each of them.
+"""How much tensors matter, by reading the original backwards instead of a probe for each of them.
 
-The divergence that a small change dW of a matrix causes is half the second moment of its effect on the log-probability
-of tokens that the model itself would draw (the Fisher information is the Hessian of KL divergence; Martens,
-arXiv 1412.1193). For a matrix that turns x into W x, with g the gradient at its output, the effect at one token is
-g . dW x. So one forward and one backward pass give the cost of every matrix, in nats, however many there are. Effects
-of one change at several tokens are taken to be independent, which makes values of attention look cheaper than they are.
-
-A tensor of the GGUF file belongs to the module that has the same rows, in whatever order: names need not be known.
+The divergence that a small change dW of a matrix causes is half the mean square of its effect on the logits, in the
+metric of the Fisher information, which is the Hessian of KL divergence (Martens, arXiv 1412.1193). For a matrix that
+turns x into W x, with g a gradient at its output, the effect at one token is g . dW x. So a forward pass and some
+backward passes give the cost of every matrix, in nats, however many there are. Effects of one change at several tokens
+are taken to be independent, which makes values of attention look cheaper than they are.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,26 +15,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ggufkit.allocation.backwards import modules_by_tensor, read_backwards, weight_of
 from ggufkit.allocation.choices import Choices
 from ggufkit.allocation.measuring import Setting
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import How, OptimizeOptions
 from ggufkit.allocation.probes import reference_of
 from ggufkit.allocation.sensitivity import Sensitivity
-from ggufkit.allocation.weights import Floats, from_float32, importance_of, rows_of, through
+from ggufkit.allocation.weights import Floats, importance_of, through
 from ggufkit.checkpoints import open_checkpoint
-from ggufkit.errors import UsageError
+from ggufkit.errors import CheckpointError, UsageError
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.evaluation.reference import loaded_original
 from ggufkit.gguf_file.reader import GgufHeader
-from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.progress import Progress, silent
 from ggufkit.quantization.direct import library
 from ggufkit.quantization.importance import load_importance
 
-_SEED = 1  # of the tokens that are drawn
 _ROWS_AT_ONCE = 4096
+_DRAWS = 4
 
 
 def seen_by_fisher(model: Model, options: OptimizeOptions) -> Collection[str]:
@@ -61,7 +58,8 @@ def fisher(
         return {}
     if options.original is None:
         raise UsageError(
-            "a backward pass needs the checkpoint that the model was converted from", hint="give the folder as SRC"
+            "a backward pass needs the checkpoint that the model was converted from",
+            hint="give the folder as SRC, or by --checkpoint",
         )
     matrix = load_importance(setting.importance) if setting.importance else None
     with tempfile.TemporaryDirectory(dir=folder, prefix="fisher-") as scratch:
@@ -73,6 +71,7 @@ def fisher(
             setting.chunks,
             library(),
             Path(scratch),
+            threads=setting.running.threads,
             progress=progress,
         )
 
@@ -86,6 +85,7 @@ def fisher_sensitivities(
     ggml: Ggml,
     scratch: Path,
     *,
+    threads: int | None = None,
     progress: Progress = silent,
 ) -> Mapping[str, Sensitivity]:
     """Compute what each matrix of a GGUF file costs (nats per token) in its reference type, by its checkpoint.
@@ -95,16 +95,19 @@ def fisher_sensitivities(
 
     Raises:
         MissingDependencyError: torch or transformers is not installed.
-        CheckpointError: transformers cannot load the checkpoint, or memory does not suffice.
+        CheckpointError: transformers cannot load the checkpoint or read by it, it is another model's, or memory does
+            not suffice.
     """
     movable = {choice.name: reference_of(choice) for choice in choices if len(choice.types) > 1}
     with open_checkpoint(folder) as checkpoint, loaded_original(checkpoint) as model:
-        found = _modules_by_tensor(model, headers, movable.keys(), ggml)
+        found = modules_by_tensor(model, headers, movable.keys(), ggml)
+        if movable and not found:
+            raise CheckpointError(f"{folder} holds none of this model's matrices", hint="--sensitivity probes")
         changes: dict[int, tuple[str, NDArray[np.float16]]] = {}
         by_name = {tensor.name: tensor for header in headers for tensor in header.tensors}
         for number, (name, modules) in enumerate(found.items()):
             progress("Rounding weights", number, len(found), "steps")
-            weight = _weight_of(modules[0])
+            weight = weight_of(modules[0])
             change = np.lib.format.open_memmap(
                 scratch / f"change-{number}.npy", mode="w+", dtype=np.float16, shape=weight.shape
             )
@@ -114,54 +117,9 @@ def fisher_sensitivities(
                 stored = through(ggml, rows.reshape(-1), movable[name], weight.shape[1], scale)
                 change[start : start + _ROWS_AT_ONCE] = stored.reshape(rows.shape) - rows
             changes |= {id(module): (name, change) for module in modules}
-        squares = _effects(model, [m for each in found.values() for m in each], changes, chunks, progress)
+        squares = _effects(model, [m for each in found.values() for m in each], changes, chunks, threads, progress)
     scored = len(chunks.tokens) * chunks.scored
-    return {name: Sensitivity(squares[name] / scored / 2, movable[name]) for name in found}
-
-
-# ---- which module is which tensor
-
-
-def _modules_by_tensor(
-    model: Any, headers: Sequence[GgufHeader], names: Any, ggml: Ggml
-) -> Mapping[str, Sequence[Any]]:
-    """Find the linear layers and embeddings that hold the rows of each tensor; a tied tensor has both."""
-    import torch
-
-    modules = [each for each in model.modules() if isinstance(each, torch.nn.Linear | torch.nn.Embedding)]
-    shapes = {_weight_of(module).shape for module in modules}
-    keys: dict[bytes, list[str]] = {}
-    kinds = set()
-    for header in headers:
-        with header.path.open("rb") as file:
-            for tensor in header.tensors:
-                columns, rows, experts = rows_of(tensor)
-                if tensor.name not in names or experts > 1 or (rows, columns) not in shapes:
-                    continue
-                kinds.add(tensor.type)
-                content = np.empty(tensor.size, np.uint8)
-                file.seek(tensor.offset)
-                if file.readinto(content.data) == tensor.size:
-                    keys.setdefault(_key(content.reshape(rows, -1), tensor.type), []).append(tensor.name)
-    found: dict[str, list[Any]] = {}
-    for module in modules:
-        weight = _weight_of(module)
-        for kind in kinds:
-            cast = from_float32(ggml, weight.reshape(-1), kind).reshape(len(weight), -1)
-            for name in keys.get(_key(cast, kind), ()):
-                found.setdefault(name, []).append(module)
-    return {name: found[name] for name in sorted(found)}
-
-
-def _key(rows: NDArray[np.uint8], kind: TensorType) -> bytes:
-    """Name a set of rows: the same for any order of them."""
-    total = sum(int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), "little") for row in rows)
-    return f"{rows.shape} {kind.name} {total}".encode()
-
-
-def _weight_of(module: Any) -> Floats:
-    weight: Floats = module.weight.detach().numpy()
-    return weight
+    return {name: Sensitivity(squares[name] / _DRAWS / scored / 2, movable[name]) for name in found}
 
 
 # ---- the pass
@@ -172,54 +130,35 @@ def _effects(
     modules: Sequence[Any],
     changes: Mapping[int, tuple[str, NDArray[np.float16]]],
     chunks: Chunks,
+    threads: int | None,
     progress: Progress,
 ) -> Mapping[str, float]:
-    """Sum, over tokens, the squared effect of each tensor's change on the log-probability of drawn tokens."""
+    """Sum, over tokens and draws, the squared effect of each tensor's change on what the model says."""
     import torch
 
     squares = dict.fromkeys((name for name, _ in changes.values()), 0.0)
     effects: dict[str, Any] = {}  # of the chunk at work, for each token
 
-    def add(name: str, effect: Any) -> None:
+    def arrived(module: Any, given: Any, output: Any, gradient: Any) -> None:
+        name, stored = changes[id(module)]
+        change = torch.from_numpy(np.asarray(stored, np.float32))
+        if isinstance(module, torch.nn.Embedding):
+            rows = change[given] * _scale(module, given, output)
+        else:
+            rows = given.detach().float() @ change.T
+        effect = (rows * gradient.float()).sum(-1)
         if effect.numel() != chunks.length:  # not all tokens come here, as with experts
             squares[name] += float(effect.double().square().sum())
         else:
             effects[name] = effects.get(name, 0.0) + effect.reshape(-1)
 
-    def watch(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        if not output.requires_grad:
-            return
-        name, stored = changes[id(module)]
-
-        def arrived(gradient: Any) -> None:
-            change = torch.from_numpy(np.asarray(stored, np.float32))
-            if isinstance(module, torch.nn.Embedding):
-                rows = change[inputs[0]] * _scale(module, inputs[0], output)
-            else:
-                rows = inputs[0].detach().float() @ change.T
-            add(name, (rows * gradient.float()).sum(-1))
-
-        output.register_hook(arrived)
-
-    model.requires_grad_(requires_grad=False)
-    embedding = model.get_input_embeddings()
-    # The gradient begins at what the embedding gives; weights need none.
-    handles = [embedding.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_())]
-    handles += [module.register_forward_hook(watch) for module in modules]
-    draw = torch.Generator().manual_seed(_SEED)
-    try:
-        for number, tokens in enumerate(chunks.tokens):
-            progress("Reading backwards", number, len(chunks.tokens), "steps")
-            effects.clear()
-            logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
-            said = torch.log_softmax(logits[-1 - chunks.scored : -1].float(), -1)
-            drawn = torch.multinomial(said.detach().exp(), 1, generator=draw)
-            said.gather(1, drawn).sum().backward()
-            for name, effect in effects.items():
-                squares[name] += float(effect.double().square().sum())
-    finally:
-        for handle in handles:
-            handle.remove()
+    stage, count = "Reading backwards", len(chunks.tokens)
+    progress(stage, 0, count, "steps")
+    for number in read_backwards(model, modules, chunks.tokens, chunks.scored, _DRAWS, arrived, threads=threads):
+        for name, effect in effects.items():
+            squares[name] += float(effect.double().square().sum())
+        effects.clear()
+        progress(stage, number + 1, count, "steps")
     return squares
 
 

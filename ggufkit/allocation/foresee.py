@@ -8,6 +8,7 @@ hole in place of the weights takes as long to read text as the real one.
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import gguf
@@ -23,7 +24,8 @@ from ggufkit.allocation.mix import mixes_measured
 from ggufkit.allocation.model import Model, open_model
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.refinement.choosing import refined_candidates
-from ggufkit.allocation.refinement.refine import tokens_of_its_own, tokens_to_learn_from
+from ggufkit.allocation.refinement.lessons import tokens_read_backwards
+from ggufkit.allocation.refinement.refine import is_in_order, tokens_of_its_own, tokens_to_learn_from
 from ggufkit.allocation.study import questions_of
 from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
@@ -110,6 +112,10 @@ def expected(
         refined=files * refined_candidates(model.weights) if options.refine else 0,
         learned_tokens=tokens_to_learn_from(model.weights, len(model.choices), probing.chunks.length),
         own_tokens=tokens_of_its_own(model.weights, probing.chunks.length),
+        backwards_tokens=tokens_read_backwards(model.weights, probing.chunks.length)
+        if options.original and all(find_spec(needed) for needed in ("torch", "transformers"))
+        else 0,
+        in_order=is_in_order(model.weights),
         by_gradients=sum(choice.weights for choice in model.choices if choice.name in seen),
     )
 

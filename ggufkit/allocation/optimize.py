@@ -24,7 +24,8 @@ from ggufkit.allocation.measuring import Measurer
 from ggufkit.allocation.model import Model, open_model
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.recording import write_recipe
-from ggufkit.allocation.refinement.choosing import check_text, chosen_with_refined
+from ggufkit.allocation.refinement.choosing import chosen_with_refined
+from ggufkit.allocation.refinement.lessons import Lessons, check_text, lessons_for
 from ggufkit.allocation.refinement.refine import RefinedTensor
 from ggufkit.allocation.results import Optimization, Optimized, Probed, frontier_of
 from ggufkit.allocation.sensitivity import Sensitivity
@@ -124,12 +125,16 @@ def optimize(
             roundings = {}
         known = study(model, asked, errors, measurer, progress, told, foretold, roundings)
         verifier = stack.enter_context(Verifier(choosing, ledger, folder / "choosing", _made(model, options), cluster))
+        learning = folder / "refining"
+        lessons = lessons_for(model, options, texts, learning, progress, warn) if jobs and options.refine else None
         files = []
         for job, budget in zip(jobs, budgets, strict=True):
             mixed = known
             for _ in range(CORRECTION_ROUNDS if options.effort is Effort.THOROUGH else 0):
                 mixed = in_the_mix(model, mixed, budget, measurer, progress)
-            files.append(_file(model, job, budget, mixed, measurer, verifier, options, texts, folder, progress))
+            files.append(
+                _file(model, job, budget, mixed, measurer, verifier, options, texts, lessons, learning, progress)
+            )
         prediction = known.prediction
         for each in files:
             if each.preset is not None:
@@ -169,6 +174,7 @@ def _file(
     verifier: Verifier,
     options: OptimizeOptions,
     texts: Dealt,
+    lessons: Lessons | None,
     folder: Path,
     progress: Progress,
 ) -> Optimized:
@@ -200,7 +206,7 @@ def _file(
     with contextlib.ExitStack() as stack:
         source: Path = model.source
         refined: tuple[RefinedTensor, ...] = ()
-        if options.refine:
+        if lessons is not None:
             choice = stack.enter_context(
                 chosen_with_refined(
                     model,
@@ -211,8 +217,8 @@ def _file(
                     prediction,
                     verifier,
                     options,
-                    texts,
-                    folder / "refining",
+                    lessons,
+                    folder,
                     progress,
                 )
             )

@@ -22,7 +22,7 @@ class How(StrEnum):
     """How it is found out which tensors matter."""
 
     PROBES = "probes"  # each one, or some layers of a kind, changed and measured
-    FISHER = "fisher"  # one backward pass of the original; what it does not see is probed
+    FISHER = "fisher"  # reading the original backwards; what it does not see is probed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class OptimizeOptions:
     `quantize` holds the importance matrix and what else llama-quantize is told. `pool` is a key of
     `ggufkit.allocation.choices.POOLS`, or a list of types. `folder` is where the state is kept (None: ggufkit's cache);
     `restart` forgets what an earlier run measured. `refine` lets errors make up for each other afterwards (GPTQ).
-    `sensitivity` by a backward pass needs the checkpoint, `original`. `workers` is the address of a Ray cluster that
+    `sensitivity` by a backward pass needs the checkpoint, `original`, from which refining a small model learns too;
+    `workers` is the address of a Ray cluster that
     measures probes and candidates; None: this machine.
     """
 

@@ -111,15 +111,22 @@ def run(wish: Wish) -> None:
     """
     from ggufkit.allocation.cluster import check_installed
     from ggufkit.allocation.options import How
-    from ggufkit.allocation.refinement.choosing import check_text
+    from ggufkit.allocation.refinement.lessons import check_text
     from ggufkit.allocation.workplace import check_state
     from ggufkit.errors import UsageError
 
-    if wish.options.sensitivity is How.FISHER and not wish.source.is_dir():
+    original = wish.options.original
+    if original is not None and (wish.source.is_dir() or not (original / "config.json").is_file()):
+        raise UsageError(
+            "--checkpoint is the folder that SRC, a file, was converted from",
+            hint="leave it out" if wish.source.is_dir() else f"{original} holds no config.json",
+        )
+    if wish.options.sensitivity is How.FISHER and original is None and not wish.source.is_dir():
         raise UsageError(
             f"--sensitivity fisher needs the checkpoint that {wish.source.name} was converted from",
-            hint="give its folder as SRC",
+            hint="--checkpoint FOLDER, or give its folder as SRC",
         )
+    original = wish.source if wish.source.is_dir() else original
     check_state(wish.options)
     if wish.options.workers:
         check_installed()
@@ -141,7 +148,7 @@ def run(wish: Wish) -> None:
             dealt = _optimize_texts.given(wish, look)
             if wish.options.refine and dealt is not None:
                 check_text(dealt.calibration)
-            options = replace(wish.options, folder=folder)
+            options = replace(wish.options, folder=folder, original=original)
             if exists:
                 options = _optimize_texts.with_known_matrix(wish, look, jobs, dealt, options)
             found = _estimate(look, jobs, dealt, options, progress, exists=exists)
@@ -175,7 +182,7 @@ def _optimize(
         model,
         jobs,
         dealt,
-        replace(options, original=wish.source if wish.source.is_dir() else None),
+        options,
         progress=progress,
         note=wish.tell,
         warn=_output.warn,

@@ -100,10 +100,20 @@ def command(
         typer.Option(
             metavar="probes|fisher",
             rich_help_panel=_WORK,
-            help="fisher: one backward pass of the checkpoint (SRC is its folder, torch is installed) in place of"
-            " probes; what it does not see, such as stacked experts, is probed.",
+            help="fisher: read the checkpoint backwards (torch is installed) in place of probes; what that does not"
+            " see, such as stacked experts, is probed.",
         ),
     ] = "probes",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            rich_help_panel=_WORK,
+            help="What SRC was converted from, if SRC is a file: for --sensitivity fisher, and for --refine, which does"
+            " better with it where the model is small.",
+        ),
+    ] = None,
     workers: Annotated[
         str | None,
         typer.Option(
@@ -189,6 +199,7 @@ def command(
         refine=refine,
         restart=restart,
         sensitivity=_optimize_words.sensitivity_named(sensitivity),
+        original=checkpoint,
         workers=workers,
     )
     _optimize_work.run(

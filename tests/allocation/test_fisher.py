@@ -16,7 +16,7 @@ from ggufkit.allocation.probes import reference_of
 from ggufkit.allocation.study import questions_of
 from ggufkit.allocation.weights import Floats, through
 from ggufkit.checkpoints import open_checkpoint
-from ggufkit.errors import UsageError
+from ggufkit.errors import CheckpointError, UsageError
 from ggufkit.evaluation.likelihood.texts import Chunks, cut_into_chunks
 from ggufkit.evaluation.reference import loaded_original
 from ggufkit.gguf_file.reader import GgufHeader, read_header
@@ -116,3 +116,11 @@ def test_the_same_pass_gives_the_same_figures(converted: GgufHeader, chunks: Chu
         fisher_sensitivities(DEMO, [converted], choices, weights, chunks, library(), tmp_path) for _ in range(2)
     )
     assert first == second
+
+
+def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path, chunks: Chunks) -> None:
+    header = read_header(random_models.write(tmp_path / "m.gguf"))
+    tensors = [tensor for tensor in header.tensors if len(tensor.shape) > 1]
+    choices = choices_of(tensors, pool_named("usual", 4.5), {})
+    with pytest.raises(CheckpointError, match="holds none of this model's matrices"):
+        fisher_sensitivities(DEMO, [header], choices, {}, chunks, library(), tmp_path)

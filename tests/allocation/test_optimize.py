@@ -21,7 +21,7 @@ from ggufkit.allocation.prediction import Prediction
 from ggufkit.allocation.results import Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.cli import main
-from ggufkit.errors import GgufkitError, LlamaCppError, UsageError
+from ggufkit.errors import GgufkitError, InputError, LlamaCppError, UsageError
 from ggufkit.evaluation.likelihood.logits_file import decode, open_logits_file
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.gguf_file.tensor_types import TensorType
@@ -314,6 +314,36 @@ def test_a_cluster_is_missed_before_any_work(
     assert code == 3
     assert "Ray is not installed" in told
     assert list(tmp_path.iterdir()) == [text]
+
+
+def test_a_checkpoint_stands_beside_a_file(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for source, checkpoint in ((tied, tmp_path / "config.json"), (tmp_path, tmp_path)):
+        arguments = ["--refine", "--checkpoint", checkpoint]
+        code, said = commanded(source, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+        assert code == 2
+        assert "--checkpoint is the folder that SRC, a file, was converted from" in said
+
+
+def test_the_checkpoint_that_is_named_is_read(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "text.txt").write_text(random_models.text(6000))
+    asked: list[OptimizeOptions] = []
+
+    def stopped(_source: Path, _jobs: object, _texts: object, options: OptimizeOptions, **_: object) -> None:
+        asked.append(options)
+        raise InputError("stopped")
+
+    monkeypatch.setattr("ggufkit.allocation.optimize.optimize", stopped)
+    arguments = ["-f", tmp_path / "text.txt", "--state", tmp_path / "state", "-o", tmp_path / "out.gguf"]
+    for more, original in (([], None), (["--checkpoint", tmp_path], tmp_path)):
+        code, _ = commanded(tied, *arguments, *more, monkeypatch=monkeypatch, capsys=capsys)
+        assert code == 3
+        assert asked.pop().original == original
 
 
 def test_a_state_that_can_be_none_is_refused_before_any_work(

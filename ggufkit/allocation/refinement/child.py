@@ -56,7 +56,8 @@ LOOKED_UP = "token_embd.weight"  # a matrix as well, where embeddings are tied t
 class RefiningRequest:
     """What the child is to do; paths are absolute.
 
-    `memory` bounds what the moments take and their work, in bytes. Chunks `in_disorder` are no text.
+    `memory` bounds what the moments take and their work, in bytes. Chunks `in_disorder` are no text. `outputs` names
+    files with the moments of gradients at matrices' outputs, float32 [n_out, n_out], of those that have any.
     """
 
     sources: tuple[str, ...]
@@ -73,6 +74,7 @@ class RefiningRequest:
     memory: int = 1 << 30
     in_order: bool = False
     in_disorder: tuple[int, ...] = ()
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write the request for the child."""
@@ -223,7 +225,8 @@ class _Work:
         if not (np.isfinite(learned.given).all() and np.isfinite(held.given).all()):
             self.tell(piece, {"accepted": False, "reason": "its inputs are not all numbers"})
             return False
-        feedback = Feedback(learned)
+        outputs = self.outputs(piece)
+        feedback = Feedback(learned, outputs)
         kind, weighing, stored_as = self.kind(piece), self.weighing(piece), piece.tensor.type
         rounding = Moments(held.given, held.tokens)  # what matrices before this one did wrong is not its own
         before = after = own = left = 0.0
@@ -233,11 +236,11 @@ class _Work:
             kept = from_float32(self.library, better.handed, stored_as)  # as the copy holds it, maybe half as wide
             again = to_float32(self.library, kept, stored_as).reshape(-1, piece.columns)
             plain = stored(self.library, weights, kind, weighing)
-            before += loss(weights, plain, held)
-            own += loss(weights, plain, rounding)
+            before += loss(weights, plain, held, outputs)
+            own += loss(weights, plain, rounding, outputs)
             found = stored(self.library, again, kind, weighing)
-            after += loss(weights, found, held)
-            left += loss(feedback.aimed_at(weights), found, rounding)
+            after += loss(weights, found, held, outputs)
+            left += loss(feedback.aimed_at(weights), found, rounding, outputs)
             after = after if np.isfinite(better.values).all() else float("inf")
             self.write(piece, better, offset)
         accepted = bool(after < before)
@@ -252,7 +255,7 @@ class _Work:
 
     def learn_from_all(self, piece: Piece, moments: Moments) -> None:
         """Refine a matrix that has proved to gain once more, also by what has judged it: more text teaches more."""
-        feedback = Feedback(moments)
+        feedback = Feedback(moments, self.outputs(piece))
         for content, offset in piece.rows():
             weights = to_float32(self.library, content, piece.tensor.type).reshape(-1, piece.columns)
             better = feedback.refined(self.library, weights, self.kind(piece), self.weighing(piece))
@@ -289,6 +292,12 @@ class _Work:
     def kind(self, piece: Piece) -> TensorType:
         """The type that a matrix will get."""
         return TensorType[self.request.types[piece.tensor.name]]
+
+    def outputs(self, piece: Piece) -> NDArray[np.float64] | None:
+        """What errors of its outputs do in the end, where that is known of all its rows, which are read at once."""
+        path = self.request.outputs.get(piece.name)
+        found = np.load(path).astype(np.float64) if path and piece.is_read_at_once else None
+        return found if found is not None and np.isfinite(found).all() and found.trace() > 0 else None
 
     def weighing(self, piece: Piece) -> NDArray[np.float32] | None:
         """What llama-quantize weighs its columns with."""

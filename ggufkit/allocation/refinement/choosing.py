@@ -8,33 +8,28 @@ from pathlib import Path
 
 from ggufkit.allocation.candidates import least_of, pick
 from ggufkit.allocation.choices import Types
-from ggufkit.allocation.chunks import chunks_of
 from ggufkit.allocation.making import Making
 from ggufkit.allocation.mix import scale_by_others
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.prediction import Prediction
-from ggufkit.allocation.refinement.learning_text import MOST_CHUNKS, own_chunks, with_own_writing
-from ggufkit.allocation.refinement.own_writing import own_writing
+from ggufkit.allocation.refinement.lessons import Lessons
 from ggufkit.allocation.refinement.refine import (
     RefinedModel,
     RefinedTensor,
     costs_when_refined,
-    is_in_order,
     left_of,
     refined_model,
 )
 from ggufkit.allocation.sensitivity import Costs, sum_of
-from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.allocation.verification import Candidate, Verified, Verifier, best_of
-from ggufkit.errors import UsageError
 from ggufkit.evaluation.likelihood.child import Request
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.llamacpp.input_reader import tensor_of
 from ggufkit.progress import Progress
 from ggufkit.quantization.types import QuantizationType
 
-_VERSION = 8  # of the method: another one gives other weights
+_VERSION = 9  # of the method: another one gives other weights
 # The types are chosen by what refining usually leaves of a loss; then by the opinion whose plain file was the best, or
 # where that is the same, by what refining has left of each tensor's loss.
 _FIRST, _AGAIN = "grids", "grids again"
@@ -56,14 +51,6 @@ def refined_candidates(weights: int) -> int:
     return 2 if weights < _ONE_ONLY else 1
 
 
-def check_text(text: str) -> None:
-    """Refuse to refine where all text chooses the types. Raises UsageError."""
-    if not text:
-        raise UsageError(
-            "--refine needs text to learn from, and all that is given chooses the types", hint="give some with -f"
-        )
-
-
 @contextlib.contextmanager
 def chosen_with_refined(
     model: Model,
@@ -74,29 +61,19 @@ def chosen_with_refined(
     prediction: Prediction,
     verifier: Verifier,
     options: OptimizeOptions,
-    texts: Dealt,
+    lessons: Lessons,
     folder: Path,
     progress: Progress,
 ) -> Iterator[RefinedChoice]:
     """Refine the most promising types for a budget, measure them, and choose among all.
 
-    They learn from calibration; small models from their own writing too.
-
     `opinions` are costs of rounded weights, of which refining saves, the best trusted first; `prediction` knows what
     rounded inputs cost.
 
     Raises:
-        UsageError: there is no text.
         OutputError: there is no room for copies of the model.
         LlamaCppError: llama.cpp failed.
     """
-    check_text(texts.calibration)
-    chunks = chunks_of(
-        texts, Use.CALIBRATION, model.headers[0], options.running, length=options.chunk_tokens, most=MOST_CHUNKS
-    )
-    if is_in_order(model.weights):
-        own = own_writing(model.source, own_chunks(chunks), chunks, options.running, folder, progress)
-        chunks = with_own_writing(chunks, own)
     plain = best_of(verified, least_of(budget))
     with contextlib.ExitStack() as stack:
         copies: dict[str, RefinedModel] = {}
@@ -114,7 +91,9 @@ def chosen_with_refined(
             place = folder / str(len(tried))
             tried.append(types)
             copy = stack.enter_context(
-                refined_model(model, types, chunks, options.quantize, options.running, place, progress)
+                refined_model(
+                    model, types, lessons.chunks, options.quantize, options.running, place, progress, lessons.outputs
+                )
             )
             if not copy.accepted:
                 continue
@@ -128,7 +107,7 @@ def chosen_with_refined(
                 plain.candidate.bytes if types == plain.candidate.types else model.size_of(types),
                 _predicted(types, copy, replace(prediction, scale=1.0)),
                 _predicted(types, copy, prediction),
-                refined=_identity(chunks, copy),
+                refined=_identity(lessons.chunks, copy),
             )
             found += verifier.verify([candidate], progress, made)
             copies[candidate.name] = copy

@@ -16,7 +16,7 @@ from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.llamacpp.input_reader import of_expert
 
-_ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,17 @@ class Piece:
         """The length of a row."""
         return self.tensor.shape[0]
 
+    @property
+    def is_read_at_once(self) -> bool:
+        """Whether `rows` yields all of them together."""
+        return rows_of(self.tensor)[1] <= ROWS_AT_ONCE
+
     def rows(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
         """Yield some rows of the untouched matrix at a time, as bytes, and where they are in the file."""
         columns, rows, _ = rows_of(self.tensor)
         size = row_bytes(self.tensor.type, columns)
-        for first in range(0, rows, _ROWS_AT_ONCE):
-            start, count = (self.expert * rows + first) * size, min(_ROWS_AT_ONCE, rows - first)
+        for first in range(0, rows, ROWS_AT_ONCE):
+            start, count = (self.expert * rows + first) * size, min(ROWS_AT_ONCE, rows - first)
             yield read_bytes(self.here, self.header, self.tensor, start, count * size), self.tensor.offset + start
 
     def weights(self, library: Ggml) -> NDArray[np.float32]:

@@ -58,7 +58,7 @@ _LEFT_OF_OTHERS = 0.95  # types on whose values it cannot move
 
 @dataclass(frozen=True, slots=True)
 class RefinedTensor:
-    """What became of a matrix: a tensor, or an expert of one. Losses are per token of held-out text.
+    """What became of a matrix: a tensor, or an expert of one. Losses are per held-out token, in units of its own.
 
     `left` is the share of its own rounding's loss that remains: losses also count what it gets wrong from others. Where
     it was left as it was, `reason` says why, or the loss did not drop.
@@ -112,8 +112,11 @@ def refined_model(
     running: Running,
     folder: Path,
     progress: Progress,
+    outputs: Mapping[str, Path] | None = None,
 ) -> Iterator[RefinedModel]:
     """Refine a model for the types that it will get, by the inputs that its matrices have on these chunks.
+
+    `outputs` are files that `output_moments` has written.
 
     Raises:
         OutputError: there is no room for the copy.
@@ -144,6 +147,7 @@ def refined_model(
             threads=running.threads or 0,
             memory=max(_LEAST_MEMORY, cpu.available_memory() // 2),
             in_order=is_in_order(model.weights),
+            outputs={name: str(path.absolute()) for name, path in (outputs or {}).items()},
         )
         path = folder / "refine.json"
         request.write(path)

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from ggufkit.allocation.refinement.feedback import Feedback, Moments, _refined_rows, loss, refined, stored
+from ggufkit.allocation.refinement.feedback import (
+    Feedback,
+    Moments,
+    _refined_rows,
+    left_across_rows,
+    loss,
+    refined,
+    stored,
+)
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import ggml
 
@@ -76,6 +84,51 @@ def test_the_loss_is_that_of_the_outputs(inputs: np.ndarray) -> None:
     assert loss(weights, rounded, Moments(inputs[0].T @ inputs[0], TOKENS)) == pytest.approx(
         (outputs**2).sum(), rel=1e-6
     )
+
+
+@pytest.fixture(scope="module")
+def gradients() -> np.ndarray:
+    """Gradients at outputs that go together, float64 [n_tokens, n_out]."""
+    chance = np.random.default_rng(8)
+    return chance.standard_normal((TOKENS, ROWS)) @ (np.eye(ROWS) + 0.3 * chance.standard_normal((ROWS, ROWS)))
+
+
+def test_the_loss_of_outputs_is_what_gradients_see_of_errors(inputs: np.ndarray, gradients: np.ndarray) -> None:
+    """With gradients that know nothing of the inputs: the mean square of g . (W X - Q X'), over all pairs of tokens."""
+    chance = np.random.default_rng(9)
+    weights, rounded = (chance.standard_normal((ROWS, COLUMNS)).astype(np.float32) for _ in range(2))
+    given = inputs[0] + 0.1 * inputs[1]
+    effects = gradients @ (inputs[0] @ weights.T - given @ rounded.T).T
+    found = loss(weights, rounded, drifted(inputs[0], given), gradients.T @ gradients)
+    assert found == pytest.approx((effects**2).sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [TensorType.Q3_K, TensorType.IQ3_S, TensorType.Q5_0], ids=lambda kind: kind.name)
+def test_rows_make_up_for_what_earlier_rows_do_wrong(
+    kind: TensorType, inputs: np.ndarray, gradients: np.ndarray
+) -> None:
+    library = ggml.load()
+    assert library
+    learned, held = (Moments(text.T @ text, TOKENS) for text in inputs)
+    outputs = gradients.T @ gradients
+    weights = np.random.default_rng(1).standard_normal((ROWS, COLUMNS)).astype(np.float32) * 0.03
+    alone, together = (Feedback(learned, known).refined(library, weights, kind, None) for known in (None, outputs))
+    before, after = (
+        loss(weights, stored(library, each.handed, kind, None), held, outputs) for each in (alone, together)
+    )
+    assert left_across_rows(outputs) < after / before < 0.8
+
+
+def test_rows_whose_errors_do_not_go_together_are_rounded_as_if_each_were_alone(inputs: np.ndarray) -> None:
+    library = ggml.load()
+    assert library
+    learned = Moments(inputs[0].T @ inputs[0], TOKENS)
+    weights = np.random.default_rng(1).standard_normal((ROWS, COLUMNS)).astype(np.float32) * 0.03
+    outputs = np.diag(np.linspace(1, 3, ROWS))
+    alone, together = (
+        Feedback(learned, known).refined(library, weights, TensorType.Q3_K, None) for known in (None, outputs)
+    )
+    np.testing.assert_allclose(together.values, alone.values, atol=1e-6)
 
 
 def drifted(untouched: np.ndarray, given: np.ndarray) -> Moments:
