@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufkit.evaluation.likelihood.child import Request
+from ggufkit.evaluation.likelihood.request import Request
 from ggufkit.progress import Progress, silent
 from ggufkit.quantization.options import QuantizeOptions
 from ggufkit.quantization.quantize import quantize

@@ -36,7 +36,7 @@ from ggufkit.allocation.verification import Made, Verified, Verifier, best_of
 from ggufkit.allocation.workplace import LEDGER, identity_of, setting_of, speeds_of, workplace
 from ggufkit.counting import counted
 from ggufkit.errors import LlamaCppError, VerificationError
-from ggufkit.evaluation.likelihood.child import Request
+from ggufkit.evaluation.likelihood.request import Request
 from ggufkit.evaluation.likelihood.statistics import PairedDifference, paired_difference
 from ggufkit.files import PlannedFile, check_output, check_space
 from ggufkit.progress import Progress, silent

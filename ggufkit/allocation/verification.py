@@ -13,7 +13,7 @@ from ggufkit.allocation.ledger import Ledger, Measured, key_of
 from ggufkit.allocation.making import Making
 from ggufkit.allocation.measuring import Setting, children_side_by_side
 from ggufkit.evaluation.likelihood import passes
-from ggufkit.evaluation.likelihood.child import DONE, Request, Task
+from ggufkit.evaluation.likelihood.request import DONE, Request, Task
 from ggufkit.evaluation.likelihood.scores import COLUMNS
 from ggufkit.evaluation.likelihood.statistics import divergence
 from ggufkit.llamacpp import cpu

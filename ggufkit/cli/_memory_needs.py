@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from ggufkit.gguf_file.reader import GgufHeader
-    from ggufkit.gguf_file.tensor_types import TensorType
-    from ggufkit.llamacpp.memory import Asking
-    from ggufkit.planning.memory import MemoryModel
+from ggufkit.errors import GgufkitError
+from ggufkit.gguf_file.parts import read_parts
+from ggufkit.gguf_file.reader import GgufHeader
+from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.llamacpp.memory import Asking, Setting
+from ggufkit.planning import memory
+from ggufkit.planning.memory import MemoryModel
 
 
 class _Weight(NamedTuple):
@@ -16,14 +18,14 @@ class _Weight(NamedTuple):
 
     name: str
     shape: tuple[int, ...]
-    to: "TensorType"
+    to: TensorType
     bytes_after: int
 
 
 class MemoryNeeds:
     """What models need; those of one shape are asked for once."""
 
-    def __init__(self, first: "Asking | None" = None) -> None:
+    def __init__(self, first: Asking | None = None) -> None:
         """Ask for the first model a process that waits already, if there is one."""
         self._first = first
         self._asked: dict[object, tuple[MemoryModel, int]] = {}
@@ -34,8 +36,6 @@ class MemoryNeeds:
         `weights` is the file, mapped; `repacked` what the CPU holds of it a second time; `process` all that is no
         model's.
         """
-        from ggufkit.errors import GgufkitError
-
         found: list[dict[str, int] | None] = []
         for model in models:
             try:
@@ -50,14 +50,9 @@ class MemoryNeeds:
 
             with opened(str(model)) as subject:
                 return self._of(subject.file, subject.headers)
-        from ggufkit.gguf_file.parts import read_parts
-
         return self._of(model, read_parts(model))
 
-    def _of(self, file: Path, headers: "Sequence[GgufHeader]") -> dict[str, int] | None:
-        from ggufkit.llamacpp.memory import Setting
-        from ggufkit.planning import memory
-
+    def _of(self, file: Path, headers: Sequence[GgufHeader]) -> dict[str, int] | None:
         metadata = headers[0].metadata
         architecture = metadata.get("general.architecture")
         tensors = [tensor for header in headers for tensor in header.tensors]

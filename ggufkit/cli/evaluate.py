@@ -1,5 +1,6 @@
 """`ggufkit eval`: what quantizing has cost, measured on text against the original."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -177,9 +178,13 @@ def command(
         _baseline_environments.manage(remove_baseline or [], as_json=as_json, quiet=quiet)
         return
     from ggufkit.cli._evaluate_files import check_outputs
+    from ggufkit.cli._memory_needs import MemoryNeeds
     from ggufkit.errors import UsageError
+    from ggufkit.evaluation.child_process import ask_first
+    from ggufkit.evaluation.head_start import head_start
     from ggufkit.evaluation.likelihood.running import Running
     from ggufkit.idle_blas import idle_blas
+    from ggufkit.llamacpp.memory import CHILD
     from ggufkit.llamacpp.rpc import endpoints
 
     if base is None or not (models or against):
@@ -207,18 +212,25 @@ def command(
     models = [_model.resolve(model, kind="gguf", quiet=silent) for model in models]
     systems = _baselines.against_of(against or [], checkpoint, baseline_patience, quiet=silent)
     wants_memory = bool(output or report or as_json)
-    with _output.progress_bar(quiet=silent) as progress:
-        with idle_blas():  # the child loads libraries while we import
+    memory = MemoryNeeds(ask_first(CHILD))
+
+    def measure_memory() -> None:  # before that process holds anything else
+        if wants_memory:
+            memory.of([model for model in (base, *models) if not model.is_dir()][:1])
+
+    with ExitStack() as stack:
+        progress = stack.enter_context(_output.progress_bar(quiet=silent))
+        begun = None
+        if texts and not base.is_dir():
+            begun = stack.enter_context(head_start(base, texts, running, first=measure_memory))
+        else:
+            measure_memory()
+        with idle_blas():  # the child is at work while we import
             from ggufkit.cli import _evaluate_results
-            from ggufkit.cli._memory_needs import MemoryNeeds
             from ggufkit.evaluation.answers.generations import read_prompts
             from ggufkit.evaluation.answers.tasks import read_task
-            from ggufkit.evaluation.child_process import ask_first
             from ggufkit.evaluation.evaluate import EvaluationOptions, evaluate
 
-        memory = MemoryNeeds(ask_first("ggufkit.llamacpp.memory"))
-        if wants_memory:  # before that process holds anything else
-            memory.of([model for model in (base, *models) if not model.is_dir()][:1])
         found = evaluate(
             base,
             models,
@@ -234,6 +246,7 @@ def command(
             prompts=read_prompts(prompts) if prompts else (),
             tasks=[read_task(path) for path in tasks or []],
             against=systems,
+            begun=begun,
             progress=progress,
             note=(lambda text: None) if silent else _output.note,  # noqa: ARG005 - the signature
         )

@@ -126,13 +126,27 @@ def ask_first(module: str) -> Callable[[str], list[str]] | None:
     return asking
 
 
+def release() -> None:
+    """Let the one for all end, for nothing more is expected to be asked; who asks nevertheless starts another."""
+    attendant = _attendant.get()
+    if attendant:
+        attendant.release()
+
+
+def give_up() -> None:
+    """Kill the one for all while another thread waits for its answer; what is asked later starts a new one."""
+    attendant = _attendant.get()
+    if attendant:
+        attendant.give_up()
+
+
 def attend() -> None:
     """Do what each line of stdin asks for, a module and a request file, until stdin ends.
 
     Where the memory that one has taken would count for the next one too, there is no next one.
     """
     from ggufkit.idle_blas import idle_blas  # here, for the parent has no use for it
-    from ggufkit.llamacpp.memory import prepare
+    from ggufkit.llamacpp.memory_child import prepare
     from ggufkit.peak_memory import forget_peak
 
     garbage.search_less()

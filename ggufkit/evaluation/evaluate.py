@@ -17,7 +17,7 @@ from ggufkit.evaluation.answers.generations import side_by_side
 from ggufkit.evaluation.answers.tasks import Task, TaskResult, answer_task, task_result
 from ggufkit.evaluation.baselines.results import Against, BaselineResult
 from ggufkit.evaluation.calibration import find_calibration
-from ggufkit.evaluation.child_process import one_for_all
+from ggufkit.evaluation.child_process import one_for_all, release
 from ggufkit.evaluation.evaluation_results import (
     DomainResult,
     Evaluation,
@@ -25,6 +25,7 @@ from ggufkit.evaluation.evaluation_results import (
     PairedResult,
     Speed,
 )
+from ggufkit.evaluation.head_start import HeadStart
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.passes import Reading
 from ggufkit.evaluation.likelihood.statistics import compare_all, divergence, likelihood
@@ -51,6 +52,7 @@ def evaluate(
     prompts: Sequence[Mapping[str, Any]] = (),
     tasks: Sequence[Task] = (),
     against: Against | None = None,
+    begun: HeadStart | None = None,
     progress: Progress = silent,
     note: Callable[[str], None] = lambda text: None,  # noqa: ARG005 - the signature
 ) -> Evaluation:
@@ -60,7 +62,8 @@ def evaluate(
     are laid side by side; and they do `tasks`. One of the three must be there. The baselines that `against` names do
     all of that too.
 
-    `note` gets what people should know before it takes long, such as the size of the file of log-probabilities.
+    `begun` is what a `head_start` has done of it. `note` gets what people should know before it takes long, such as the
+    size of the file of log-probabilities.
 
     Raises:
         UsageError: options that make no sense, or nothing to do.
@@ -99,7 +102,7 @@ def evaluate(
         parts[base_model] = base_parts
         keyed = [(model, key_of(parts[model])) for model in (base_model, *models)]
         hashes = {model: beside.submit(hashes_of, parts[model]) for model in (base_model, *models)}
-        chunks = reading.cut(base_model, base_parts[0], texts, folder, options, note) if texts else None
+        chunks = reading.cut(base_model, base_parts[0], texts, folder, options, note, begun) if texts else None
         checked = reading.compare_with_calibration(base_model, chunks, calibration, not_here, folder, options, note)
         readings = reading.read(keyed, chunks, folder, options, progress) if chunks else None
         answers = _answers(keyed, prompts, tasks, folder, options, progress, note)
@@ -108,6 +111,7 @@ def evaluate(
             if against
             else []
         )
+        release()  # it ends while we count
         if chunks and options.keep_logits is not None:
             reading.keep(passes.base_file(folder, chunks).path, options.keep_logits)
         results = [

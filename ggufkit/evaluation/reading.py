@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ggufkit.counting import counted
 from ggufkit.errors import InputError
 from ggufkit.evaluation.calibration import CalibrationCheck, check_calibration
+from ggufkit.evaluation.head_start import HeadStart
 from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.logits_file import estimated_bytes
 from ggufkit.evaluation.likelihood.passes import Reading
@@ -28,15 +29,19 @@ def cut(
     folder: Path,
     options: EvaluationOptions,
     note: Callable[[str], None],
+    begun: HeadStart | None = None,
 ) -> Chunks:
     """Cut the texts into the chunks that are read, by the base's vocabulary; `note` gets what reading takes.
+
+    Where it is `begun` already, with the same files, that is waited for.
 
     Raises:
         InputError: a text is too short, or the base has no vocabulary.
         OutputError: the disk has no room for the log-probabilities.
         LlamaCppError: llama.cpp failed.
     """
-    tokens = passes.tokenize(base, texts, folder, options.running)
+    files = begun.tokens_of(base, texts, options.running) if begun else None
+    tokens = passes.taken(files) if files else passes.tokenize(base, texts, folder, options.running)
     chunks = cut_into_chunks(texts, tokens, vocabulary_size(header), length=options.chunk_tokens, chunks=options.chunks)
     _say_what_it_takes(chunks, folder, note)
     return chunks

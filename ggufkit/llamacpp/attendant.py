@@ -29,7 +29,7 @@ class Attendant:
         self._command = tuple(command)
         self._on_line: Callable[[str], None] | None = None
         self._answer: list[str] | None = None
-        self._asked = False
+        self._asked = self._released = False
         self._output = Output(self._take, keeps_stdout=False)
         self._process: subprocess.Popen[bytes] | None = start(self._command, takes_input=True)
 
@@ -41,6 +41,8 @@ class Attendant:
         Raises:
             LlamaCppError: it died (a DiedError: by a signal), or gave another status than 0.
         """
+        if self._released:
+            self.close()
         process = self._process
         if process is None:
             self._output = Output(self._take, keeps_stdout=False)
@@ -67,6 +69,20 @@ class Attendant:
                 self.close()
         if status:
             raise failure(self._command, status, self._output)
+
+    def release(self) -> None:
+        """Let the program end, and do not wait for that; a request that comes nevertheless starts another one."""
+        process = self._process
+        if process is not None and process.stdin is not None and self._asked:
+            self._released = True
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+
+    def give_up(self) -> None:
+        """Kill the program while another thread waits for its answer, which gets a DiedError instead."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def close(self) -> None:
         """Let the program end, which it does when nobody can ask it any more; a second call does nothing.
@@ -103,3 +119,4 @@ class Attendant:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
         self._process = None
+        self._released = False

@@ -22,6 +22,8 @@ for line in sys.stdin:
         os.kill(os.getpid(), signal.SIGSEGV)
     if word == "exits":
         sys.exit("gone")
+    if word == "waits":
+        sys.stdin.readline()
     if word == "refuses":
         print("no such thing", file=sys.stderr, flush=True)
     sys.stdout.write("half a line")
@@ -100,6 +102,26 @@ def test_what_was_said_before_is_not_quoted_for_a_later_failure(attendant: Atten
 def test_one_that_takes_no_more_requests_is_followed_by_another(attendant: Attendant):
     first, second = pids(attendant, "last", "one")
     assert first != second
+
+
+def test_one_that_is_released_ends_by_itself_and_another_follows(attendant: Attendant):
+    (first,) = pids(attendant, "one")
+    attendant.release()
+    assert has_ended(first)
+    second, third = pids(attendant, "two", "three")
+    assert first != second == third
+
+
+def test_one_that_is_given_up_while_somebody_waits_gives_an_error(attendant: Attendant):
+    lines: list[str] = []
+
+    def take(line: str) -> None:
+        lines.append(line)
+        attendant.give_up()
+
+    with pytest.raises(DiedError, match="SIGKILL"):
+        attendant.ask("waits", take)
+    assert len(pids(attendant, "one")) == 1
 
 
 def test_one_that_died_between_requests_is_followed_by_an_error_and_another(attendant: Attendant):

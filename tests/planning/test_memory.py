@@ -11,8 +11,8 @@ from ggufkit.conversion import convert
 from ggufkit.errors import LlamaCppError
 from ggufkit.evaluation.child_process import ask_first, one_for_all
 from ggufkit.gguf_file.tensor_types import TensorType
-from ggufkit.llamacpp import binding, memory, native
-from ggufkit.llamacpp.memory import Answer, Caches, Matrix, Setting
+from ggufkit.llamacpp import binding, memory, memory_child, native
+from ggufkit.llamacpp.memory import CHILD, Answer, Caches, Matrix, Setting
 from ggufkit.planning.memory import CHAT_BYTES, Fit, Memory, MemoryModel
 from ggufkit.quantization.plan import PlannedTensor
 
@@ -36,7 +36,7 @@ def really(model: Path, setting: Setting) -> Caches:
         lines = binding.log_lines(since)
     with_model.close()
     buffers = [float(found[1]) for line in lines if (found := re.search(r"KV buffer size = +([\d.]+) MiB", line))]
-    parsed = memory.parse(setting, lines)
+    parsed = memory_child.parse(setting, lines)
     assert abs(sum(buffers) * 2**20 - parsed.cache) <= 0.011 * 2**20 * len(buffers)
     return parsed
 
@@ -61,14 +61,14 @@ def test_a_child_that_has_other_things_to_do_says_the_same(tmp_path: Path) -> No
     model = tiny_gguf.write_model(tmp_path / "model.gguf")
     alone = memory.ask(model, [Setting(512)], [])
     with one_for_all():
-        asking = ask_first("ggufkit.llamacpp.memory")
+        asking = ask_first(CHILD)
         assert asking
         found = memory.ask(model, [Setting(512)], [], asking)
         with pytest.raises(LlamaCppError, match="cannot load such a model"):
             memory.ask(tmp_path / "none.gguf", [Setting(512)], [], asking)
     assert found.settings == alone.settings
     assert found.process == pytest.approx(alone.process, abs=2_000_000)  # though NumPy alone takes ten times as much
-    assert ask_first("ggufkit.llamacpp.memory") is None
+    assert ask_first(CHILD) is None
 
 
 @pytest.mark.engine
@@ -108,7 +108,7 @@ def test_the_log_is_added_up() -> None:
         "sched_reserve:        CPU compute buffer size =    68.01 MiB",
         "llama_context:        CPU  output buffer size =     0.12 MiB",
     ]
-    found = memory.parse(Setting(4096), lines)
+    found = memory_child.parse(Setting(4096), lines)
     assert (found.cache, found.state) == (int(4.5 * MIB), MIB // 4)
     assert (found.compute, found.output) == (round(68.01 * MIB), round(0.12 * MIB))
 

@@ -23,7 +23,7 @@ from ggufkit.allocation.refinement.refine import (
 )
 from ggufkit.allocation.sensitivity import Costs, sum_of
 from ggufkit.allocation.verification import Candidate, Verified, Verifier, best_of
-from ggufkit.evaluation.likelihood.child import Request
+from ggufkit.evaluation.likelihood.request import Request
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.llamacpp.input_reader import tensor_of
 from ggufkit.progress import Progress

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,8 @@ def read_prompts(name: str) -> list[dict[str, Any]]:
     """
     path = Path(name)
     if name in PROMPT_SETS and not path.exists():
+        from importlib.resources import files  # here, for most evaluations have no prompts
+
         path = Path(str(files("ggufkit.evaluation.answers") / "prompt_sets" / f"{name}.jsonl"))
     elif not path.is_file():
         raise InputError(f"no such file of prompts: {name}", hint=f"a file, or one of {', '.join(PROMPT_SETS)}")

@@ -1,6 +1,5 @@
 """What is found of a baseline, here or elsewhere: figures beside those of GGUF files; or why there are none."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -36,6 +35,8 @@ class Rate:
         """Summarize samples; None without any."""
         if not samples:
             return None
+        import statistics  # here, for most evaluations have no baselines, and it takes time to import
+
         return cls(statistics.median(samples), min(samples), max(samples), tuple(samples))
 
 

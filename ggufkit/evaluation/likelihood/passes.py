@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.evaluation.child_process import ask
-from ggufkit.evaluation.likelihood.child import DONE, Request, Task
 from ggufkit.evaluation.likelihood.logits_file import LogitsFile
+from ggufkit.evaluation.likelihood.request import DONE, Request, Task
 from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.scores import COLUMNS
 from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.evaluation.likelihood.tokenizing import READER, token_files
 from ggufkit.progress import Progress
 
-__all__ = ["Reading", "Running", "read_against", "read_base", "tokenize"]
+__all__ = ["Reading", "Running", "read_against", "read_base", "taken", "tokenize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +46,13 @@ def tokenize(
     Raises:
         As the engine; LlamaCppError when it died.
     """
-    tokens = folder / "text-tokens"
-    _ask(
-        folder / "tokenize.json",
-        Request(
-            task=Task.TOKENIZE,
-            model=str(model.absolute()),
-            running=running,
-            texts=tuple(str(text.absolute()) for text in texts),
-            tokens=str(tokens),
-            parse_special=parse_special,
-        ),
-    )
+    return taken(token_files(model, texts, folder, running, parse_special=parse_special))
+
+
+def taken(files: Sequence[Path]) -> list[NDArray[np.int32]]:
+    """Read files of tokens, and remove them."""
     found = []
-    for number in range(len(texts)):
-        path = Path(f"{tokens}.{number}")
+    for path in files:
         found.append(np.fromfile(path, "<i4"))
         path.unlink()
     return found
@@ -147,7 +140,7 @@ def _read(
 
 def _ask(path: Path, request: Request, on_line: Callable[[str], None] | None = None) -> None:
     request.write(path)
-    ask("ggufkit.evaluation.likelihood.child", path, request.model, on_line)
+    ask(READER, path, request.model, on_line)
 
 
 def _whole(path: Path, size: int, offset: int = 0) -> int:
