@@ -144,6 +144,37 @@ def test_what_would_gain_little_is_left_out(
         np.testing.assert_array_equal(np.load(path), found[0][name])
 
 
+def test_a_token_without_an_embedding_does_not_outweigh_all_text(
+    texts: Sequence[Sequence[Sequence[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the BOS of a model that was trained without: its embedding is zeros, and norms divide by next to nothing."""
+    import torch
+
+    def squares(chunk: Sequence[int], most: float) -> torch.Tensor:
+        found: list[torch.Tensor] = []
+
+        def arrived(_module: object, _given: object, _output: object, gradient: torch.Tensor) -> None:
+            found.append(gradient[0].square().sum(-1))
+
+        monkeypatch.setattr("ggufkit.allocation.backwards._MOST_OF_USUAL", most)
+        list(
+            read_backwards(
+                model, [model.get_submodule(MODULES["blk.1.attn_v.weight"])], [chunk], LENGTH - 1, 1, arrived
+            )
+        )
+        return found[0]
+
+    chunk = texts[0][0]
+    unused = max(set(range(1000)).difference(chunk))
+    with open_checkpoint(DEMO) as checkpoint, loaded_original(checkpoint) as model:
+        assert torch.equal(squares(chunk, 50), squares(chunk, float("inf")))  # usual text is left as it is
+        model.get_input_embeddings().weight.data[unused] = 0
+        bounded, boundless = (squares([unused, *chunk[1:]], most) for most in (50, float("inf")))
+    assert boundless[0] > 1e6 * boundless[1:].sum()
+    assert bounded[0] < 0.5 * bounded[1:].sum()
+    assert torch.equal(bounded[1:], boundless[1:])
+
+
 def test_nothing_is_held_when_all_is_read(texts: Sequence[Sequence[Sequence[int]]]) -> None:
     """Neither the model nor what each chunk has left in it: a hundred chunks would take gigabytes."""
     import torch
