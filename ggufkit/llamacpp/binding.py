@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -62,10 +63,15 @@ def load_declarations() -> ModuleType:
 
 def installed_version() -> str | None:
     """Return the version of the llama-cpp-python in this environment, without importing it; None when absent."""
-    from importlib import metadata  # here, for it takes time to import
+    package, wanted = pin.pin().package, pin.pin().version
+    found = importlib.machinery.PathFinder.find_spec(_PACKAGE)  # even where its declarations are loaded without it
+    for place in (found and found.submodule_search_locations) or ():
+        if Path(place).with_name(f"{package.replace('-', '_')}-{wanted}.dist-info").is_dir():
+            return wanted
+    from importlib import metadata  # here, for it takes longer to import than all that is wanted of llama.cpp
 
     try:
-        return metadata.version(pin.pin().package)
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 

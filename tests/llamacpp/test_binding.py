@@ -28,6 +28,19 @@ def test_binding_of_another_version_names_both(unloaded, monkeypatch):
         binding.load()
 
 
+@pytest.mark.parametrize("version", ["wanted", "0.2.0", None])
+def test_the_installed_version_is_what_lies_beside_the_package(version, tmp_path, monkeypatch):
+    version = pin.pin().version if version == "wanted" else version
+    (tmp_path / "llama_cpp").mkdir()
+    (tmp_path / "llama_cpp/__init__.py").touch()
+    if version:
+        about = tmp_path / f"llama_cpp_python-{version}.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: {version}\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert binding.installed_version() == version
+
+
 def test_log_pieces_become_lines_and_the_oldest_go(monkeypatch):
     monkeypatch.setattr(binding, "_unfinished", "")
     binding._log.clear()

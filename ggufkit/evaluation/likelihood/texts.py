@@ -88,7 +88,7 @@ def cut_into_chunks(
         for name, path, found, some, whole in zip(names, texts, tokens, taken, available, strict=True)
     )
     cut = tuple(
-        tuple(int(token) for token in found[number * length : (number + 1) * length])
+        tuple(found[number * length : (number + 1) * length].tolist())
         for found, some in zip(tokens, taken, strict=True)
         for number in range(some)
     )
