@@ -20,8 +20,9 @@ Arrived = Callable[[Any, Any, Any, Any], None]
 """Gets a module, what went into it, what came out, and the gradient there, all of them of torch."""
 
 _SEED = 1  # of what is drawn
-# Times the mean of a chunk's tokens, its largest hundredth apart: no squared gradient counts for more. Those of usual
-# text reach 40. One of 10^30 was met: an embedding of zeros, of a BOS that was never trained, has no norm to divide by.
+# Times the mean of a chunk's tokens, its largest hundredth apart: no squared gradient counts for more. Of text that two
+# Llamas of 5 M weights had been trained with every second chunk has none, and 1 to 7 % of the sum of squares is cut off.
+# One of 10^30 was met: an embedding of zeros, of a BOS that was never trained, has no norm to divide by.
 _MOST_OF_USUAL = 50
 
 
