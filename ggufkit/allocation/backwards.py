@@ -20,10 +20,6 @@ Arrived = Callable[[Any, Any, Any, Any], None]
 """Gets a module, what went into it, what came out, and the gradient there, all of them of torch."""
 
 _SEED = 1  # of what is drawn
-# Times the mean of a chunk's tokens, its largest hundredth apart: no squared gradient counts for more. Of text that two
-# Llamas of 5 M weights had been trained with every second chunk has none, and 1 to 7 % of the sum of squares is cut off.
-# One of 10^30 was met: an embedding of zeros, of a BOS that was never trained, has no norm to divide by.
-_MOST_OF_USUAL = 50
 
 
 def modules_by_tensor(
@@ -107,7 +103,7 @@ def read_backwards(
     def watch(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
         if output.requires_grad:
             given, plain = inputs[0].detach(), output.detach()  # a hook that held the output would never let go of it
-            output.register_hook(lambda gradient: arrived(module, given, plain, _bounded(gradient)))
+            output.register_hook(lambda gradient: arrived(module, given, plain, gradient))
 
     model.requires_grad_(requires_grad=False)
     embedding = model.get_input_embeddings()
@@ -132,14 +128,6 @@ def read_backwards(
         torch.set_num_threads(usual)
         for handle in handles:
             handle.remove()
-
-
-def _bounded(gradient: Any) -> Any:
-    """Scale down the gradients of tokens, [..., n_tokens, n], that are beyond comparison with those of the others."""
-    squares = gradient.float().square().sum(-1, keepdim=True)
-    ordered = squares.flatten().sort().values
-    limit = _MOST_OF_USUAL * ordered[: max(1, 99 * len(ordered) // 100)].mean()
-    return gradient.where(squares <= limit, gradient * (limit / squares).sqrt().to(gradient.dtype))
 
 
 def _cast(ggml: Ggml, weight: Floats, kind: TensorType) -> NDArray[np.uint8]:

@@ -17,8 +17,8 @@ from ggufkit.allocation.measuring_child import MeasuringRequest
 from ggufkit.allocation.verification import Candidate, Verifier
 from ggufkit.errors import GgufFileError
 from ggufkit.evaluation.likelihood import passes
-from ggufkit.evaluation.likelihood.child import Request, Task
 from ggufkit.evaluation.likelihood.passes import Running
+from ggufkit.evaluation.likelihood.request import Request, Task
 from ggufkit.evaluation.likelihood.texts import cut_into_chunks
 from ggufkit.gguf_file.parts import read_parts
 from ggufkit.gguf_file.tensor_types import TensorType

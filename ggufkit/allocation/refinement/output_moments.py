@@ -1,7 +1,8 @@
 """What errors of matrices' outputs do to what a model says in the end, from its checkpoint, read backwards.
 
 Of a matrix that turns x into y, G = E[g g^T] over tokens, g being gradients at y whose second moment is the Fisher
-information: to second order, an error e of y costs e^T G e / 2 nats.
+information: to second order, an error e of y costs e^T G e / 2 nats. Tokens count by what rounding the matrix can do
+wrong there: nothing where x is zeros, however steep the gradient is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,10 +68,14 @@ def output_moments(
             raise InputError(f"{original} holds none of this model's matrices")
         orders = {name: order_of_rows(module, *tensors[name], ggml) for name, module in layers.items()}
         sums: dict[int, Any] = {}
+        counts: dict[int, float] = {}
 
-        def arrived(module: Any, _given: Any, _output: Any, gradient: Any) -> None:
+        def arrived(module: Any, given: Any, _output: Any, gradient: Any) -> None:
             rows = gradient.reshape(-1, gradient.shape[-1]).float()
-            sums[id(module)] = sums.get(id(module), 0) + rows.T @ rows
+            weights = _weights(given.reshape(-1, given.shape[-1]).float())[:, None]
+            rows = rows.where(weights > 0, 0.0)  # which may be infinite there
+            sums[id(module)] = sums.get(id(module), 0) + (weights * rows).T @ rows
+            counts[id(module)] = counts.get(id(module), 0.0) + float(weights.sum())
 
         progress(_STAGE, 0, len(chunks), "steps")
         for number in read_backwards(
@@ -78,15 +83,24 @@ def output_moments(
         ):
             progress(_STAGE, number + 1, len(chunks), "steps")
     paths: dict[str, Path] = {}
-    tokens = _DRAWS * len(chunks) * len(chunks[0])
     for name, module in layers.items():
         order, total = orders[name], sums.get(id(module))
         if order is None or total is None:
             continue
-        moments = (total.numpy() / tokens)[np.ix_(order, order)]
+        moments = total.numpy()[np.ix_(order, order)] / max(counts[id(module)], 1e-30)
         if not np.isfinite(moments).all() or not moments.any():
             continue
         if left_across_rows(moments.astype(np.float64)) < 1 - _LEAST_GAIN:
             paths[name] = folder / f"{len(paths)}.npy"
             np.save(paths[name], moments.astype(np.float32))
     return paths
+
+
+def _weights(given: Any) -> Any:
+    """Say what tokens count for, [n_tokens], by what a matrix gets of them, [n_tokens, n_in]: 0 to 1, half as a rule.
+
+    The norm of an untrained embedding, such as BOS may have, divides by next to nothing: gradients of 10^15 were met at
+    tokens whose inputs are zeros. Errors do not grow with very large inputs: the feedback across columns sees to those.
+    """
+    squares = given.square().sum(-1)
+    return squares / (squares + squares.median().clamp(min=1e-30))

@@ -10,6 +10,7 @@ import pytest
 
 import ggufkit
 from ggufkit.allocation.backwards import order_of_rows, read_backwards
+from ggufkit.allocation.refinement import output_moments as output_moments_module
 from ggufkit.allocation.refinement.feedback import left_across_rows
 from ggufkit.allocation.refinement.output_moments import output_moments
 from ggufkit.checkpoints import open_checkpoint
@@ -144,35 +145,25 @@ def test_what_would_gain_little_is_left_out(
         np.testing.assert_array_equal(np.load(path), found[0][name])
 
 
-def test_a_token_without_an_embedding_does_not_outweigh_all_text(
-    texts: Sequence[Sequence[Sequence[int]]], monkeypatch: pytest.MonkeyPatch
+def test_a_token_whose_errors_are_nothing_counts_for_nothing(
+    converted: GgufHeader, texts: Sequence[Sequence[Sequence[int]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the BOS of a model that was trained without: its embedding is zeros, and norms divide by next to nothing."""
-    import torch
-
-    def squares(chunk: Sequence[int], most: float) -> torch.Tensor:
-        found: list[torch.Tensor] = []
-
-        def arrived(_module: object, _given: object, _output: object, gradient: torch.Tensor) -> None:
-            found.append(gradient[0].square().sum(-1))
-
-        monkeypatch.setattr("ggufkit.allocation.backwards._MOST_OF_USUAL", most)
-        list(
-            read_backwards(
-                model, [model.get_submodule(MODULES["blk.1.attn_v.weight"])], [chunk], LENGTH - 1, 1, arrived
-            )
-        )
-        return found[0]
-
-    chunk = texts[0][0]
-    unused = max(set(range(1000)).difference(chunk))
+    """An embedding of zeros, as BOS has where it was never trained: norms behind it divide by next to nothing."""
+    unused = max(set(range(1000)).difference(texts[0][0]))
+    chunks = [[unused, *texts[0][0][1:]]]
     with open_checkpoint(DEMO) as checkpoint, loaded_original(checkpoint) as model:
-        assert torch.equal(squares(chunk, 50), squares(chunk, float("inf")))  # usual text is left as it is
         model.get_input_embeddings().weight.data[unused] = 0
-        bounded, boundless = (squares([unused, *chunk[1:]], most) for most in (50, float("inf")))
-    assert boundless[0] > 1e6 * boundless[1:].sum()
-    assert bounded[0] < 0.5 * bounded[1:].sum()
-    assert torch.equal(bounded[1:], boundless[1:])
+        model.save_pretrained(tmp_path / "zeros")
+
+    def trace(name: str) -> float:
+        found = output_moments(tmp_path / "zeros", [converted], chunks, library(), tmp_path / name, lambda *_: None)
+        return float(np.load(found["blk.1.attn_v.weight"]).trace())
+
+    usual = output_moments(DEMO, [converted], [texts[0][0]], library(), tmp_path / "usual", lambda *_: None)
+    weighed = trace("weighed")
+    assert weighed == pytest.approx(float(np.load(usual["blk.1.attn_v.weight"]).trace()), rel=0.3)
+    monkeypatch.setattr(output_moments_module, "_weights", lambda given: given.square().sum(-1) * 0 + 1)
+    assert trace("not weighed") > 1e6 * weighed
 
 
 def test_nothing_is_held_when_all_is_read(texts: Sequence[Sequence[Sequence[int]]]) -> None:
