@@ -26,7 +26,7 @@ _attendant: contextvars.ContextVar[Attendant | None] = contextvars.ContextVar("_
 
 @contextmanager
 def one_for_all() -> Iterator[None]:
-    """Let one child, which starts now, answer all that `ask` is called for by this thread: it loads libraries once.
+    """Let one child, which starts now, answer all that `ask` is called for in this context: it loads libraries once.
 
     Where one of them makes it die, another one takes its place. Inside of another such block nothing changes.
 

@@ -4,14 +4,14 @@ import contextvars
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufkit.errors import GgufkitError
 from ggufkit.evaluation.child_process import give_up
 from ggufkit.evaluation.likelihood.running import Running
 from ggufkit.evaluation.likelihood.tokenizing import token_files
+from ggufkit.undisturbed import undisturbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,16 @@ class HeadStart:
     _files: Future[list[Path]]
 
     def tokens_of(self, model: Path, texts: Sequence[Path], running: Running) -> list[Path] | None:
-        """Wait for the files of tokens, which are the caller's; None where others were asked for, or it failed."""
+        """Wait for the files of tokens, which are the caller's; None where others were asked for.
+
+        None as well where a temporary file could not be written: there may be room elsewhere.
+
+        Raises:
+            As `token_files`.
+        """
         try:
             files = self._files.result()
-        except (GgufkitError, OSError):  # whoever does it now will be told, where errors are expected
+        except OSError:
             return None
         return files if (model, tuple(texts), running) == (self.model, self.texts, self.running) else None
 
@@ -35,27 +41,34 @@ class HeadStart:
 @contextmanager
 def head_start(
     model: Path, texts: Sequence[Path], running: Running, *, first: Callable[[], object] = lambda: None
-) -> Iterator[HeadStart]:
-    """Let the one child for all cut texts into tokens, after `first`, while the block begins.
+) -> Iterator[HeadStart | None]:
+    """Let the one child for all cut texts into tokens, after `first`, while the block begins: within `one_for_all`.
 
     `first` may ask that child as well; nobody else may until the block has called `tokens_of`. Where the block is left
-    by an exception, the child is killed rather than waited for.
-
-    Raises:
-        OutputError: there is no room for temporary files.
+    by an exception, the child is killed rather than waited for. Without a folder for temporary files only `first` is
+    done, at once.
     """
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        except OSError:
+            first()
+            yield None
+            return
 
         def cut() -> list[Path]:
             first()
             return token_files(model, texts, Path(folder), running)
 
         # The thread lasts as long as the block: a child that it has to start anew dies with it.
-        files = beside.submit(contextvars.copy_context().run, cut)
+        beside = stack.enter_context(ThreadPoolExecutor(1))
+        files: Future[list[Path]] | None = None
         try:
+            with undisturbed():
+                files = beside.submit(contextvars.copy_context().run, cut)
             yield HeadStart(model, tuple(texts), running, files)
         except BaseException:
-            while not files.done():  # again and again: what dies may just be about to be started anew
+            while files is not None and not files.done():  # what dies may just be about to be started anew
                 give_up()
                 wait([files], 0.05)
             raise

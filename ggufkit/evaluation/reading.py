@@ -41,7 +41,7 @@ def cut(
         LlamaCppError: llama.cpp failed.
     """
     files = begun.tokens_of(base, texts, options.running) if begun else None
-    tokens = passes.taken(files) if files else passes.tokenize(base, texts, folder, options.running)
+    tokens = passes.taken(files) if files is not None else passes.tokenize(base, texts, folder, options.running)
     chunks = cut_into_chunks(texts, tokens, vocabulary_size(header), length=options.chunk_tokens, chunks=options.chunks)
     _say_what_it_takes(chunks, folder, note)
     return chunks

@@ -71,7 +71,10 @@ class Attendant:
             raise failure(self._command, status, self._output)
 
     def release(self) -> None:
-        """Let the program end, and do not wait for that; a request that comes nevertheless starts another one."""
+        """Let the program end, and do not wait for that; a request that comes nevertheless starts another one.
+
+        One that was never asked is left as it is.
+        """
         process = self._process
         if process is not None and process.stdin is not None and self._asked:
             self._released = True

@@ -114,7 +114,7 @@ def start(
                 stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**os.environ, EXPENDABLE: "1", **(environment or {})},
+                env={**_environment(), EXPENDABLE: "1", **(environment or {})},
                 cwd=cwd,
                 process_group=0,
                 pass_fds=tuple(pass_fds),
@@ -239,6 +239,13 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     for stream in (process.stdout, process.stderr):
         if stream:
             stream.close()
+
+
+def _environment() -> dict[str, str]:
+    """Copy ours: name by name, while other threads may remove some."""
+    while True:
+        with contextlib.suppress(KeyError):
+            return dict(os.environ)
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
