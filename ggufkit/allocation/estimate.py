@@ -27,13 +27,25 @@ _NEAR = 1.5  # bits per weight: how far the types of a file lie from its mean
 _SAMPLE = 1 << 18  # weights
 _START = 0.4  # seconds until a process of ours has loaded what it needs
 # Measured on small models, on one machine: bytes of a checkpoint converted; in units of plain reading, reading with
-# sums of inputs, with gradients, and writing token by token; seconds that refining takes for each weight, and for each
-# column besides; in order, where each is refined twice by one core, and where rows make up for rows.
+# sums of inputs, with gradients, with half as many of them, and writing token by token.
 _CONVERTED_PER_SECOND = 2.5e8
-_READING_WITH_MOMENTS, _PASSES_OF_GRADIENTS, _WRITING = 2.0, 15.0, 4.0
-_FEEDBACK, _FEEDBACK_PER_COLUMN = 1.2e-6, 6e-10
-_FEEDBACK_IN_ORDER, _FEEDBACK_ACROSS_ROWS = 1.1e-5, 3.5e-5
+_READING_WITH_MOMENTS, _PASSES_OF_GRADIENTS, _PASSES_OF_SOME, _WRITING = 2.0, 15.0, 9.0, 4.0
 _START_OF_TORCH = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Feedback:
+    """Seconds that one core takes to refine a weight, at once and for each column besides, or twice in order."""
+
+    at_once: float
+    per_column: float
+    in_order: float
+    across_rows: float
+
+
+# Measured on the same machine, of types with levels and with patterns: compiled, and by NumPy.
+_COMPILED = _Feedback(3.6e-6, 5e-10, 5.5e-6, 1.2e-5)
+_BY_NUMPY = _Feedback(7.8e-6, 5e-10, 1.4e-5, 7.6e-5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ class Asked:
 
     `curve`, `groups` and `mixes` are what is overwritten in a scratch copy; a mix stores all weights. `refined` counts
     the refined candidates, each of which learns from `learned_tokens`; a model writes `own_tokens` of these by itself,
-    and its checkpoint reads `backwards_tokens`. `in_order` says how they are refined.
+    and its checkpoint reads `backwards_tokens`. `in_order` and `is_compiled` say how they are refined.
     """
 
     rows: int
@@ -104,6 +116,7 @@ class Asked:
     own_tokens: int = 0
     backwards_tokens: int = 0
     in_order: bool = False
+    is_compiled: bool = True
     by_gradients: int = 0  # weights of tensors that a backward pass tells about
 
 
@@ -134,13 +147,16 @@ def estimate(
     learning = _READING_WITH_MOMENTS * asked.learned_tokens / (speeds.tokens_per_second * side)
     writing = _WRITING * asked.own_tokens / speeds.tokens_per_second
     backwards = (
-        _PASSES_OF_GRADIENTS * asked.backwards_tokens / (speeds.tokens_per_second * side) + _START_OF_TORCH
+        _PASSES_OF_SOME * asked.backwards_tokens / (speeds.tokens_per_second * side) + _START_OF_TORCH
         if asked.backwards_tokens
         else 0.0
     )
-    rounded = sum(choice.weights * _of_feedback(choice) for choice in choices) / cores
-    if asked.in_order:
-        rounded = all_weights * (_FEEDBACK_ACROSS_ROWS if asked.backwards_tokens else _FEEDBACK_IN_ORDER)
+    feedback = _COMPILED if asked.is_compiled else _BY_NUMPY
+    rounded = all_weights * (feedback.across_rows if asked.backwards_tokens else feedback.in_order)
+    if not asked.in_order:
+        of_columns = sum(choice.weights * choice.tensor.shape[0] for choice in choices)
+        rounded = all_weights * feedback.at_once + of_columns * feedback.per_column
+    refining = learning + rounded / cores + judged
     stages = {
         "conversion": before.converted_bytes / _CONVERTED_PER_SECOND,
         "text of its own": before.written_tokens / speeds.written_per_second if speeds.written_per_second else 0.0,
@@ -156,7 +172,7 @@ def estimate(
         "corrections": asked.rounds * reading * 12 / side,
         "candidates": (read if asked.candidates else 0.0) + asked.candidates * judged,
         "mixes": asked.mixes * whole / side,
-        "refining": asked.refined * (learning + rounded + judged) + (writing + backwards if asked.refined else 0.0),
+        "refining": asked.refined * refining + (writing + backwards if asked.refined else 0.0),
         "result": asked.files * making,
     }
     vocabulary, length = probing.chunks.vocabulary_size, probing.chunks.length
@@ -176,11 +192,6 @@ def _stored_about(speeds: Speeds, choice: Choices, bits: float) -> float:
     """Seconds that one core takes to store a tensor in one of the types of about so many bits per weight."""
     near = [kind for kind in choice.types[:-1] if abs(kind.bits_per_weight - bits) < _NEAR] or choice.types[-1:]
     return sum(speeds.encoding(choice.weights, kind) for kind in near) / len(near)
-
-
-def _of_feedback(choice: Choices) -> float:
-    """Seconds that one core takes to refine a weight: products with the moments, and steps from column to column."""
-    return _FEEDBACK_PER_COLUMN * choice.tensor.shape[0] + _FEEDBACK
 
 
 def _sampled(choice: Choices, rows: int) -> int:

@@ -26,6 +26,7 @@ from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.refinement.choosing import refined_candidates
 from ggufkit.allocation.refinement.lessons import tokens_read_backwards
 from ggufkit.allocation.refinement.refine import is_in_order, tokens_of_its_own, tokens_to_learn_from
+from ggufkit.allocation.refinement.rounding import is_compiled
 from ggufkit.allocation.study import questions_of
 from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
@@ -116,6 +117,7 @@ def expected(
         if options.original and all(find_spec(needed) for needed in ("torch", "transformers"))
         else 0,
         in_order=is_in_order(model.weights),
+        is_compiled=is_compiled(),
         by_gradients=sum(choice.weights for choice in model.choices if choice.name in seen),
     )
 

@@ -76,9 +76,14 @@ def through(library: Ggml, values: Floats, kind: TensorType, columns: int, impor
 
     `importance` holds one float32 for each column, as llama-quantize takes it from an importance matrix.
     """
-    values = np.ascontiguousarray(values)
     if kind in PLAIN:
         return to_float32(library, from_float32(library, values, kind), kind)
+    return dequantize(encoded_as(library, values, kind, columns, importance), int(kind), values.size)
+
+
+def encoded_as(library: Ggml, values: Floats, kind: TensorType, columns: int, importance: Floats | None) -> Array:
+    """Return whole rows of `columns` elements as they are stored in a quantized type, uint8. As `through`."""
+    values = np.ascontiguousarray(values)
     encoded = np.empty(values.size // kind.block_size * kind.block_bytes, np.uint8)
     library.quantize(
         values, int(kind), columns, encoded, None if importance is None else np.ascontiguousarray(importance)
@@ -86,7 +91,7 @@ def through(library: Ggml, values: Floats, kind: TensorType, columns: int, impor
     if kind is TensorType.Q4_0:  # rows on a lattice are stored as `quantize` stores them
         found, packed = pack_rows(values.reshape(-1, columns))
         encoded.reshape(len(found), -1)[found] = packed
-    return dequantize(encoded, int(kind), values.size)
+    return encoded
 
 
 def importance_of(values: Mapping[str, Floats], tensor: TensorInfo, expert: int) -> Floats | None:

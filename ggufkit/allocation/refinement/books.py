@@ -25,7 +25,7 @@ _ENTRIES_AT_ONCE = 1 << 18  # of a book, times rows: what is compared stays in t
 _T = TensorType
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Book:
     """The patterns of a type, float32 [n_patterns, 4 or 8], and whether negative signs come in even numbers.
 
@@ -36,6 +36,14 @@ class Book:
     patterns: Floats
     is_even: bool
     stretched: float
+
+    @functools.cached_property
+    def products(self) -> Floats:
+        """Return the products of each two values of a pattern, and then the values, float32 [.., n_patterns]."""
+        values = self.patterns.T
+        length = len(values)
+        pairs = [values[left] * values[right] for left in range(length) for right in range(left, length)]
+        return np.ascontiguousarray([*pairs, *values])
 
 
 @dataclass(frozen=True, slots=True)

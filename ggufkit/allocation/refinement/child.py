@@ -226,7 +226,7 @@ class _Work:
             self.tell(piece, {"accepted": False, "reason": "its inputs are not all numbers"})
             return False
         outputs = self.outputs(piece)
-        feedback = Feedback(learned, outputs)
+        feedback = Feedback(learned, outputs, threads=self.threads)
         kind, weighing, stored_as = self.kind(piece), self.weighing(piece), piece.tensor.type
         rounding = Moments(held.given, held.tokens)  # what matrices before this one did wrong is not its own
         before = after = own = left = 0.0
@@ -255,7 +255,7 @@ class _Work:
 
     def learn_from_all(self, piece: Piece, moments: Moments) -> None:
         """Refine a matrix that has proved to gain once more, also by what has judged it: more text teaches more."""
-        feedback = Feedback(moments, self.outputs(piece))
+        feedback = Feedback(moments, self.outputs(piece), threads=self.threads)
         for content, offset in piece.rows():
             weights = to_float32(self.library, content, piece.tensor.type).reshape(-1, piece.columns)
             better = feedback.refined(self.library, weights, self.kind(piece), self.weighing(piece))

@@ -16,16 +16,19 @@ rows make up for, as columns do: the best that they can be, were there no grids,
 their second moments: J. Martens and R. Grosse, 2015; for rounding: A. Tseng et al., YAQA, 2025.)
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.allocation.refinement.books import BookGrid
 from ggufkit.allocation.refinement.grids import Grid, grid_of, has_grid
-from ggufkit.allocation.weights import through
+from ggufkit.allocation.refinement.rounding import Rounding, kernels
+from ggufkit.allocation.weights import encoded_as, through
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.dequantize import dequantize
 from ggufkit.llamacpp.ggml import Ggml
@@ -37,9 +40,8 @@ _DAMPING = 0.02  # of the mean of the diagonal
 _MOST_DRIFT = 0.01  # of the inputs' squares: of models that small changes derange, more of it makes worse
 _SWEEPS = 3
 _ROUNDS = 5
-_ROWS_TOGETHER = (
-    16  # that make up for earlier ones; twice as many gain less by a thirtieth, half as many take twice as long
-)
+# That make up for earlier ones: two gain another hundredth, 16 a thirtieth less. NumPy takes as long for any number.
+_ROWS_TOGETHER, _WITHOUT_KERNELS = 4, 16
 _OUTPUT_DAMPING = 0.1  # of the mean of the diagonal of G: as good as less of it on other text, and safer
 
 
@@ -96,17 +98,18 @@ def loss(weights: Floats, rounded: Floats, moments: Moments, outputs: Squares | 
 class Feedback:
     """The feedback of one matrix's inputs; and of its outputs, where these are known: without, rows are independent."""
 
-    def __init__(self, moments: Moments, outputs: Squares | None = None) -> None:
+    def __init__(self, moments: Moments, outputs: Squares | None = None, *, threads: int = 1) -> None:
         """Prepare for inputs whose moments are known. `outputs` is G, float64 [n_out, n_out]."""
         damped, mean = _damped(moments.given, _DAMPING)
         inverse = np.linalg.inv(damped)
         # H^-1 = U^T U with an upper triangular U, whose rows say how errors are carried on.
-        self._carry: Floats = np.linalg.cholesky(inverse).T.astype(np.float32)
-        self._moments: Floats = damped.astype(np.float32)
+        carry = np.linalg.cholesky(inverse).T
+        self._rounding = Rounding(damped.astype(np.float32), carry.astype(np.float32))
         # W (1 + S) is the matrix of real numbers that does with X' best what W does with X. Where little of X is left,
         # that would be to do less of everything.
         self._shift = (moments.drift / mean) @ inverse if _is_slight(moments) and moments.drift is not None else None
         self._across = None if outputs is None else _carried_on(_damped(outputs, _OUTPUT_DAMPING)[0])
+        self._threads = threads
 
     def refined(self, library: Ggml, weights: Floats, kind: TensorType, importance: Floats | None) -> Refined:
         """Round rows, float32 [n_rows, n_in], with feedback, to values that lie on the grids of `kind`.
@@ -115,37 +118,40 @@ class Feedback:
         [n_in].
         """
         weights = self.aimed_at(weights)
-        if self._across is None:
-            return self._rounded(library, weights, kind, importance)
-        current, parts = np.array(weights, np.float32), []
-        for start in range(0, len(weights), _ROWS_TOGETHER):
-            rows, later = slice(start, start + _ROWS_TOGETHER), slice(start + _ROWS_TOGETHER, None)
-            parts.append(self._rounded(library, current[rows], kind, importance))
-            errors = current[rows] - stored(library, parts[-1].handed, kind, importance)
-            own, carry = self._across[rows, rows], self._across[rows, later]
-            current[later] -= (carry.T @ np.linalg.solve(own.T, errors)).astype(np.float32)
-        return Refined(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+        rounded = functools.partial(self._rounded, library, kind=kind, importance=importance)
+        with ThreadPoolExecutor(self._threads) as pool:
+            if self._across is None:
+                return _joined(pool.map(rounded, _parts(weights, self._threads)))
+            current, found = np.array(weights, np.float32), []
+            together = _ROWS_TOGETHER if kernels() else _WITHOUT_KERNELS
+            for start in range(0, len(weights), together):
+                rows, later = slice(start, start + together), slice(start + together, None)
+                found.append(_joined(pool.map(rounded, _parts(current[rows], self._threads))))
+                errors = current[rows] - found[-1].values
+                own, carry = self._across[rows, rows], self._across[rows, later]
+                current[later] -= (carry.T @ np.linalg.solve(own.T, errors)).astype(np.float32)
+            return _joined(found)
 
-    def _rounded(self, library: Ggml, weights: Floats, kind: TensorType, importance: Floats | None) -> Refined:
+    def _rounded(self, library: Ggml, weights: Floats, *, kind: TensorType, importance: Floats | None) -> Refined:
         """Round rows independently of each other.
 
         Where llama-quantize finds other grids than ours in what it is handed, they are rounded once more on those, as
         often as that helps.
         """
-        best = _refined_rows(library, weights, kind, self._moments, self._carry, importance)
+        handed = _rounded_in_order(library, weights, kind, self._rounding, importance).handed
         if not has_grid(kind):
-            return best
-        least = self._losses(weights, stored(library, best.handed, kind, importance))
-        current = best
+            return Refined(stored(library, handed, kind, importance), handed)
+        best, rows = _stored(library, handed, kind, importance), np.arange(len(weights))
+        current, least = best.rows(rows), self._losses(weights, best.values)
         for _ in range(_ROUNDS):
-            current = _swept_as_stored(library, weights, current.handed, kind, self._moments, importance)
-            losses = self._losses(weights, stored(library, current.handed, kind, importance))
-            is_better = losses < least
+            current = _stored(library, _swept(weights[rows], current, kind, self._rounding), kind, importance)
+            losses = self._losses(weights[rows], current.values)
+            is_better = losses < least[rows]
             if not is_better.any():
                 break
-            best = Refined(*(np.where(is_better[:, None], new, old) for new, old in zip(current, best, strict=True)))
-            least = np.minimum(losses, least)
-        return best
+            rows, current = rows[is_better], current.rows(is_better)
+            best.values[rows], best.handed[rows], least[rows] = current.values, current.handed, losses[is_better]
+        return Refined(best.values, best.handed)
 
     def aimed_at(self, weights: Floats) -> Floats:
         """Return what would be best if there were no grid, float32 [n_rows, n_in]."""
@@ -154,7 +160,8 @@ class Feedback:
     def _losses(self, weights: Floats, rounded: Floats) -> NDArray[np.float64]:
         """Return the loss of each row, float64 [n_rows]."""
         difference = weights - rounded
-        losses: NDArray[np.float64] = np.einsum("ij,ij->i", difference @ self._moments, difference, dtype=np.float64)
+        seen = difference @ self._rounding.moments
+        losses: NDArray[np.float64] = np.einsum("ij,ij->i", seen, difference, dtype=np.float64)
         return losses
 
 
@@ -194,9 +201,28 @@ def _carried_on(damped: Squares) -> Squares:
     return found
 
 
-def _refined_rows(
-    library: Ggml, weights: Floats, kind: TensorType, moments: Floats, carry: Floats, importance: Floats | None
+class _Stored(NamedTuple):
+    """Rows as llama-quantize stores them: their values, what it was handed, and the bytes, uint8 [n_rows, n_bytes]."""
+
+    values: Floats
+    handed: Floats
+    encoded: NDArray[np.uint8]
+
+    def rows(self, which: NDArray[Any]) -> "_Stored":
+        """Return some of them."""
+        return _Stored(self.values[which], self.handed[which], self.encoded[which])
+
+
+def _stored(library: Ggml, handed: Floats, kind: TensorType, importance: Floats | None) -> _Stored:
+    encoded = encoded_as(library, handed, kind, handed.shape[1], importance)
+    values = dequantize(encoded, int(kind), handed.size).reshape(handed.shape)
+    return _Stored(values, handed, encoded.reshape(len(handed), -1))
+
+
+def _rounded_in_order(
+    library: Ggml, weights: Floats, kind: TensorType, rounding: Rounding, importance: Floats | None
 ) -> Refined:
+    """Round rows block by block, each on the grid that it gets with what was carried into it; then sweep."""
     current = np.array(weights, np.float32)
     found = np.empty_like(current)
     columns, step = current.shape[1], kind.block_size
@@ -205,49 +231,28 @@ def _refined_rows(
         end = start + step
         block, encoded = _encoded(library, current, start, kind, importance)
         grid = grid_of(encoded, kind, len(block))
-        own = carry[start:end, start:end]
         if grid is None:
+            own = rounding.carry[start:end, start:end]
             found[:, start:end] = dequantize(encoded, int(kind), block.size).reshape(block.shape)
             errors = np.linalg.solve(own.T, (block - found[:, start:end]).T).T.astype(np.float32)
         else:
             grids.append(grid)
-            found[:, start:end], errors = _rounded_block(grid, block, own)
-        current[:, end:] -= errors @ carry[start:end, end:]
+            found[:, start:end], errors = rounding.rounded(grid, block, start)
+        current[:, end:] -= errors @ rounding.carry[start:end, end:]
     if not grids:
         return Refined(found, found)
     for _ in range(_SWEEPS):
-        _sweep(weights, found, moments, grids, step)
+        _sweep(weights, found, rounding, grids, step)
     return Refined(found, _handed(found, grids, step))
 
 
-def _rounded_block(grid: Grid | BookGrid, block: Floats, carry: Floats) -> tuple[Floats, Floats]:
-    """Round the columns of one block in order; return their values, and the errors that are to be carried on."""
-    found, errors = np.empty_like(block), np.empty_like(block)
-    for column in range(0, block.shape[1], grid.width):
-        part, rest = slice(column, column + grid.width), slice(column + grid.width, None)
-        back = np.linalg.inv(carry[part, part].astype(np.float64))
-        found[:, part] = grid.nearest(block[:, part], column, (back @ back.T).astype(np.float32))
-        errors[:, part] = (block[:, part] - found[:, part]) @ back.astype(np.float32)
-        block[:, rest] -= errors[:, part] @ carry[part, rest]
-    return found, errors
-
-
-def _swept_as_stored(
-    library: Ggml, weights: Floats, handed: Floats, kind: TensorType, moments: Floats, importance: Floats | None
-) -> Refined:
-    """Let every column take its best value on the grids that llama-quantize finds in what it is handed."""
-    found = np.empty_like(handed)
-    columns, step = handed.shape[1], kind.block_size
-    grids = []
-    for start in range(0, columns, step):
-        block, encoded = _encoded(library, handed, start, kind, importance)
-        found[:, start : start + step] = dequantize(encoded, int(kind), block.size).reshape(block.shape)
-        grid = grid_of(encoded, kind, len(block))
-        if grid is None:
-            return Refined(found, handed)
-        grids.append(grid)
-    _sweep(weights, found, moments, grids, step)
-    return Refined(found, _handed(found, grids, step))
+def _swept(weights: Floats, rows: _Stored, kind: TensorType, rounding: Rounding) -> Floats:
+    """Let every column take its best value on the grids of stored rows; return what to hand."""
+    found = rows.values.copy()
+    blocks = np.split(rows.encoded, found.shape[1] // kind.block_size, axis=1)
+    grids = [grid for block in blocks if (grid := grid_of(np.ascontiguousarray(block), kind, len(found)))]
+    _sweep(weights, found, rounding, grids, kind.block_size)
+    return _handed(found, grids, kind.block_size)
 
 
 def _encoded(
@@ -262,22 +267,21 @@ def _encoded(
     return block, encoded
 
 
-def _sweep(weights: Floats, found: Floats, moments: Floats, grids: Sequence[Grid | BookGrid], step: int) -> None:
+def _sweep(weights: Floats, found: Floats, rounding: Rounding, grids: Sequence[Grid | BookGrid], step: int) -> None:
     """Let the columns in turn take their best values while the others stay; changes `found`."""
     for number, grid in enumerate(grids):
-        start, end = number * step, (number + 1) * step
-        own, block = moments[start:end, start:end], found[:, start:end]
-        pull = (weights - found) @ moments[:, start:end]
-        for column in range(0, step, grid.width):
-            part = slice(column, column + grid.width)
-            metric = own[part, part]
-            back = np.linalg.inv(metric.astype(np.float64)).astype(np.float32)
-            wanted = (block[:, part] + pull[:, part] @ back).astype(np.float32, copy=False)
-            change = grid.nearest(wanted, column, metric) - block[:, part]
-            # What comes from a book is near, but a nearer pattern may be there already.
-            change[np.einsum("ri,ri->r", change @ metric - 2 * pull[:, part], change) > 0] = 0
-            block[:, part] += change
-            pull -= change @ own[part]
+        columns = slice(number * step, (number + 1) * step)
+        pull = ((weights - found) @ rounding.moments[:, columns]).astype(np.float32, copy=False)
+        rounding.sweep(grid, found[:, columns], pull, columns.start)
+
+
+def _parts(rows: Floats, count: int) -> list[Floats]:
+    """Cut rows into as many parts, or fewer."""
+    return np.array_split(rows, min(count, len(rows)))
+
+
+def _joined(parts: Iterable[Refined]) -> Refined:
+    return Refined(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 def _handed(values: Floats, grids: Sequence[Grid | BookGrid], step: int) -> Floats:

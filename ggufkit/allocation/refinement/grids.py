@@ -45,9 +45,14 @@ class Grid:
         """Return what llama-quantize has to be given so that it stores values of this grid: themselves."""
         return values
 
+    @property
+    def has_equal_steps(self) -> bool:
+        """Whether the levels are whole numbers without gaps."""
+        return bool(self.levels[-1] - self.levels[0] == len(self.levels) - 1)
+
     def _rounded(self, wanted: Floats) -> Floats:
         levels = self.levels
-        if levels[-1] - levels[0] == len(levels) - 1:
+        if self.has_equal_steps:
             whole: Floats = np.clip(np.rint(wanted), levels[0], levels[-1])
             return whole
         return levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, wanted)]

@@ -12,6 +12,7 @@ from ggufkit.allocation.refinement.output_moments import MOST_CHUNKS as MOST_REA
 from ggufkit.allocation.refinement.output_moments import output_moments
 from ggufkit.allocation.refinement.own_writing import own_writing
 from ggufkit.allocation.refinement.refine import is_in_order
+from ggufkit.allocation.refinement.rounding import is_compiled
 from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.errors import InputError, MissingDependencyError, UnsafeError, UsageError
 from ggufkit.evaluation.likelihood.texts import Chunks
@@ -53,13 +54,16 @@ def lessons_for(
 ) -> Lessons:
     """Prepare what a model learns from: calibration text; small models also write, and are read backwards.
 
-    That takes the checkpoint, and torch. Without, `warn` is told, and rows are refined independently of each other.
+    That takes the checkpoint, and torch. Without, `warn` is told, and rows are refined independently of each other; and
+    also where refining will take long for want of numba.
 
     Raises:
         UsageError: there is no text.
         LlamaCppError: llama.cpp failed.
     """
     check_text(texts.calibration)
+    if not is_compiled():
+        warn("numba is not installed, with which refining is several times as fast: pip install 'ggufkit[refine]'")
     chunks = chunks_of(
         texts, Use.CALIBRATION, model.headers[0], options.running, length=options.chunk_tokens, most=MOST_CHUNKS
     )

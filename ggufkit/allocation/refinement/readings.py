@@ -6,6 +6,7 @@ reading for each place in the model, each as far as that place.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from ggufkit.llamacpp.input_reader import InputReader, Place, expert_of, of_expe
 _ROWS_AT_ONCE = 64  # of logits
 _LEAST_DOUBT = 1e-4  # so that no token counts for nothing
 HELD_OUT = 5  # one chunk of so many
-# In order, places * tokens * weights are about this many; some minutes.
+# In order, places * tokens * weights are about this many; two minutes. With half as many a Llama of 5.8 M weights lost
+# nothing, and a tied one 7 %.
 _WORK, _LEAST = 1.2e13, 32_768
 # Of a reading of the whole model for all sums at once, about; each stops at its place, on average halfway.
 _OF_A_READING = 0.2
@@ -145,13 +147,16 @@ def in_order(
         if expert_of(first[0]) is None and first[0] not in kept:
             kept = _untouched(model, _next(matrices[number:], columns, chunks.size, memory), chunks, threads, scales)
         sums: tuple[dict[str, _Sums], dict[str, _Sums]] = ({}, {})
-        with Inputs(copy, first, length=chunks.shape[1], threads=threads, is_cut_short=True) as reader:
+        with (
+            Inputs(copy, first, length=chunks.shape[1], threads=threads, is_cut_short=True) as reader,
+            ThreadPoolExecutor(1) as pool,
+        ):
             for at, chunk in enumerate(chunks.tolist()):
                 reader.read(chunk, None if scales is None else scales[at])
                 for name, given in reader.found.items():
                     own = sums[is_held_out(at, len(chunks))].setdefault(name, _Sums(columns[name]))
                     # Which tokens go to an expert differs between both models, so their inputs are no pairs.
-                    own.add(given, kept[name][at] if name in kept else None)
+                    own.add(given, kept[name][at] if name in kept else None, pool)
         yield _told(sums[0], names, first), _told(sums[1], names, first)
         kept.pop(first[0], None)
 
@@ -165,14 +170,19 @@ class _Sums:
         self.inherited: Squares | None = None
         self.tokens = 0
 
-    def add(self, given: NDArray[np.float32], untouched: NDArray[np.float32] | None) -> None:
+    def add(self, given: NDArray[np.float32], untouched: NDArray[np.float32] | None, pool: Executor) -> None:
         """Add inputs, [n_tokens, n_in], and what the untouched model gives for the same tokens."""
-        self.given += given.T @ given
         self.tokens += len(given)
-        if untouched is not None:
-            change = untouched - given
-            self.drift = (0 if self.drift is None else self.drift) + (change.T @ given).astype(np.float64)
-            self.inherited = (0 if self.inherited is None else self.inherited) + (change.T @ change).astype(np.float64)
+        if untouched is None:
+            self.given += given.T @ given
+            return
+        change = untouched - given
+        drift = pool.submit(lambda: change.T @ given)  # as much work as both of the others
+        if self.drift is None or self.inherited is None:
+            self.drift, self.inherited = np.zeros_like(self.given), np.zeros_like(self.given)
+        self.given += given.T @ given
+        self.inherited += change.T @ change
+        self.drift += drift.result()
 
     def moments(self) -> Moments:
         """Return what was added up."""

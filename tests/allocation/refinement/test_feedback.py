@@ -6,7 +6,7 @@ import pytest
 from ggufkit.allocation.refinement.feedback import (
     Feedback,
     Moments,
-    _refined_rows,
+    _rounded_in_order,
     left_across_rows,
     loss,
     refined,
@@ -70,7 +70,7 @@ def test_sweeps_make_no_row_worse(kind: TensorType, monkeypatch: pytest.MonkeyPa
     losses = []
     for sweeps in (0, 1, 3):
         monkeypatch.setattr("ggufkit.allocation.refinement.feedback._SWEEPS", sweeps)
-        found = _refined_rows(library, weights, kind, feedback._moments, feedback._carry, importance)
+        found = _rounded_in_order(library, weights, kind, feedback._rounding, importance)
         losses.append(feedback._losses(weights, found.values))
     assert (losses[1] <= losses[0] * (1 + 1e-4)).all()
     assert (losses[2] <= losses[1] * (1 + 1e-4)).all()
