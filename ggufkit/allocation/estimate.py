@@ -100,7 +100,8 @@ class Asked:
 
     `curve`, `groups` and `mixes` are what is overwritten in a scratch copy; a mix stores all weights. `refined` counts
     the refined candidates, each of which learns from `learned_tokens`; a model writes `own_tokens` of these by itself,
-    and its checkpoint reads `backwards_tokens`. `in_order` and `is_compiled` say how they are refined.
+    and its checkpoint reads `backwards_tokens`, which leaves `backwards_bytes`. `in_order` and `is_compiled` say how
+    they are refined.
     """
 
     rows: int
@@ -115,6 +116,7 @@ class Asked:
     learned_tokens: int = 0
     own_tokens: int = 0
     backwards_tokens: int = 0
+    backwards_bytes: int = 0
     in_order: bool = False
     is_compiled: bool = True
     by_gradients: int = 0  # weights of tensors that a backward pass tells about
@@ -179,6 +181,7 @@ def estimate(
     disk = side * probing.bytes + choosing.processes * asked.largest_file + before.converted_bytes
     disk += sum(estimated_bytes(vocabulary, length, len(each.chunks.tokens)) for each in (probing, choosing))
     disk += 2 * asked.by_gradients + min(asked.refined, 2) * probing.bytes
+    disk += asked.backwards_bytes if asked.refined else 0
     count = len(asked.groups)
     return Estimate(
         {name: seconds for name, seconds in stages.items() if seconds > 0},

@@ -25,6 +25,7 @@ from ggufkit.allocation.model import Model, open_model
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.refinement.choosing import refined_candidates
 from ggufkit.allocation.refinement.lessons import tokens_read_backwards
+from ggufkit.allocation.refinement.output_moments import bytes_of_files
 from ggufkit.allocation.refinement.refine import is_in_order, tokens_of_its_own, tokens_to_learn_from
 from ggufkit.allocation.refinement.rounding import is_compiled
 from ggufkit.allocation.study import questions_of
@@ -101,6 +102,9 @@ def expected(
         return ledger is None or ledger.get(key_of(probing.identity, types)) is None
 
     files = len(budgets)
+    backwards = 0
+    if options.original and all(find_spec(needed) for needed in ("torch", "transformers")):
+        backwards = tokens_read_backwards(model.weights, probing.chunks.length)
     return Asked(
         rows=options.amounts(model.weights).rows,
         curve=[types for _, types in questions.curve if is_new(types)],
@@ -113,9 +117,8 @@ def expected(
         refined=files * refined_candidates(model.weights) if options.refine else 0,
         learned_tokens=tokens_to_learn_from(model.weights, len(model.choices), probing.chunks.length),
         own_tokens=tokens_of_its_own(model.weights, probing.chunks.length),
-        backwards_tokens=tokens_read_backwards(model.weights, probing.chunks.length)
-        if options.original and all(find_spec(needed) for needed in ("torch", "transformers"))
-        else 0,
+        backwards_tokens=backwards,
+        backwards_bytes=bytes_of_files(model.headers) if backwards else 0,
         in_order=is_in_order(model.weights),
         is_compiled=is_compiled(),
         by_gradients=sum(choice.weights for choice in model.choices if choice.name in seen),

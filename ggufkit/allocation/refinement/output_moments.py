@@ -32,6 +32,12 @@ _LEAST_GAIN = 0.15
 _STAGE = "Reading backwards"
 
 
+def bytes_of_files(headers: Sequence[GgufHeader]) -> int:
+    """Return how many bytes the files of a model's moments take, at most."""
+    rows = [rows_of(tensor)[1] for header in headers for tensor in header.tensors if len(tensor.shape) == 2]
+    return sum(4 * count**2 for count in rows if count <= ROWS_AT_ONCE)
+
+
 def output_moments(
     original: Path,
     headers: Sequence[GgufHeader],

@@ -12,7 +12,7 @@ import ggufkit
 from ggufkit.allocation.backwards import order_of_rows, read_backwards
 from ggufkit.allocation.refinement import output_moments as output_moments_module
 from ggufkit.allocation.refinement.feedback import left_across_rows
-from ggufkit.allocation.refinement.output_moments import output_moments
+from ggufkit.allocation.refinement.output_moments import bytes_of_files, output_moments
 from ggufkit.checkpoints import open_checkpoint
 from ggufkit.errors import CheckpointError
 from ggufkit.evaluation.reference import loaded_original
@@ -72,6 +72,8 @@ def test_every_matrix_of_a_block_is_known(converted: GgufHeader, found: list[dic
         name: (shape[1],) * 2 for name, shape in matrices.items()
     }
     assert "token_embd.weight" not in found[0]
+    written = sum(moments.nbytes for moments in found[0].values())
+    assert written <= bytes_of_files([converted]) <= 2 * written
 
 
 @pytest.mark.parametrize("name", MODULES)
