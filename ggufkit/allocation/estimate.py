@@ -27,9 +27,9 @@ _NEAR = 1.5  # bits per weight: how far the types of a file lie from its mean
 _SAMPLE = 1 << 18  # weights
 _START = 0.4  # seconds until a process of ours has loaded what it needs
 # Measured on small models, on one machine: bytes of a checkpoint converted; in units of plain reading, reading with
-# sums of inputs, with gradients, with half as many of them, and writing token by token.
+# sums of inputs, with gradients, and writing token by token.
 _CONVERTED_PER_SECOND = 2.5e8
-_READING_WITH_MOMENTS, _PASSES_OF_GRADIENTS, _PASSES_OF_SOME, _WRITING = 2.0, 15.0, 9.0, 4.0
+_READING_WITH_MOMENTS, _PASSES_OF_GRADIENTS, _WRITING = 2.0, 15.0, 4.0
 _START_OF_TORCH = 8.0
 
 
@@ -149,7 +149,7 @@ def estimate(
     learning = _READING_WITH_MOMENTS * asked.learned_tokens / (speeds.tokens_per_second * side)
     writing = _WRITING * asked.own_tokens / speeds.tokens_per_second
     backwards = (
-        _PASSES_OF_SOME * asked.backwards_tokens / (speeds.tokens_per_second * side) + _START_OF_TORCH
+        _PASSES_OF_GRADIENTS * asked.backwards_tokens / (speeds.tokens_per_second * side) + _START_OF_TORCH
         if asked.backwards_tokens
         else 0.0
     )

@@ -135,22 +135,25 @@ class Feedback:
     def _rounded(self, library: Ggml, weights: Floats, *, kind: TensorType, importance: Floats | None) -> Refined:
         """Round rows independently of each other.
 
-        Where llama-quantize finds other grids than ours in what it is handed, they are rounded once more on those, as
-        often as that helps.
+        Where llama-quantize finds other grids than ours in what it is handed, they are rounded once more on those, until
+        that has not helped a row twice.
         """
         handed = _rounded_in_order(library, weights, kind, self._rounding, importance).handed
         if not has_grid(kind):
             return Refined(stored(library, handed, kind, importance), handed)
         best, rows = _stored(library, handed, kind, importance), np.arange(len(weights))
         current, least = best.rows(rows), self._losses(weights, best.values)
+        was_better = np.ones(len(rows), bool)
         for _ in range(_ROUNDS):
             current = _stored(library, _swept(weights[rows], current, kind, self._rounding), kind, importance)
             losses = self._losses(weights[rows], current.values)
             is_better = losses < least[rows]
             if not is_better.any():
                 break
-            rows, current = rows[is_better], current.rows(is_better)
-            best.values[rows], best.handed[rows], least[rows] = current.values, current.handed, losses[is_better]
+            found, better = current.rows(is_better), rows[is_better]
+            best.values[better], best.handed[better], least[better] = found.values, found.handed, losses[is_better]
+            goes_on = is_better | was_better
+            rows, current, was_better = rows[goes_on], current.rows(goes_on), is_better[goes_on]
         return Refined(best.values, best.handed)
 
     def aimed_at(self, weights: Floats) -> Floats:

@@ -25,7 +25,7 @@ from ggufkit.progress import Progress
 # What is read: with one draw in place of four, a Llama of 5.2 M weights gained a tenth less by it (the cost of errors
 # of six matrices, as the moments of other text say).
 MOST_CHUNKS = 96
-_DRAWS = 2
+_DRAWS = 4
 # What must be gained at least, as the moments themselves say: with less, which two thirds of a Llama's weights have
 # (they feed the gates), its files were no better, and the work is four times that of rows alone.
 _LEAST_GAIN = 0.15
