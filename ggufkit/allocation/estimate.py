@@ -154,11 +154,12 @@ def estimate(
         else 0.0
     )
     feedback = _COMPILED if asked.is_compiled else _BY_NUMPY
-    rounded = all_weights * (feedback.across_rows if asked.backwards_tokens else feedback.in_order)
-    if not asked.in_order:
-        of_columns = sum(choice.weights * choice.tensor.shape[0] for choice in choices)
-        rounded = all_weights * feedback.at_once + of_columns * feedback.per_column
-    refining = learning + rounded / cores + judged
+    of_columns = sum(choice.weights * choice.tensor.shape[0] for choice in choices)
+    rounded = (all_weights * feedback.at_once + of_columns * feedback.per_column) / cores
+    if asked.in_order:  # few rows at a time, which two threads can share if they are compiled
+        sharing = min(cores, 2) if asked.is_compiled else 1
+        rounded = all_weights * (feedback.across_rows if asked.backwards_tokens else feedback.in_order) / sharing
+    refining = learning + rounded + judged
     stages = {
         "conversion": before.converted_bytes / _CONVERTED_PER_SECOND,
         "text of its own": before.written_tokens / speeds.written_per_second if speeds.written_per_second else 0.0,

@@ -27,7 +27,7 @@ from ggufkit.allocation.refinement.choosing import refined_candidates
 from ggufkit.allocation.refinement.lessons import tokens_read_backwards
 from ggufkit.allocation.refinement.output_moments import bytes_of_files
 from ggufkit.allocation.refinement.refine import is_in_order, tokens_of_its_own, tokens_to_learn_from
-from ggufkit.allocation.refinement.rounding import is_compiled
+from ggufkit.allocation.refinement.rounding import compiled
 from ggufkit.allocation.study import questions_of
 from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
@@ -120,7 +120,7 @@ def expected(
         backwards_tokens=backwards,
         backwards_bytes=bytes_of_files(model.headers) if backwards else 0,
         in_order=is_in_order(model.weights),
-        is_compiled=is_compiled(),
+        is_compiled=not options.refine or compiled() is not None,
         by_gradients=sum(choice.weights for choice in model.choices if choice.name in seen),
     )
 

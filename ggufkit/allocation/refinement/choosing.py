@@ -29,7 +29,7 @@ from ggufkit.llamacpp.input_reader import tensor_of
 from ggufkit.progress import Progress
 from ggufkit.quantization.types import QuantizationType
 
-_VERSION = 12  # of the method: another one gives other weights
+_VERSION = 13  # of the method: another one gives other weights
 # The types are chosen by what refining usually leaves of a loss; then by the opinion whose plain file was the best, or
 # where that is the same, by what refining has left of each tensor's loss.
 _FIRST, _AGAIN = "grids", "grids again"

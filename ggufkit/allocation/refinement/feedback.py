@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ggufkit.allocation.refinement.books import BookGrid
 from ggufkit.allocation.refinement.grids import Grid, grid_of, has_grid
-from ggufkit.allocation.refinement.rounding import Rounding, kernels
+from ggufkit.allocation.refinement.rounding import Rounding, compiled
 from ggufkit.allocation.weights import encoded_as, through
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.dequantize import dequantize
@@ -42,6 +42,7 @@ _SWEEPS = 3
 _ROUNDS = 5
 # That make up for earlier ones: two gain another hundredth, 16 a thirtieth less. NumPy takes as long for any number.
 _ROWS_TOGETHER, _WITHOUT_KERNELS = 4, 16
+_ROWS_OF_A_THREAD, _WITHOUT_KERNELS_OF_A_THREAD = 2, 256  # at least: fewer take as long as these
 _OUTPUT_DAMPING = 0.1  # of the mean of the diagonal of G: as good as less of it on other text, and safer
 
 
@@ -99,12 +100,16 @@ class Feedback:
     """The feedback of one matrix's inputs; and of its outputs, where these are known: without, rows are independent."""
 
     def __init__(self, moments: Moments, outputs: Squares | None = None, *, threads: int = 1) -> None:
-        """Prepare for inputs whose moments are known. `outputs` is G, float64 [n_out, n_out]."""
+        """Prepare for inputs whose moments are known. `outputs` is G, float64 [n_out, n_out].
+
+        So many `threads` share the rows where there are enough of them; what becomes of a row does not depend on that.
+        """
         damped, mean = _damped(moments.given, _DAMPING)
         inverse = np.linalg.inv(damped)
         # H^-1 = U^T U with an upper triangular U, whose rows say how errors are carried on.
-        carry = np.linalg.cholesky(inverse).T
-        self._rounding = Rounding(damped.astype(np.float32), carry.astype(np.float32))
+        self._rounding = Rounding(
+            damped.astype(np.float32), np.linalg.cholesky(inverse).T.astype(np.float32, order="C")
+        )
         # W (1 + S) is the matrix of real numbers that does with X' best what W does with X. Where little of X is left,
         # that would be to do less of everything.
         self._shift = (moments.drift / mean) @ inverse if _is_slight(moments) and moments.drift is not None else None
@@ -121,12 +126,12 @@ class Feedback:
         rounded = functools.partial(self._rounded, library, kind=kind, importance=importance)
         with ThreadPoolExecutor(self._threads) as pool:
             if self._across is None:
-                return _joined(pool.map(rounded, _parts(weights, self._threads)))
+                return _joined(pool.map(rounded, self._parts(weights)))
             current, found = np.array(weights, np.float32), []
-            together = _ROWS_TOGETHER if kernels() else _WITHOUT_KERNELS
+            together = _ROWS_TOGETHER if compiled() else _WITHOUT_KERNELS
             for start in range(0, len(weights), together):
                 rows, later = slice(start, start + together), slice(start + together, None)
-                found.append(_joined(pool.map(rounded, _parts(current[rows], self._threads))))
+                found.append(_joined(pool.map(rounded, self._parts(current[rows]))))
                 errors = current[rows] - found[-1].values
                 own, carry = self._across[rows, rows], self._across[rows, later]
                 current[later] -= (carry.T @ np.linalg.solve(own.T, errors)).astype(np.float32)
@@ -135,8 +140,8 @@ class Feedback:
     def _rounded(self, library: Ggml, weights: Floats, *, kind: TensorType, importance: Floats | None) -> Refined:
         """Round rows independently of each other.
 
-        Where llama-quantize finds other grids than ours in what it is handed, they are rounded once more on those, until
-        that has not helped a row twice.
+        Where llama-quantize finds other grids than ours in what it is handed, they are rounded once more on those: a
+        row as long as that has not failed to help twice in a row.
         """
         handed = _rounded_in_order(library, weights, kind, self._rounding, importance).handed
         if not has_grid(kind):
@@ -148,13 +153,18 @@ class Feedback:
             current = _stored(library, _swept(weights[rows], current, kind, self._rounding), kind, importance)
             losses = self._losses(weights[rows], current.values)
             is_better = losses < least[rows]
-            if not is_better.any():
-                break
             found, better = current.rows(is_better), rows[is_better]
             best.values[better], best.handed[better], least[better] = found.values, found.handed, losses[is_better]
             goes_on = is_better | was_better
+            if not goes_on.any():
+                break
             rows, current, was_better = rows[goes_on], current.rows(goes_on), is_better[goes_on]
         return Refined(best.values, best.handed)
+
+    def _parts(self, rows: Floats) -> list[Floats]:
+        """Cut rows into parts for the threads."""
+        least = _ROWS_OF_A_THREAD if compiled() else _WITHOUT_KERNELS_OF_A_THREAD
+        return np.array_split(rows, max(1, min(self._threads, len(rows) // least)))
 
     def aimed_at(self, weights: Floats) -> Floats:
         """Return what would be best if there were no grid, float32 [n_rows, n_in]."""
@@ -275,12 +285,7 @@ def _sweep(weights: Floats, found: Floats, rounding: Rounding, grids: Sequence[G
     for number, grid in enumerate(grids):
         columns = slice(number * step, (number + 1) * step)
         pull = ((weights - found) @ rounding.moments[:, columns]).astype(np.float32, copy=False)
-        rounding.sweep(grid, found[:, columns], pull, columns.start)
-
-
-def _parts(rows: Floats, count: int) -> list[Floats]:
-    """Cut rows into as many parts, or fewer."""
-    return np.array_split(rows, min(count, len(rows)))
+        found[:, columns] = rounding.swept(grid, found[:, columns], pull, columns.start)
 
 
 def _joined(parts: Iterable[Refined]) -> Refined:

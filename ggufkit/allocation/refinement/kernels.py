@@ -1,7 +1,7 @@
-"""The innermost loops of refining as machine code (numba): the same as those of `rounding`, one weight after another.
+"""The innermost loops of refining as machine code (numba): those of `rounding`, row by row.
 
 Nothing but arrays and numbers here, in float32 throughout, and without fused or reordered arithmetic: what is
-scale * level + offset lies on the grid to the last bit.
+scale * level + offset lies on the grid to the last bit. Arrays are contiguous, rows first.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,44 @@ Floats = NDArray[np.float32]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _compiled(function: _Function) -> _Function:
-    found: _Function = numba.njit(cache=True, nogil=True)(function)
+def _entry(*arguments: str) -> Callable[[_Function], _Function]:
+    """Compile a function that Python calls, now, for these arguments only.
+
+    Two processes that compile it at the same time then write the same; and what cannot be kept on disk is compiled by
+    every process, which takes some seconds.
+    """
+    signature = f"void({', '.join(arguments)})"
+
+    def compiled(function: _Function) -> _Function:
+        try:
+            found: _Function = numba.njit(signature, cache=True, nogil=True)(function)
+        except (OSError, RuntimeError):
+            found = numba.njit(signature, nogil=True)(function)
+        return found
+
+    return compiled
+
+
+def _inner(function: _Function) -> _Function:
+    """Compile a function with those that call it."""
+    found: _Function = numba.njit(nogil=True)(function)
     return found
 
 
 def _searching(function: _Function) -> _Function:
-    """As `_compiled`, for a function that compares numbers only: so that several are compared at once."""
-    found: _Function = numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})(function)
+    """As `_inner`, for one that compares several numbers at a time, as if none were NaN."""
+    found: _Function = numba.njit(nogil=True, fastmath={"nnan", "nsz"})(function)
     return found
+
+
+_ROWS, _BLOCKS, _LEVELS = "float32[:,::1]", "float32[:,:,::1]", "float32[::1]"
+_NUMBER, _FLAG = "int64", "boolean"
 
 
 # ---- levels of a grid
 
 
-@_compiled
+@_inner
 def _nearest(value: Any, scale: Any, offset: Any, levels: Floats, has_equal_steps: bool) -> Any:
     """Return the value of the grid that is nearest."""
     if scale == 0:
@@ -46,7 +69,7 @@ def _nearest(value: Any, scale: Any, offset: Any, levels: Floats, has_equal_step
     return scale * level + offset
 
 
-@_compiled
+@_entry(_ROWS, _ROWS, _ROWS, _ROWS, _NUMBER, _LEVELS, _FLAG, _ROWS, _ROWS)
 def round_block(
     block: Floats,
     carry: Floats,
@@ -58,7 +81,7 @@ def round_block(
     found: Floats,
     errors: Floats,
 ) -> None:
-    """Round the columns of a block in order, and carry errors on within it. As `rounding.rounded_block`."""
+    """Round the columns of a block in order, and carry errors on within it. As `Rounding.rounded`."""
     rows, columns = block.shape
     for row in range(rows):
         for column in range(columns):
@@ -70,7 +93,7 @@ def round_block(
                 block[row, later] -= error * carry[column, later]
 
 
-@_compiled
+@_entry(_ROWS, _ROWS, _ROWS, _ROWS, _ROWS, _NUMBER, _LEVELS, _FLAG)
 def sweep_block(
     block: Floats,
     pull: Floats,
@@ -81,7 +104,7 @@ def sweep_block(
     levels: Floats,
     has_equal_steps: bool,
 ) -> None:
-    """Let the columns of a block in turn take their best values. As `rounding.sweep_block`."""
+    """Let the columns of a block in turn take their best values. As `Rounding.swept`."""
     rows, columns = block.shape
     for row in range(rows):
         for column in range(columns):
@@ -101,7 +124,7 @@ def sweep_block(
 
 @_searching
 def _cheapest(costs: Floats) -> Any:
-    """Return where the smallest of some numbers is, the first one of several."""
+    """Return where the smallest of some numbers is, the first one of several; with NaN any place."""
     least = costs[0]
     for number in range(1, len(costs)):
         least = min(least, costs[number])
@@ -111,7 +134,7 @@ def _cheapest(costs: Floats) -> Any:
     return place
 
 
-@_compiled
+@_inner
 def _squares(products: Floats, metric: Floats, first: int, signs: Floats, length: int, costs: Floats) -> None:
     """Compute (s p)^T M (s p) of all patterns p, for the columns from the first one on and their signs s.
 
@@ -129,7 +152,7 @@ def _squares(products: Floats, metric: Floats, first: int, signs: Floats, length
             term += 1
 
 
-@_compiled
+@_inner
 def _squares_by_signs(products: Floats, metric: Floats, length: int, signs: Floats, tables: Floats) -> None:
     """Compute the squares of patterns of four for all signs that differ, float32 [2, 8, n_patterns]."""
     for part in range(len(tables)):
@@ -140,7 +163,7 @@ def _squares_by_signs(products: Floats, metric: Floats, length: int, signs: Floa
             _squares(products, metric, part * length, signs, length, tables[part, kind])
 
 
-@_compiled
+@_inner
 def _of_four(patterns: Floats, squares: Floats, pull: Floats, signs: Floats, costs: Floats) -> Any:
     """Return which pattern p of four makes its square less 2 (s p)^T pull smallest; `patterns` are [4, n_patterns]."""
     first = np.float32(-2) * pull[0] * signs[0]
@@ -158,7 +181,7 @@ def _of_four(patterns: Floats, squares: Floats, pull: Floats, signs: Floats, cos
     return _cheapest(costs)
 
 
-@_compiled
+@_inner
 def _of_eight(patterns: Floats, products: Floats, metric: Floats, pull: Floats, signs: Floats, costs: Floats) -> Any:
     """Return which pattern p of eight makes (s p)^T M (s p) - 2 (s p)^T pull smallest."""
     length = len(patterns)
@@ -170,7 +193,7 @@ def _of_eight(patterns: Floats, products: Floats, metric: Floats, pull: Floats, 
     return _cheapest(costs)
 
 
-@_compiled
+@_inner
 def _nearest_pattern(
     wanted: Floats,
     metric: Floats,
@@ -224,7 +247,7 @@ def _nearest_pattern(
                 found[first + place] = patterns[place, best] * own[place]
 
 
-@_compiled
+@_entry(_ROWS, _ROWS, _BLOCKS, _BLOCKS, _ROWS, _NUMBER, _ROWS, _NUMBER, _FLAG, _ROWS, _ROWS)
 def round_book_block(
     block: Floats,
     carry: Floats,
@@ -275,7 +298,7 @@ def round_book_block(
                     block[row, later] -= error * carry[first + place, later]
 
 
-@_compiled
+@_entry(_ROWS, _ROWS, _ROWS, _BLOCKS, _ROWS, _NUMBER, _ROWS, _NUMBER, _FLAG)
 def sweep_book_block(
     block: Floats,
     pulls: Floats,

@@ -12,7 +12,7 @@ from ggufkit.allocation.refinement.output_moments import MOST_CHUNKS as MOST_REA
 from ggufkit.allocation.refinement.output_moments import output_moments
 from ggufkit.allocation.refinement.own_writing import own_writing
 from ggufkit.allocation.refinement.refine import is_in_order
-from ggufkit.allocation.refinement.rounding import is_compiled
+from ggufkit.allocation.refinement.rounding import compiled
 from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.errors import InputError, MissingDependencyError, UnsafeError, UsageError
 from ggufkit.evaluation.likelihood.texts import Chunks
@@ -62,8 +62,10 @@ def lessons_for(
         LlamaCppError: llama.cpp failed.
     """
     check_text(texts.calibration)
-    if not is_compiled():
-        warn("numba is not installed, with which refining is several times as fast: pip install 'ggufkit[refine]'")
+    if not compiled():
+        warn(
+            "refining takes twice as long and more without numba, which is missing or does not work: pip install numba"
+        )
     chunks = chunks_of(
         texts, Use.CALIBRATION, model.headers[0], options.running, length=options.chunk_tokens, most=MOST_CHUNKS
     )

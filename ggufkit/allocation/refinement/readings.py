@@ -8,6 +8,7 @@ reading for each place in the model, each as far as that place.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +157,7 @@ def in_order(
                 for name, given in reader.found.items():
                     own = sums[is_held_out(at, len(chunks))].setdefault(name, _Sums(columns[name]))
                     # Which tokens go to an expert differs between both models, so their inputs are no pairs.
-                    own.add(given, kept[name][at] if name in kept else None, pool)
+                    own.add(given, kept[name][at] if name in kept else None, pool if threads > 1 else None)
         yield _told(sums[0], names, first), _told(sums[1], names, first)
         kept.pop(first[0], None)
 
@@ -170,19 +171,23 @@ class _Sums:
         self.inherited: Squares | None = None
         self.tokens = 0
 
-    def add(self, given: NDArray[np.float32], untouched: NDArray[np.float32] | None, pool: Executor) -> None:
-        """Add inputs, [n_tokens, n_in], and what the untouched model gives for the same tokens."""
+    def add(self, given: NDArray[np.float32], untouched: NDArray[np.float32] | None, pool: Executor | None) -> None:
+        """Add inputs, [n_tokens, n_in], and what the untouched model gives for the same tokens; a `pool` helps."""
         self.tokens += len(given)
         if untouched is None:
             self.given += given.T @ given
             return
         change = untouched - given
-        drift = pool.submit(lambda: change.T @ given)  # as much work as both of the others
+
+        def drifted() -> NDArray[Any]:
+            return change.T @ given
+
+        elsewhere = pool.submit(drifted) if pool else None  # as much work as both of the others
         if self.drift is None or self.inherited is None:
             self.drift, self.inherited = np.zeros_like(self.given), np.zeros_like(self.given)
         self.given += given.T @ given
         self.inherited += change.T @ change
-        self.drift += drift.result()
+        self.drift += elsewhere.result() if elsewhere else drifted()
 
     def moments(self) -> Moments:
         """Return what was added up."""
