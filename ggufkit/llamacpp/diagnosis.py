@@ -19,6 +19,15 @@ _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?\s*\(?(?P<bounds>[^;)
 _BOUND = re.compile(r"(>=|<=|==|<|>)\s*([\d.]+)")
 
 
+_NEEDED_FOR = {
+    "hf": "verify and llama.cpp's converter",
+    "refine": "optimize --refine in half the time",
+    "cluster": "optimize --workers",
+}
+# What scripts/setup is told for an extra: it knows how to get a torch without gigabytes of CUDA.
+_SET_UP = {"": "", "hf": " --test"}
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something missing or wrong, and the command that fixes it; without what is `needed` ggufkit is not usable."""
@@ -233,17 +242,18 @@ def _package_problems(packages: tuple[Package, ...]) -> list[Problem]:
         bad = [package for package in packages if package.extra == extra and not package.is_fine]
         if bad:
             names = ", ".join(f"{package.name} {package.version or 'missing'} ({package.wanted})" for package in bad)
-            what = f"for verify and llama.cpp's converter: {names}" if extra == "hf" else names
+            what = f"for {_NEEDED_FOR[extra]}: {names}" if extra in _NEEDED_FOR else names
             problems.append(Problem(what, _package_fix(extra), not extra))
     return problems
 
 
 def _package_fix(extra: str) -> str:
     suffix = f"[{extra}]" if extra else ""
-    if root := checkout():
-        # The script knows how to get a torch without gigabytes of CUDA.
-        return str(root / "scripts" / "setup") + (" --test" if extra == "hf" else "")
-    return f"{sys.executable} -m pip install 'ggufkit{suffix}'"
+    root = checkout()
+    if root and extra in _SET_UP:
+        return f"{root / 'scripts' / 'setup'}{_SET_UP[extra]}"
+    package = f"--editable '{root}{suffix}'" if root else f"'ggufkit{suffix}'"
+    return f"{sys.executable} -m pip install {package}"
 
 
 def _version(name: str) -> str | None:

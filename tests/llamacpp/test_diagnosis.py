@@ -1,5 +1,7 @@
 """The doctor has an answer whatever is missing, and every problem comes with a command."""
 
+from pathlib import Path
+
 import pytest
 
 from ggufkit.llamacpp import binding, devices, diagnosis, find, pin
@@ -42,6 +44,24 @@ def test_build_that_does_not_load_is_a_problem_not_a_crash(bare, tmp_path, monke
     assert found.build is not None
     assert found.build.folder == tmp_path
     assert any("does not load" in problem.what for problem in found.problems)
+
+
+@pytest.mark.parametrize(
+    ("extra", "in_checkout", "installed"),
+    [
+        ("", "/here/scripts/setup", "-m pip install 'ggufkit'"),
+        ("hf", "/here/scripts/setup --test", "-m pip install 'ggufkit[hf]'"),
+        ("cluster", "-m pip install --editable '/here[cluster]'", "-m pip install 'ggufkit[cluster]'"),
+        ("refine", "-m pip install --editable '/here[refine]'", "-m pip install 'ggufkit[refine]'"),
+    ],
+)
+def test_what_an_extra_lacks_is_installed_by_the_command(extra, in_checkout, installed, monkeypatch):
+    lacks = (diagnosis.Package("thing", ">=1", None, extra),)
+    for root, wanted in ((Path("/here"), in_checkout), (None, installed)):
+        monkeypatch.setattr(diagnosis, "checkout", lambda root=root: root)
+        (problem,) = diagnosis._package_problems(lacks)
+        assert problem.fix.endswith(wanted)
+        assert "thing missing (>=1)" in problem.what
 
 
 @pytest.mark.parametrize(
