@@ -156,9 +156,10 @@ def estimate(
     feedback = _COMPILED if asked.is_compiled else _BY_NUMPY
     of_columns = sum(choice.weights * choice.tensor.shape[0] for choice in choices)
     rounded = (all_weights * feedback.at_once + of_columns * feedback.per_column) / cores
-    if asked.in_order:  # few rows at a time, which two threads can share if they are compiled
-        sharing = min(cores, 2) if asked.is_compiled else 1
-        rounded = all_weights * (feedback.across_rows if asked.backwards_tokens else feedback.in_order) / sharing
+    if asked.in_order:
+        rounded = all_weights * feedback.in_order / (cores if asked.is_compiled else 1)
+    if asked.in_order and asked.backwards_tokens:  # few rows at a time, which two threads can share
+        rounded = all_weights * feedback.across_rows / (min(cores, 2) if asked.is_compiled else 1)
     refining = learning + rounded + judged
     stages = {
         "conversion": before.converted_bytes / _CONVERTED_PER_SECOND,

@@ -102,7 +102,7 @@ class Feedback:
     def __init__(self, moments: Moments, outputs: Squares | None = None, *, threads: int = 1) -> None:
         """Prepare for inputs whose moments are known. `outputs` is G, float64 [n_out, n_out].
 
-        So many `threads` share the rows where there are enough of them; what becomes of a row does not depend on that.
+        So many `threads` share the rows where there are enough of them, which changes last bits at most.
         """
         damped, mean = _damped(moments.given, _DAMPING)
         inverse = np.linalg.inv(damped)

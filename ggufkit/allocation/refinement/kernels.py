@@ -27,7 +27,7 @@ def _entry(*arguments: str) -> Callable[[_Function], _Function]:
     def compiled(function: _Function) -> _Function:
         try:
             found: _Function = numba.njit(signature, cache=True, nogil=True)(function)
-        except (OSError, RuntimeError):
+        except Exception:  # noqa: BLE001 - no place for it, or what is there is damaged; an error of ours comes again
             found = numba.njit(signature, nogil=True)(function)
         return found
 
