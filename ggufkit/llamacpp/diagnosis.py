@@ -21,7 +21,7 @@ _BOUND = re.compile(r"(>=|<=|==|<|>)\s*([\d.]+)")
 
 _NEEDED_FOR = {
     "hf": "verify and llama.cpp's converter",
-    "refine": "optimize --refine in half the time",
+    "refine": "optimize --refine in less time",
     "cluster": "optimize --workers",
 }
 # What scripts/setup is told for an extra: it knows how to get a torch without gigabytes of CUDA.

@@ -63,7 +63,7 @@ def lessons_for(
     """
     check_text(texts.calibration)
     if not compiled():
-        warn("refining takes twice as long without numba, which is missing or does not work: pip install -U numba")
+        warn("refining takes longer without numba, which is missing or does not work: pip install -U numba")
     chunks = chunks_of(
         texts, Use.CALIBRATION, model.headers[0], options.running, length=options.chunk_tokens, most=MOST_CHUNKS
     )
