@@ -108,6 +108,8 @@ def run(model: Path, question: str | None, options: EngineOptions, wishes: Wishe
         wishes.apply(session)
         if session.reasoning is Reasoning.ON and not session.switch.works:
             raise UsageError("--reasoning on: neither the template nor the vocabulary of this model knows reasoning")
+        if session.sampling:
+            engine.check_grammar(session.sampling)
         try:
             if question:
                 status = _answer_once(session, question, wishes)

@@ -37,6 +37,7 @@ HELP = '''\
 Ctrl-C stops a reply; what it said so far stays. Tab completes commands and file names.'''
 
 _LARGEST_FILE = 16 << 20  # bytes
+_MOST_TO_EDIT = 40  # lines, one of which is changed at a time
 _SHORT = {"temp": "temperature", "predict": "max_tokens", "when-full": "when_full", "think": "reasoning"}
 
 
@@ -46,12 +47,14 @@ class Commands:
     def __init__(self, session: ChatSession, wishes: "Wishes", editor: LineEditor) -> None:
         self.session = session
         self.last: Reply | None = None
+        self.has_asked = False
         self.left = False
         self._editor = editor
         self._file = wishes.session
-        self._keep = wishes.session is not None  # after every reply
+        self._kept = wishes.session  # what is rewritten after every reply
         self._show_reasoning = wishes.show_reasoning
         self._read: list[str] = []
+        self._typed = ""  # the end of the last question, behind the files that were put in front
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": self._help,
             "/?": self._help,
@@ -97,14 +100,16 @@ class Commands:
                 raise
             read = counted(len(files), "file")
             raise InputError(f"{error}; the {read} that was to stand in front is dropped", hint=error.hint) from error
+        self._typed = text
         self._reply(reply)
 
     def _reply(self, reply: Reply) -> None:
-        self.last = reply
+        self.has_asked, self.last = True, None
         _chat_screen.stream(reply, show_reasoning=self._show_reasoning)
+        self.last = reply
         _chat_screen.tell_about(self.session, reply, with_meter=True)
-        if self._keep and self._file:
-            session_file.save(self.session, self._file)
+        if self._kept:
+            session_file.save(self.session, self._kept)
 
     def _help(self, _: str) -> None:
         self._print(HELP)
@@ -116,8 +121,25 @@ class Commands:
         if not text:
             if not self._editor.can_prefill:
                 raise UsageError("/edit needs the new text here", hint="/edit NEW QUESTION")
-            text = "\n".join(self._editor.read(". ", line) for line in question.split("\n"))
+            files, typed = self._parts(question)
+            lines = typed.split("\n")
+            if len(lines) > _MOST_TO_EDIT:
+                raise UsageError(
+                    f"the last question has {len(lines)} lines, too many to go through", hint="/edit NEW QUESTION"
+                )
+            typed = "\n".join(self._editor.read(". ", line) for line in lines)
+            if not typed.strip():
+                _chat_screen.tell("nothing to ask: the question stays as it was")
+                return
+            self._typed, text = typed, files + typed
+        else:
+            self._typed = text
         self._reply(self.session.edit(text))
+
+    def _parts(self, question: str) -> tuple[str, str]:
+        """Return the files in front of a question as far as they are known, and what was typed behind them."""
+        typed = self._typed if self._typed and question.endswith(f"\n\n{self._typed}") else question
+        return question[: len(question) - len(typed)], typed
 
     def _clear(self, _: str) -> None:
         self.session.conversation = self.session.conversation.cleared()
@@ -253,8 +275,11 @@ class Commands:
                 session_file.load(path)
             except InputError:
                 raise UsageError(f"{path} exists, and is no chat of ggufkit", hint="/save another-name.json") from None
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", hint="/save chat.json")
         session_file.save(self.session, path)
-        self._file = path
+        if not self._kept:  # else a copy of the chat as it is now
+            self._file = path
         _chat_screen.tell(f"{counted(self.session.conversation.exchanges, 'exchange')} saved to {path}")
 
     def _load(self, name: str) -> None:
@@ -263,12 +288,16 @@ class Commands:
         path = expanded(name)
         saved = session_file.load(path)
         saved.restore(self.session)
-        self._file, self._read, self.last = path, [], None
+        self._read, self._typed, self.last = [], "", None
+        left = self._kept if self._kept and self._kept != path else None
+        self._file, self._kept = path, path if self._kept else None
         other = saved.model and saved.model != self.session.engine.path.name
         _chat_screen.tell(
             f"going on with {counted(saved.conversation.exchanges, 'exchange')} from {path}"
             + (f", which {saved.model} answered" if other else "")
         )
+        if left:
+            _chat_screen.tell(f"replies are kept there from now on; {left} stays as it is")
 
     def _stats(self, _: str) -> None:
         session = self.session

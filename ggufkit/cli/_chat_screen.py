@@ -13,6 +13,10 @@ from ggufkit.inference.generation import GenerationResult
 from ggufkit.inference.session import ChatSession, Reply
 
 _SECONDS_BETWEEN_UPDATES = 0.1
+# What moves the cursor, changes colours or talks to the terminal, and what makes text run the other way; all else,
+# such as the joiners of emoji and of Persian, or the wide space of Japanese, is text.
+_CONTROLS = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {ord("\n"), ord("\t")}
+_HARMLESS = dict.fromkeys(_CONTROLS, "�") | {ord("\r"): ""}
 
 
 def is_live() -> bool:
@@ -147,7 +151,7 @@ def tell_about(session: ChatSession, reply: Reply, *, with_meter: bool = False) 
 
 def printable(text: str) -> str:
     """Replace control characters: those of a model must not work on a terminal."""
-    return "".join(mark if mark.isprintable() or mark in "\n\t" else "\ufffd" for mark in text)
+    return text.translate(_HARMLESS)
 
 
 def _dim(text: str) -> str:

@@ -6,7 +6,7 @@ from ggufkit.cli import _chat_screen, _errors
 from ggufkit.cli._chat import Wishes
 from ggufkit.cli._chat_commands import Commands
 from ggufkit.cli._chat_lines import LineEditor
-from ggufkit.errors import GgufkitError
+from ggufkit.errors import GgufkitError, UsageError
 from ggufkit.inference.session import ChatSession
 
 _PROMPT, _MORE = "> ", ". "
@@ -44,10 +44,17 @@ def _goes_on(commands: Commands, editor: LineEditor, wishes: Wishes) -> bool:
             commands.take(text)
         except GgufkitError as error:
             # In a conversation a mistake costs one message, not all of them.
-            _errors.report(error)
-        except KeyboardInterrupt:
+            _errors.report(_in_chat(error))
+        except (KeyboardInterrupt, EOFError):  # the latter: Ctrl-D while a question was being changed
             print(file=sys.stderr)
-    return not commands.left and not (wishes.single_turn and commands.last)
+    return not commands.left and not (wishes.single_turn and commands.has_asked)
+
+
+def _in_chat(error: GgufkitError) -> GgufkitError:
+    """Give an error that has no hint of its own, which would be about the command line, one about commands."""
+    if isinstance(error, UsageError) and error.hint is None:
+        return UsageError(str(error), hint="/help lists all commands")
+    return error
 
 
 def _read_message(editor: LineEditor) -> str | None:

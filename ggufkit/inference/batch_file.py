@@ -140,9 +140,15 @@ def _message(at: int, value: Any) -> Message:
 def _max_tokens(value: Any) -> int | None:
     if value is None:
         return None
+    value = _whole(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError("max_tokens must be a number of 1 or more")
+        raise InputError("max_tokens must be a whole number of 1 or more")
     return value
+
+
+def _whole(value: Any) -> Any:
+    """Take 40.0 for 40: that is how tables with gaps in a column write their whole numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _stop(value: Any) -> tuple[str, ...] | None:
@@ -160,11 +166,14 @@ def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
         if (value := given.get(name)) is None:
             continue
         if kind is bool:
-            sound = isinstance(value, bool)
+            wanted, sound = "true or false", isinstance(value, bool)
+        elif kind is float:
+            wanted, sound = "a number", isinstance(value, int | float) and not isinstance(value, bool)
         else:
-            sound = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
+            value = _whole(value)
+            wanted, sound = "a whole number", isinstance(value, int) and not isinstance(value, bool)
         if not sound:
-            raise InputError(f"{name} must be {'true or false' if kind is bool else 'a number'}, not {value!r}")
+            raise InputError(f"{name} must be {wanted}, not {value!r}")
         chosen[name] = value
     grammar, schema = given.get("grammar"), given.get("json_schema")
     if grammar is not None and schema is not None:

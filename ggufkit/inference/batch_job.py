@@ -51,7 +51,10 @@ class BatchOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSummary:
-    """What became of a file of prompts. `bad` holds the numbers of lines without an answer, with the reasons."""
+    """What became of a file of prompts.
+
+    `bad` holds the numbers of lines without an answer, with the reasons; `resumed` counts the answers that were there.
+    """
 
     prompts: int
     answered: int
@@ -92,7 +95,7 @@ def run_file(
         journal = Journal(partial.journal, identity, lines, again=options.again)
         with contextlib.closing(journal):
             job = _Job(lines, journal, options, on_bad)
-            resumed = len(journal.offsets)
+            resumed = len(journal.offsets) - len(journal.resumed_bad)
             progress("Reading", 0, len(lines), "steps")
             with LoadedModel.open(model, replace(engine, vocabulary_only=True, adapters=())) as vocabulary:
                 job.look_at(vocabulary, PromptMaker(vocabulary, options.prompts), progress)
@@ -139,6 +142,8 @@ class _Job:
         for number in range(len(self._lines)):
             progress("Reading", number, len(self._lines), "steps")
             if number in self._journal.offsets:
+                if (reason := self._journal.resumed_bad.get(number)) is not None:
+                    self._tell(number, reason)
                 continue
             try:
                 line = batch_file.parse(self._lines[number])
@@ -208,7 +213,7 @@ class _Job:
         """Sum up."""
         return BatchSummary(
             prompts=len(self._lines),
-            answered=len(self._lines) - len(self._bad) - self._journal.resumed_bad,
+            answered=len(self._lines) - len(self._bad),
             resumed=resumed,
             bad=tuple(self._bad),
             prompt_tokens=self._prompt_tokens,
@@ -219,10 +224,15 @@ class _Job:
         )
 
     def _refuse(self, number: int, error: GgufkitError) -> None:
-        at = self._lines.number(number)
-        self._bad.append((at, str(error)))
-        self._on_bad(at, str(error))
+        at = self._tell(number, str(error))
         self._journal.add(number, {**batch_file.carried(self._lines[number]), "line": at, "error": str(error)})
+
+    def _tell(self, number: int, reason: str) -> int:
+        """Count a line as bad; return its number in the file."""
+        at = self._lines.number(number)
+        self._bad.append((at, reason))
+        self._on_bad(at, reason)
+        return at
 
 
 def _details(model: LoadedModel, result: GenerationResult) -> dict[str, Any]:

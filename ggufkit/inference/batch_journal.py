@@ -70,7 +70,7 @@ class Journal:
         """
         self._lines = lines
         self.offsets: dict[int, tuple[int, int]] = {}
-        self.resumed_bad = 0
+        self.resumed_bad: dict[int, str] = {}  # lines that the earlier run found bad, and why
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         end = 0 if again else self._resume(path, identity)
         self._file.truncate(end)
@@ -81,7 +81,10 @@ class Journal:
 
     def add(self, index: int, answer: Mapping[str, Any]) -> None:
         """Note an answer down."""
-        text = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
+        try:
+            text = json.dumps(answer, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half of a surrogate pair in what comes back: JSON can escape it
+            text = json.dumps(answer).encode()
         start = self._file.tell()
         self._file.write(b"%d %s %s\n" % (index, _digest(self._lines[index]), text))
         self._file.flush()  # after that only a crash of the machine can lose it
@@ -122,7 +125,8 @@ class Journal:
             except (ValueError, RecursionError):
                 break  # damaged: what follows is answered once more
             if 0 <= number < len(self._lines) and _digest(self._lines[number]) == digest:
-                self.resumed_bad += "error" in answer
+                if "error" in answer:
+                    self.resumed_bad[number] = str(answer["error"])
                 self.offsets[number] = (end, len(line))
             end += len(line)
         return end

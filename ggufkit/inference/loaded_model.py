@@ -130,6 +130,11 @@ class LoadedModel:
         """
         return sampling_asked_for(self.metadata)
 
+    def check_grammar(self, options: SamplingOptions) -> None:
+        """Have llama.cpp read the grammar, if there is one. Raises InputError when it is not valid."""
+        if options.grammar is not None:
+            self._sampler(options, 0, ()).close()
+
     # ---- tokens and text
 
     def tokenize(self, text: str, *, parse_special: bool = False, add_special: bool = False) -> list[int]:

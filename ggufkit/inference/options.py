@@ -172,7 +172,10 @@ class EngineOptions:
             f"values are stored as {self.cache_type_v} with fused attention only: -fa auto, or -ctv f16",
         )
         _refuse_unless(self.main_gpu >= 0, "main_gpu must not be negative")
-        _refuse_unless(0 <= self.most_drafted < self.batch_size, "most_drafted must be 0 or more, and below batch_size")
+        _refuse_unless(
+            0 <= self.most_drafted < self.batch_size,
+            f"{self.most_drafted} drafted tokens (--draft-max) are too many for batches of {self.batch_size} (-b)",
+        )
         shares = self.tensor_split
         _refuse_unless(
             all(math.isfinite(share) and share >= 0 for share in shares) and (not shares or sum(shares) > 0),

@@ -6,6 +6,7 @@ turn by turn, and until the next time every turn finds what came before it in me
 Full means that less than a quarter of the context, or than the wanted length of the reply, would be left for it.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -123,6 +124,19 @@ class ChatSession:
         """Return how many tokens of the context the conversation takes, as the next question will find it."""
         return len(self.tokens(self.conversation)) if self.conversation.messages else 0
 
+    def restore(self, conversation: Conversation) -> None:
+        """Go on with a conversation; all of it is shown to the model again where the context has room for that."""
+        self.conversation = conversation
+        if conversation.forgotten:
+            whole = conversation.forgetting(0)
+            with contextlib.suppress(InputError):  # the template's: the next question tells
+                if len(self.tokens(whole)) <= self.engine.context_size - self._kept_for_reply():
+                    self.conversation = whole
+
+    def _kept_for_reply(self) -> int:
+        size = self.engine.context_size
+        return min(self.max_tokens or size // 4, size // 4)
+
     def _reply(self, conversation: Conversation) -> "Reply":
         fitting, tokens = self._fit(conversation)
         self.dropped = fitting.forgotten - conversation.forgotten
@@ -132,9 +146,9 @@ class ChatSession:
 
     def _fit(self, conversation: Conversation) -> tuple[Conversation, list[int]]:
         size = self.engine.context_size
-        reply = min(self.max_tokens or size // 4, size // 4)
+        reply = self._kept_for_reply()
         tokens = self.tokens(conversation)
-        if len(tokens) <= size - reply or len(conversation.messages) <= 1:
+        if len(tokens) <= size - reply or conversation.exchanges <= 1:
             return conversation, tokens
         if self.when_full is WhenFull.STOP:
             raise InputError(

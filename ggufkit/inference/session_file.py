@@ -49,11 +49,11 @@ class SavedChat:
 
     def restore(self, session: ChatSession) -> None:
         """Go on with this chat, its settings included, in a session."""
-        session.conversation = self.conversation
         session.sampling = replace(session.sampling or session.engine.sampling_defaults(), **self.sampling)
         session.max_tokens = self.max_tokens
         session.reasoning = self.reasoning
         session.when_full = self.when_full
+        session.restore(self.conversation)
 
 
 def save(session: ChatSession, path: Path) -> None:

@@ -10,6 +10,7 @@ import tiny_model
 from ggufkit.cli._chat import Wishes, question
 from ggufkit.cli._chat_commands import HELP, Commands
 from ggufkit.cli._chat_lines import LineEditor, history_file
+from ggufkit.cli._chat_screen import printable
 from ggufkit.errors import GgufkitError, InputError, UsageError
 from ggufkit.inference.conversation import Conversation
 from ggufkit.inference.engine import Engine
@@ -248,7 +249,49 @@ def test_a_chat_is_saved_and_loaded_and_a_session_is_kept_after_every_reply(
     assert commands.session.sampling == SamplingOptions(temperature=0.3)
     kept = Commands(commands.session, Wishes(session=tmp_path / "kept.json"), LineEditor())
     said(capsys, kept, "more")
-    assert len(json.loads((tmp_path / "kept.json").read_text())["turns"]) == 4
+
+    def turns(name: str) -> int:
+        return len(json.loads((tmp_path / name).read_text())["turns"])
+
+    assert turns("kept.json") == 4
+    said(capsys, kept, f"/save {tmp_path / 'copy.json'}", "and more")
+    assert (turns("copy.json"), turns("kept.json")) == (4, 6)
+    _, notes = said(capsys, kept, f"/load {file}", "from there")
+    assert f"replies are kept there from now on; {tmp_path / 'kept.json'} stays as it is" in notes
+    assert (turns("chat.json"), turns("kept.json")) == (4, 6)
+
+
+def test_a_question_behind_files_is_changed_without_going_through_them(
+    commands: Commands, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[str] = []
+
+    def change(_prompt: str, line: str = "") -> str:
+        offered.append(line)
+        return line.replace("sum up", "translate")
+
+    monkeypatch.setattr(LineEditor, "can_prefill", True)
+    monkeypatch.setattr(LineEditor, "read", lambda _self, prompt, line="": change(prompt, line))
+    (tmp_path / "notes.txt").write_text("first\n\nsecond\n" * 20)
+    said(capsys, commands, f"/read {tmp_path / 'notes.txt'}", "sum up\nplease", "/edit", "/edit")
+    assert offered == ["sum up", "please", "translate", "please"]
+    question = commands.session.conversation.last_question or ""
+    assert question.startswith("first\n\nsecond")
+    assert question.endswith("second\n\ntranslate\nplease")
+    said(capsys, commands, f"/save {tmp_path / 'chat.json'}", f"/load {tmp_path / 'chat.json'}")
+    with pytest.raises(UsageError, match="too many to go through"):  # what was typed of it is not known any more
+        commands.take("/edit")
+    monkeypatch.setattr(LineEditor, "read", lambda *_: "")
+    assert "the question stays as it was" in said(capsys, commands, "short", "/edit")[1]
+    assert commands.session.conversation.last_question == "short"
+
+
+def test_a_terminal_gets_all_text_and_nothing_that_acts_on_it() -> None:
+    persian, flag = "\u0646\u0627\u0645\u0647\u200c\u0647\u0627", "🏴\U000e0067\U000e007f"
+    text = f"👨\u200d👩\u200d👧 你好\u3000世界 {persian} l\u2019\u202fété {flag}\tend\n"
+    assert printable(text.replace("\n", "\r\n")) == text
+    assert printable("\x1b[2J\x9b1m\x07\b") == "\ufffd[2J\ufffd1m\ufffd\ufffd"
+    assert printable("\u202eevil\u2066\x7f") == "\ufffdevil\ufffd\ufffd"
 
 
 def test_stats_tell_how_full_the_context_is(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:

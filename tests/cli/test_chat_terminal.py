@@ -123,6 +123,9 @@ def test_a_session_as_it_is_documented(screen: Screen, model: Path, tmp_path: Pa
     screen.says(". lines")
     screen.type(", edited", prefilled=True)
     screen.says("tokens per second", 4)
+    screen.type("/edit")
+    screen.says(". two", 2)
+    screen.press("C-u", "C-d")  # given up
     screen.type("/show prompt")
     screen.says("two\nlines, edited<|im_end|>")
     screen.type(f"/save {file}")

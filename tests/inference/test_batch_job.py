@@ -82,7 +82,7 @@ def test_a_line_says_what_is_different_for_it() -> None:
         (b'{"prompt": "a", "temperature": "hot"}', "temperature must be a number"),
         (b'{"prompt": "a", "temperature": -1}', "temperature must be between 0 and 1000"),
         (b'{"prompt": "a", "temperature": 1' + b"0" * 400 + b"}", "temperature must be between 0 and 1000"),
-        (b'{"prompt": "a", "top_k": true}', "top_k must be a number"),
+        (b'{"prompt": "a", "top_k": true}', "top_k must be a whole number"),
         (b'{"prompt": "a", "max_tokens": 0}', "1 or more"),
         (b'{"prompt": "a", "stop": [""]}', "none of them empty"),
         (b'{"prompt": "a", "json_schema": [1]}', "must be an object"),
@@ -138,6 +138,14 @@ def test_bad_lines_are_told_and_the_others_answered(random_model: Path, tmp_path
     assert summary.answered == 2
 
 
+def test_what_comes_back_is_what_was_sent(random_model: Path, tmp_path: Path) -> None:
+    """Half a surrogate pair is no UTF-8, but JSON can say it; a table with gaps writes 3 as 3.0."""
+    source = write(tmp_path / "in.jsonl", ['{"id": "\\ud83d", "prompt": "one", "max_tokens": 3.0, "top_k": 40.0}'])
+    answer(random_model, source, tmp_path / "out.jsonl")
+    (only,) = read(tmp_path / "out.jsonl")
+    assert (only["id"], only["generated_tokens"]) == ("\ud83d", 3)
+
+
 def test_a_pipe_is_read_as_a_file_is(random_model: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", questions(5))
     answer(random_model, source, tmp_path / "out.jsonl")
@@ -163,8 +171,8 @@ def test_a_killed_run_goes_on_where_it_was(random_model: Path, tmp_path: Path, k
     with (tmp_path / ".out.jsonl.ggufkit-journal").open("ab") as journal:
         journal.write(b'9 0123456789abcdef {"half')  # as when the machine itself had died
     summary = answer(random_model, source, output)
-    assert summary.resumed == killed_at + 1  # the bad line was noted down first
-    assert (summary.prompts, summary.answered) == (11, 10)
+    assert (summary.prompts, summary.answered, summary.resumed) == (11, 10, killed_at)
+    assert [line for line, _ in summary.bad] == [11]  # of which the killed run had told already
     kept = ("id", "line", "text", "error")
     answers = [{name: each.get(name) for name in kept} for each in read(output)]
     assert answers == [{name: each.get(name) for name in kept} for each in read(tmp_path / "whole.jsonl")]

@@ -94,6 +94,20 @@ def test_a_full_context_forgets_the_oldest_at_once_and_what_is_left_is_not_read_
     assert chat.conversation.messages[0] == Message("system", "be kind")
     assert chat.conversation.messages[-2:] == (Message("user", "question number 19"), Message("assistant", "Hi"))
     chat.engine.close()
+    larger, as_large = (session(tmp_path / "m.gguf", context_size=size) for size in (4000, 400))
+    for other in (larger, as_large):
+        other.restore(chat.conversation)
+        other.engine.close()
+    assert larger.conversation == chat.conversation.forgetting(0)  # a larger context has room for all of it
+    assert as_large.conversation == chat.conversation
+
+
+def test_a_question_that_is_too_long_by_itself_is_not_blamed_on_the_conversation(tmp_path: Path) -> None:
+    path = tiny_model.saying(tmp_path / "m.gguf", "Hi")
+    chat = session(path, context_size=200, when_full=WhenFull.STOP, conversation=Conversation("be kind, " * 60))
+    with pytest.raises(InputError, match=r"the prompt has .* tokens, but the context holds 200"):
+        chat.ask("hello")
+    chat.engine.close()
 
 
 def test_a_full_context_can_be_refused_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -176,7 +190,7 @@ def test_a_chat_goes_through_a_file(tmp_path: Path) -> None:
     assert saved.model == "m.gguf"
     assert other.conversation.turns[:2] == chat.conversation.turns[:2]
     assert other.conversation.turns[3] == Message("assistant", "ok", "hm")
-    assert other.conversation.forgotten == 1
+    assert other.conversation.forgotten == 0  # there is room for all of it
     assert (other.max_tokens, other.when_full, other.sampling) == (40, WhenFull.STOP, GREEDY)
     chat.engine.close()
     other.engine.close()

@@ -3,7 +3,7 @@
 import json
 
 from ggufkit.errors import GgufkitError, InputError
-from ggufkit.inference.serving.rules import Refusal, schemas_of
+from ggufkit.inference.serving.rules import Refusal, schemas_of, schemas_of_reply
 from ggufkit.llamacpp import json_schema
 from ggufkit.llamacpp.schema_text import patterns_of
 
@@ -13,12 +13,15 @@ _MOST = 64
 def refuse_patterns(body: bytes) -> Refusal | None:
     """Return why a body that is a JSON object must not pass for one of its patterns; takes a process for each new one.
 
-    What llama.cpp makes no grammar of passes: it lets any text stand there.
+    Of some patterns llama.cpp makes no grammar and lets any text stand there. In what the reply is to follow they are
+    refused: nobody would notice. In tools they pass: whoever is called looks at what comes, and tools of many origins
+    are given along with each request.
     """
     document = json.loads(body)
     if not isinstance(document, dict):
         return None
     patterns = {each for schema in schemas_of(document) for each in patterns_of(schema)}
+    of_reply = {each for schema in schemas_of_reply(document) for each in patterns_of(schema)}
     if len(patterns) > _MOST:
         return _bad(f"{len(patterns)} patterns are too many; at most {_MOST}")
     for pattern in sorted(patterns):
@@ -27,6 +30,8 @@ def refuse_patterns(body: bytes) -> Refusal | None:
         except InputError as error:
             if json_schema.IS_FAULTY in str(error):
                 return _bad(str(error))
+            if pattern in of_reply:
+                return _bad(f"{error}; the pattern is {json.dumps(pattern)}")
         except GgufkitError:  # no llama.cpp, or no process: then nobody makes a grammar either
             return None
     return None

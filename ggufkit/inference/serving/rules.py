@@ -193,10 +193,16 @@ def _refuse_fields(document: dict[str, Any]) -> Refusal | None:
 
 def schemas_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """List the JSON schemas of a request that llama-server makes grammars of: for the reply, and of its tools."""
-    tools, text = document.get("tools"), document.get("text")
+    tools = document.get("tools")
+    of_tools = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    return schemas_of_reply(document) + of_tools
+
+
+def schemas_of_reply(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List those that the whole reply is to follow."""
+    text = document.get("text")
     places = [document.get("json_schema"), document.get("response_format")]
     places.append(text.get("format") if isinstance(text, dict) else None)  # of /v1/responses
-    places += tools if isinstance(tools, list) else []
     return [place for place in places if isinstance(place, dict)]
 
 
