@@ -7,7 +7,7 @@ from typing import TypeAlias
 from ggufkit.errors import UsageError
 from ggufkit.gguf_file.reader import TensorInfo
 from ggufkit.gguf_file.tensor_types import TensorType
-from ggufkit.quantization.matrix_fit import needs_imatrix
+from ggufkit.quantization.matrix_fit import NEVER_WITHOUT, needs_imatrix
 from ggufkit.quantization.output_size import ALIGNMENT
 from ggufkit.quantization.types import tensor_type
 
@@ -22,10 +22,9 @@ _OF_SMALL_BLOCKS = (_T.IQ4_NL, _T.Q4_1, _T.Q5_0, _T.Q5_1, _T.Q8_0)
 USUAL = (_T.Q2_K, _T.IQ3_XXS, _T.Q3_K, _T.IQ3_S, _T.IQ4_XS, _T.Q4_K, _T.Q5_K, _T.Q6_K, *_OF_SMALL_BLOCKS)
 # Below these bits per weight of a whole file, the usual ones alone cannot reach far enough down.
 _SMALLER = ((3.5, (_T.IQ2_XXS, _T.IQ2_S)), (2.4, (_T.IQ1_S, _T.IQ1_M)))
-POOLS: Mapping[str, tuple[TensorType, ...]] = {"usual": USUAL, "k-quants": K_QUANTS}
+USUAL_POOL = "usual"
+POOLS: Mapping[str, tuple[TensorType, ...]] = {USUAL_POOL: USUAL, "k-quants": K_QUANTS}
 _SHORTEST_POOL = 2
-# ggml.c, ggml_quantize_requires_imatrix: libggml ends the process that stores these without importance.
-_NEVER_WITHOUT = {_T.IQ2_XXS, _T.IQ2_XS, _T.IQ1_S}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +111,4 @@ def _types(tensor: TensorInfo, pool: Sequence[TensorType], importance: Mapping[s
 
 
 def _needs_importance(tensor: TensorInfo, kind: TensorType) -> bool:
-    return kind in _NEVER_WITHOUT or needs_imatrix(tensor.name, tensor.type, kind, "")
+    return kind in NEVER_WITHOUT or needs_imatrix(tensor.name, tensor.type, kind, "")

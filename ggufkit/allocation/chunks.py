@@ -56,20 +56,29 @@ def chunks_of(texts: Dealt, use: Use, header: GgufHeader, running: Running, *, l
     entry = header.metadata.entries.get("tokenizer.ggml.tokens")
     if entry is None:
         raise InputError(f"{header.path} holds no vocabulary, so no text can be given to it")
-    trained = header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length")
-    if isinstance(trained, int) and trained > 0:
-        length = min(length, trained)
     with tempfile.TemporaryDirectory(prefix="ggufkit-") as folder:
         path = Path(folder) / f"{use.value}.txt"
         tokens = _tokens(texts, use, header.path, path, running)
-        while length > _SHORTEST and len(tokens) < 2 * length:
-            length //= 2
-        if len(tokens) < length:
-            raise InputError(
-                f"only {len(tokens):,} tokens are left for {use.value}",
-                hint="give more text with -f, some hundred kilobytes",
-            )
+        length = length_for(len(tokens), use, header, length)
         return cut_into_chunks([path], [tokens], entry.count, length=length, chunks=chunks_wanted(most, length))
+
+
+def length_for(tokens: int, use: Use, header: GgufHeader, wanted: int) -> int:
+    """Say how long the chunks of a text are: no longer than the model was trained for, nor than half of the text.
+
+    Raises:
+        InputError: the text is too short for any.
+    """
+    trained = header.metadata.get(f"{header.metadata.get('general.architecture')}.context_length")
+    length = min(wanted, trained) if isinstance(trained, int) and trained > 0 else wanted
+    while length > _SHORTEST and tokens < 2 * length:
+        length //= 2
+    # llama-imatrix reads two at least.
+    if tokens < (2 * length if use is Use.CALIBRATION else length):
+        raise InputError(
+            f"only {tokens:,} tokens are left for {use.value}", hint="give more text with -f, some hundred kilobytes"
+        )
+    return length
 
 
 def chunks_wanted(most: int, length: int) -> int:

@@ -35,10 +35,13 @@ from ggufkit.allocation.weights import rows_of
 from ggufkit.allocation.workplace import LEDGER, identity_of, setting_of, speed_key, state_folder
 from ggufkit.errors import InputError
 from ggufkit.evaluation.likelihood import passes
+from ggufkit.evaluation.likelihood.logits_file import estimated_bytes
 from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.files import PlannedFile, check_space
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.progress import Progress, silent
 from ggufkit.quantization.direct import library as ggml_library
+from ggufkit.quantization.matrix_fit import ENDS
 from ggufkit.quantization.plan import read_model
 
 CORRECTION_ROUNDS = 2
@@ -126,7 +129,7 @@ def expected(
 
 
 def _matrix_of_ones(path: Path, headers: Sequence[GgufHeader]) -> Path:
-    """Write an importance matrix that covers every tensor and says nothing."""
+    """Write an importance matrix that covers what llama-imatrix measures and says nothing."""
     writer = gguf.GGUFWriter(path, "")
     writer.add_type("imatrix")
     writer.add_array("imatrix.datasets", ["none"])
@@ -135,7 +138,7 @@ def _matrix_of_ones(path: Path, headers: Sequence[GgufHeader]) -> Path:
     for header in headers:
         for tensor in header.tensors:
             columns, _, experts = rows_of(tensor)
-            if len(tensor.shape) > 1:
+            if len(tensor.shape) > 1 and tensor.name not in ENDS:
                 writer.add_tensor(f"{tensor.name}.in_sum2", np.ones((experts, columns), np.float32))
                 writer.add_tensor(f"{tensor.name}.counts", np.ones((experts, 1), np.float32))
     writer.write_header_to_file()
@@ -162,5 +165,8 @@ def _reading_speed(model: Model, probing: Setting, folder: Path, progress: Progr
     """Let the model read a little; return tokens per second, and the seconds until it was loaded."""
     chunks = probing.chunks
     some = replace(chunks, tokens=chunks.tokens[: max(1, _TOKENS // chunks.length)])
+    check_space(
+        [PlannedFile(folder / "base", estimated_bytes(chunks.vocabulary_size, chunks.length, len(some.tokens)))]
+    )
     reading = passes.read_base(model.source, some, folder, probing.running_of_one, progress)
     return reading.tokens_per_second or 1.0, reading.load_seconds or 0.0

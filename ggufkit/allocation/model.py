@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ggufkit.allocation.choices import Choices, Types, choices_of, pool_named
+from ggufkit.allocation.choices import USUAL_POOL, Choices, Types, choices_of, pool_named
 from ggufkit.allocation.knapsack import Item, largest, smallest
 from ggufkit.allocation.lattices import on_lattice
 from ggufkit.allocation.sensitivity import Costs
@@ -53,7 +53,7 @@ class Model:
 
     `presets` has the plan of every preset that can be made. `fixed_bytes` is what a file of ours takes without the
     tensors that may change: header, padding, vectors and what else stays. `on_lattice` names tensors that training has
-    left on a 4-bit lattice, which Q4_0 stores as they are.
+    left on a 4-bit lattice, which Q4_0 stores as they are. `pool` is what the types were called that tensors may have.
     """
 
     headers: tuple[GgufHeader, ...]
@@ -62,6 +62,7 @@ class Model:
     presets: Mapping[str, QuantizationPlan]
     fixed_bytes: int
     on_lattice: frozenset[str] = frozenset()
+    pool: str = USUAL_POOL
 
     @property
     def source(self) -> Path:
@@ -122,13 +123,17 @@ class Model:
         Raises:
             UsageError: no file of this model is so small, or all are smaller; the smallest and largest are named.
         """
-        if target.measure is Measure.LIKE and target.preset is not None:
-            if target.preset.name not in self.presets:
-                plan(self.source, target.preset, self.options)  # raises, saying why
-            return self.presets[target.preset.name].bytes_after
+        preset = target.preset if target.measure is Measure.LIKE else None
+        if preset is not None and preset.name not in self.presets:
+            plan(self.source, preset, self.options)  # raises, saying why
         nothing = {choice.name: dict.fromkeys(choice.types, 0.0) for choice in self.choices}
         least, most = (self.fixed_bytes + limit(self.items(nothing)) for limit in (smallest, largest))
         wanted = int(target.value)
+        if preset is not None:
+            wanted = self.presets[preset.name].bytes_after
+            most = max(most, wanted)
+            if self.pool == USUAL_POOL:
+                least = min(least, wanted)  # it may be smaller than all others: then it is made itself
         if target.measure is Measure.BITS_PER_WEIGHT:
             wanted = self.overhead_bytes + int(target.value * self.weights / 8)
         if not least <= wanted <= most:
@@ -141,6 +146,15 @@ class Model:
                 else "the source itself is the largest that there is",
             )
         return wanted
+
+    def room(self, budget: int, target: Target) -> int:
+        """Return the bytes that chosen types may take: no more than the preset has without naming a matrix.
+
+        Who compares the file with a preset may have made that one without a matrix, or from a shorter path.
+        """
+        if target.measure is Measure.LIKE and target.preset is not None:
+            return min(budget, self.presets[target.preset.name].bytes_unnamed)
+        return budget
 
     def label(self, budget: int, target: Target) -> QuantizationType:
         """Choose what `general.file_type` says: the preset that is meant, else the largest that is no larger."""
@@ -183,7 +197,7 @@ def open_model(
     choices = choices_of(tensors, kinds, chosen(options), trained)
     if all(len(choice.types) == 1 for choice in choices):
         raise InputError(f"{source}: {_UNMOVED}")
-    draft = Model(headers, options, choices, presets, 0, trained)
+    draft = Model(headers, options, choices, presets, 0, trained, pool)
     types = {choice.name: choice.nearest(TensorType.Q8_0) for choice in choices}
     planned = plan(source, quantization_type("Q8_0"), draft.quantize_options(types, overrides), headers=headers)
     return replace(draft, fixed_bytes=planned.bytes_after - draft.size_of(types))
@@ -219,7 +233,10 @@ def _presets(
             name: planned for name, planned in pool.map(one, dict.fromkeys([*PRESETS, *named])) if planned is not None
         }
     if not found:
-        raise failures[0]
+        first = failures[0]
+        if isinstance(first, UsageError) and "--allow-requantize" in (first.hint or ""):
+            raise UsageError(str(first), hint="start from the F16, BF16 or F32 file, or the checkpoint") from first
+        raise first
     return found
 
 

@@ -36,6 +36,7 @@ from ggufkit.allocation.verification import Made, Verified, Verifier, best_of
 from ggufkit.allocation.workplace import LEDGER, identity_of, setting_of, speeds_of, workplace
 from ggufkit.counting import counted
 from ggufkit.errors import LlamaCppError, VerificationError
+from ggufkit.evaluation.likelihood.logits_file import estimated_bytes
 from ggufkit.evaluation.likelihood.request import Request
 from ggufkit.evaluation.likelihood.statistics import PairedDifference, paired_difference
 from ggufkit.files import PlannedFile, check_output, check_space
@@ -102,6 +103,10 @@ def optimize(
                 warn(f"{overlap}: what is measured will look better than it is")
         cluster = stack.enter_context(Cluster(options.workers)) if options.workers else None
         measurer = stack.enter_context(Measurer(probing, ledger, folder / "probing", cluster))
+        some = probing.chunks
+        check_space(
+            [PlannedFile(folder / "base", estimated_bytes(some.vocabulary_size, some.length, len(some.tokens)))]
+        )
         speeds = speeds_of(measurer, ledger, probing, progress)
         todo = expected(model, options, budgets, ledger, probing)
         found = estimate(speeds, model.choices, todo, Before(), probing, choosing)
@@ -180,9 +185,10 @@ def _file(
 ) -> Optimized:
     started = time.monotonic()
     prediction = known.prediction
+    room = model.room(budget, job.target)
     candidates = candidates_for(
         model,
-        budget,
+        room,
         known.opinions,
         prediction,
         restricted=True,
@@ -196,11 +202,11 @@ def _file(
         replace(each, candidate=replace(each.candidate, predicted=prediction.of(each.candidate.types)))
         for each in verified
     ]
-    best = best_of(verified, least_of(budget))
+    best = best_of(verified, least_of(room))
     small = model.weights <= mix.SMALL
     wanted = [each for each in verified if small or each is best or each.candidate.is_preset]
     verified = mix.foretold(measurer, verified, wanted, known.floor, prediction.of_inputs, progress)
-    best = best_of(verified, least_of(budget))
+    best = best_of(verified, least_of(room))
     preset = next((each for each in verified if each.candidate.is_preset), None)
     label = model.label(budget, job.target)
     with contextlib.ExitStack() as stack:
@@ -210,7 +216,7 @@ def _file(
             choice = stack.enter_context(
                 chosen_with_refined(
                     model,
-                    budget,
+                    room,
                     label,
                     verified,
                     known.of_weights,

@@ -7,8 +7,9 @@ from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.texts import Dealt, Use
 from ggufkit.allocation.verification import Verified
 from ggufkit.files import write_atomically
-from ggufkit.quantization.recipe import Recipe, RecipeText, Role, hash_file, layout_hash
+from ggufkit.quantization.recipe import Recipe, RecipeText, Role, hash_file, layout_hash, matrices
 from ggufkit.quantization.recipe import text as recipe_text
+from ggufkit.quantization.types import is_writable
 
 
 def write_recipe(
@@ -29,7 +30,11 @@ def write_recipe(
     matrix = options.quantize.imatrix
     uses = {Use.CALIBRATION: Role.CALIBRATION, Use.PROBING: Role.DEVELOPMENT, Use.CHOOSING: Role.DEVELOPMENT}
     recipe = Recipe(
-        tensors=best.candidate.types,
+        tensors={
+            tensor.name: best.candidate.types.get(tensor.name, tensor.type)
+            for tensor in matrices(model.headers)
+            if tensor.name in best.candidate.types or is_writable(tensor.type)
+        },
         architecture=str(metadata["general.architecture"]),
         file_type=label,
         model_name=name if isinstance(name, str) else None,

@@ -55,7 +55,7 @@ def workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder))
+            stack.enter_context(locked(folder, hint="wait for it, or keep the state of this run elsewhere: --state"))
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot keep the state in {folder}: {error.strerror}") from error
@@ -103,7 +103,7 @@ def identity_of(model: Model, options: OptimizeOptions) -> str:
 
 def speed_key(setting: Setting) -> str:
     """Name what is remembered of how fast a setting is read."""
-    return f"speed {setting.identity}"
+    return f"speed {setting.identity} {setting.running_of_one.threads}"
 
 
 def speeds_of(measurer: Measurer, ledger: Ledger, setting: Setting, progress: Progress) -> Speeds:

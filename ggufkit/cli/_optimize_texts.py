@@ -1,8 +1,9 @@
 """The texts of `ggufkit optimize`, given or written by the model, and the importance matrix of one of them."""
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,15 +84,18 @@ def kept(options: "OptimizeOptions", model: Path) -> Path:
 
 def calibration_tokens(dealt: "Dealt | None", model: Path, options: "OptimizeOptions") -> int:
     """Count the tokens that the importance matrix will be made of, if it has to be made; `dealt`: None if unwritten."""
-    from ggufkit.allocation.chunks import tokens_of
+    from ggufkit.allocation.chunks import length_for, tokens_of
     from ggufkit.allocation.texts import Use
+    from ggufkit.gguf_file.parts import read_parts
 
     if options.quantize.imatrix is not None:
         return 0
     most = CALIBRATION_CHUNKS * options.chunk_tokens
     if dealt is None:
         return min(most, OWN_CHUNKS * options.chunk_tokens // 2)
-    return min(most, len(tokens_of(dealt, Use.CALIBRATION, model, options.running)))
+    tokens = len(tokens_of(dealt, Use.CALIBRATION, model, options.running))
+    length_for(tokens, Use.CALIBRATION, read_parts(model)[0], options.chunk_tokens)  # refuses what is too short
+    return min(most, tokens)
 
 
 def with_known_matrix(
@@ -123,6 +127,21 @@ def with_known_matrix(
     return options
 
 
+@contextlib.contextmanager
+def only_user(wish: "Wish", model: Path, jobs: Sequence["Job"], options: "OptimizeOptions") -> Iterator[None]:
+    """See to it that no other run replaces the importance matrix of this one while it is used.
+
+    Raises:
+        OutputError: another run uses it.
+    """
+    from ggufkit.files import locked
+
+    matrix = _matrix(wish, model, jobs, options)
+    matrix.parent.mkdir(parents=True, exist_ok=True)
+    with locked(matrix.with_name(f"{matrix.name}-used"), said=f"{matrix} is in use"):
+        yield
+
+
 def with_matrix(
     wish: "Wish",
     model: Path,
@@ -132,19 +151,25 @@ def with_matrix(
     progress: "Progress",
 ) -> "OptimizeOptions":
     """Make the importance matrix of the calibration text, unless one is given or an earlier run has made it."""
+    from ggufkit.allocation.chunks import chunks_wanted, length_for, tokens_of
+    from ggufkit.allocation.texts import Use
+    from ggufkit.gguf_file.parts import read_parts
     from ggufkit.quantization.make_imatrix import Calibration, ImatrixOptions, make_imatrix
 
     options = with_known_matrix(wish, model, jobs, dealt, options)
     if options.quantize.imatrix is not None:
         return options
-    matrix = _matrix(wish, model, jobs, options)
-    matrix.parent.mkdir(parents=True, exist_ok=True)
+    matrix, wanted = _matrix(wish, model, jobs, options), options.chunk_tokens
+    tokens = len(tokens_of(dealt, Use.CALIBRATION, model, options.running))
+    length = length_for(tokens, Use.CALIBRATION, read_parts(model)[0], wanted)
     result = make_imatrix(
         matrix,
         model=model,
         calibration=Calibration(dealt.calibration, _matrix_text(dealt, model, options), dealt.special),
         options=ImatrixOptions(
-            threads=options.quantize.threads, chunks=CALIBRATION_CHUNKS, ctx_size=options.chunk_tokens
+            threads=options.quantize.threads,
+            chunks=CALIBRATION_CHUNKS if length == wanted else chunks_wanted(CALIBRATION_CHUNKS, length),
+            ctx_size=length,
         ),
         progress=progress,
     )
@@ -154,15 +179,19 @@ def with_matrix(
 
 
 def _matrix(wish: "Wish", model: Path, jobs: Sequence["Job"], options: "OptimizeOptions") -> Path:
-    """Name the matrix: beside the first file that is made; with the state, where none is."""
+    """Name the matrix: beside the first file that is made; with the state, where none is or its path is too long."""
     from ggufkit.allocation.workplace import state_folder
+    from ggufkit.quantization.imatrix import LONGEST_PATH
     from ggufkit.quantization.names import output_path
     from ggufkit.quantization.plan import read_model
     from ggufkit.quantization.types import quantization_type
 
     stem = output_path(wish.source, quantization_type("F16")).stem.removesuffix("F16")
     name = f"{stem}optimized-imatrix.gguf"
-    return jobs[0].output.with_name(name) if jobs else state_folder(read_model(model), options) / name
+    beside = jobs[0].output.with_name(name) if jobs else None
+    if beside is not None and len(str(beside).encode()) <= LONGEST_PATH:
+        return beside
+    return state_folder(read_model(model), options) / name
 
 
 def _matrix_text(dealt: "Dealt", model: Path, options: "OptimizeOptions") -> str:
@@ -205,10 +234,16 @@ def _nothing() -> "Dealt":
 
 def _documents(wish: "Wish", model: Path, paths: Sequence[Path]) -> list["Document"]:
     from ggufkit.allocation.texts import Document
-    from ggufkit.quantization.calibration import read_passages
+    from ggufkit.errors import InputError
+    from ggufkit.quantization.calibration import TOO_SHORT, read_passages
 
-    with _calibration_text.renderer(model) as (render, refused):
-        found = [(path, read_passages([path], render)) for path in paths]
+    try:
+        with _calibration_text.renderer(model) as (render, refused):
+            found = [(path, read_passages([path], render)) for path in paths]
+    except InputError as error:
+        if error.hint != TOO_SHORT:
+            raise
+        raise InputError(str(error), hint="give more text, or leave out -f: then the model writes its own") from error
     if refused and not wish.silent:
         _output.warn(f"the model's chat template refused {len(refused)} chats; the first: {refused[0]}")
     return [Document(path.name, passages.texts, passages.chats > 0) for path, passages in found]

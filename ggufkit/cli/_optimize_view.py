@@ -86,7 +86,8 @@ def _show_file(each: "Optimized") -> None:
         clear = "" if each.difference is None or each.difference.is_clear else " (within what chance explains)"
         print(f"  that is {ratio:.2f} times the divergence of {preset.candidate.name}{clear}")
     elif preset is not None:
-        print(f"  no choice of types beat {preset.candidate.name}, so it was taken")
+        why = "beat" if len(each.verified) > 1 else "of this pool is as small as"
+        print(f"  no choice of types {why} {preset.candidate.name}, so it was taken")
     print(f"  recipe: {each.recipe}")
 
 

@@ -159,6 +159,9 @@ def run(wish: Wish) -> None:
             model, folder = stack.enter_context(_optimize_source.as_gguf(wish, progress))
         options = replace(options, folder=folder)
         dealt = dealt or _optimize_texts.written(wish, model, options, progress)
+        if wish.options.quantize.imatrix is None:
+            stack.enter_context(_optimize_texts.only_user(wish, model, jobs, options))
+            options = replace(options, quantize=wish.options.quantize)  # until now another run may have replaced it
         options = _optimize_texts.with_matrix(wish, model, jobs, dealt, options, progress)
         done = _optimize(wish, model, jobs, dealt, options, found, progress)
     document = _optimize_view.document(wish.source, done, options)
@@ -252,4 +255,8 @@ def _jobs(wish: Wish) -> list["Job"]:
     if given is not None and not folder:
         return [Job(target, given) for target in wish.targets]
     where = given if given is not None else plain.parent
-    return [Job(target, where / f"{stem}{target.said}-optimized.gguf") for target in wish.targets]
+    jobs = [Job(target, where / f"{stem}{target.said}-optimized.gguf") for target in wish.targets]
+    for number, job in enumerate(jobs):
+        if any(job.output == other.output for other in jobs[:number]):
+            raise UsageError(f"two sizes would go to {job.output}", hint="leave one of them out")
+    return jobs

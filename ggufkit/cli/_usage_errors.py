@@ -13,6 +13,7 @@ from ggufkit.cli._options import NotAChoice
 from ggufkit.cli._words import nearest, quoted
 from ggufkit.errors import UsageError
 
+_LONGER_FORMS = {"quantize": "optimize"}  # which `quantize --like` is short for
 _NOT_A_NUMBER = {"int_parsing": "is no whole number", "int_from_float": "is no whole number"}
 _CODE_OF_NUMBERS = ("float_parsing", "float_type", "finite_number")
 
@@ -77,13 +78,24 @@ def _unknown_option(option: str, context: Any, words: Sequence[str]) -> UsageErr
     if name.startswith("--"):
         options = [each for each in options if each.startswith("--")]
     near = nearest(name, options) or nearest(f"--{name.lstrip('-')}", options)
-    if near:
+    if other := _other_with(name, context):
+        hint = f"{other} has it; {_see_help(context)}"
+    elif near:
         hint = f"did you mean {' or '.join(near)}? {_see_help(context)}"
     elif _is_group(context.command):
         hint = f"options stand behind a command: {context.command_path} COMMAND {name}; {_see_help(context)}"
     else:
         hint = _see_help(context)
     return UsageError(f"{context.command_path} has no option {name}", hint=hint)
+
+
+def _other_with(option: str, context: Any) -> str | None:
+    """Name the longer form of a command, where that has the option."""
+    longer = _LONGER_FORMS.get(context.info_name)
+    if not longer or not context.parent:
+        return None
+    command = context.parent.command.get_command(context.parent, longer).entry.load()
+    return f"{context.parent.command_path} {longer}" if option in _options(command) else None
 
 
 def _value_missing(option: str, context: Any, words: Sequence[str]) -> UsageError:

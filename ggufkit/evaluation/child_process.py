@@ -4,6 +4,7 @@
 """
 
 import contextvars
+import errno
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from ggufkit.errors import GgufkitError, LlamaCppError, OutputError
 from ggufkit.llamacpp.attendant import ENDED, LEAVES, Attendant
 from ggufkit.llamacpp.run import run
 
+_OF_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 REFUSED = 3  # the status of a child that has written a refusal
 _ATTEND = "from ggufkit.evaluation.child_process import attend; attend()"
 _attendant: contextvars.ContextVar[Attendant | None] = contextvars.ContextVar("_attendant", default=None)
@@ -64,12 +66,23 @@ def raise_refusal(answer: Path) -> NoReturn:
 
 @contextmanager
 def refusing() -> Iterator[Path]:
-    """In a child: yield the request file, the argument; an error of ours becomes a refusal beside it, and the end."""
+    """In a child: yield the request file, the argument; an error of ours becomes a refusal beside it, and the end.
+
+    So does a full disk.
+    """
     path = Path(sys.argv[1])
     try:
         yield path
     except GgufkitError as error:
         path.with_suffix(".error.json").write_text(refusal(error))
+        sys.exit(REFUSED)
+    except OSError as error:
+        if error.errno not in _OF_DISK:
+            raise
+        told = OutputError(f"cannot write {error.filename or f'to {path.parent}'}: {error.strerror}")
+        told.__cause__ = error
+        path.unlink(missing_ok=True)  # its room, where there is no other
+        path.with_suffix(".error.json").write_text(refusal(told))
         sys.exit(REFUSED)
 
 

@@ -17,10 +17,13 @@ _PATIENCE = 0.5  # seconds
 
 
 @contextlib.contextmanager
-def locked(target: Path) -> Iterator[bool]:
+def locked(
+    target: Path, *, said: str | None = None, hint: str = "wait for it, or name another output with -o"
+) -> Iterator[bool]:
     """Hold the one right to write `target`; the lock file goes away with the last holder.
 
-    Yields False where the file system has no locks: then another process may write it as well.
+    Yields False where the file system has no locks: then another process may write it as well. `said` is what the
+    process that holds it does, as in "FILE is being written", the default.
 
     Raises:
         OutputError: another process holds it; it is named.
@@ -29,7 +32,7 @@ def locked(target: Path) -> Iterator[bool]:
     held: int | None = None
     try:
         with undisturbed():  # a signal between the file and the `try` around it would leave the file behind
-            held, alone = _take_lock(lock, target)
+            held, alone = _take_lock(lock, said or f"{target} is being written", hint)
         os.truncate(held, 0)
         os.pwrite(held, str(os.getpid()).encode(), 0)
         yield alone
@@ -42,7 +45,7 @@ def locked(target: Path) -> Iterator[bool]:
                     os.close(held)
 
 
-def _take_lock(lock: Path, target: Path) -> tuple[int, bool]:
+def _take_lock(lock: Path, said: str, hint: str) -> tuple[int, bool]:
     """Open and lock the file; wait a moment for those who only look whether a lock is a dead run's."""
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -56,10 +59,7 @@ def _take_lock(lock: Path, target: Path) -> tuple[int, bool]:
             if time.monotonic() > deadline:
                 holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
                 os.close(descriptor)
-                raise OutputError(
-                    f"{target} is being written by process {holder}",
-                    hint="wait for it, or name another output with -o",
-                ) from None
+                raise OutputError(f"{said} by process {holder}", hint=hint) from None
             time.sleep(_PATIENCE / 20)
         except FileNotFoundError:  # removed between our two looks at it
             pass

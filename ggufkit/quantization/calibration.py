@@ -45,6 +45,8 @@ _PAIRS = (
 _FENCE = re.compile(r"^(```|~~~)")
 _BLANK = re.compile(r"\n[ \t]*\n\s*")
 
+TOO_SHORT = "give more text with -f, or --self to let the model write its own"
+
 
 @dataclass(frozen=True, slots=True)
 class Passages:
@@ -88,7 +90,7 @@ def read_passages(paths: Sequence[Path], render: Render | None = None, *, shorte
     if not texts:
         raise InputError(
             f"no passage of at least {shortest} characters in {', '.join(map(str, paths))}",
-            hint="give more text with -f, or --self to let the model write its own",
+            hint=TOO_SHORT,
         )
     return Passages(tuple(texts), chats, short, repeated)
 

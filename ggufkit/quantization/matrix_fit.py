@@ -12,7 +12,7 @@ from ggufkit.quantization.options import QuantizeOptions
 from ggufkit.quantization.overrides import EMBEDDINGS
 from ggufkit.quantization.source import before_pruning, blocks_of
 
-_ENDS = {*EMBEDDINGS, "output.weight"}
+ENDS = frozenset({*EMBEDDINGS, "output.weight"})  # which no matrix of llama-imatrix's covers, unless it is asked to
 _UNTRAVELLED = "nextn."  # blocks that predict further tokens are not run while a matrix is made
 
 
@@ -101,11 +101,13 @@ def _compare_names(path: Path, covered: Mapping[str, int], names: set[str]) -> N
 
 def needs_imatrix(name: str, was: TensorType, to: TensorType, kind: str) -> bool:
     """Whether llama-quantize gives up on a tensor without importance (src/llama-quant.cpp, tensor_requires_imatrix)."""
-    if to is was or name in _ENDS:
+    if to is was or name in ENDS:
         return False
     return to in _NEED_IMATRIX or (to is TensorType.Q2_K and kind == "Q2_K_S")
 
 
+# ggml.c, ggml_quantize_requires_imatrix: libggml ends the process that stores these without, whatever the tensor.
+NEVER_WITHOUT = frozenset({TensorType.IQ2_XXS, TensorType.IQ2_XS, TensorType.IQ1_S})
 _NEED_IMATRIX = {
     TensorType.IQ3_XXS,
     TensorType.IQ2_XXS,

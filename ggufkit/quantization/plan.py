@@ -14,12 +14,12 @@ from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.llamacpp import quantize as tool
 from ggufkit.quantization import imatrix
 from ggufkit.quantization.asking import Asking, Stand, choose_types, fallbacks, tool_options
-from ggufkit.quantization.matrix_fit import Measured, chosen, needs_imatrix, uncovered
+from ggufkit.quantization.matrix_fit import NEVER_WITHOUT, Measured, chosen, needs_imatrix, uncovered
 from ggufkit.quantization.options import QuantizeOptions, check_options
 from ggufkit.quantization.output_size import ALIGNMENT, file_sizes, string_bytes
 from ggufkit.quantization.overrides import Patterns, Shift
 from ggufkit.quantization.planned import Fallback, PlannedTensor, elements, stripped
-from ggufkit.quantization.source import doubts_about_type, kept_tensors, read_model
+from ggufkit.quantization.source import before_pruning, doubts_about_type, kept_tensors, read_model
 from ggufkit.quantization.types import QuantizationType
 
 __all__ = [
@@ -39,7 +39,8 @@ class QuantizationPlan:
     """What quantizing will do. `tensors` are in the order of the output; sizes in bytes are those of whole files.
 
     `shifted` are tensors that changed because a neighbour was given a type; `notes` are for people.
-    `patterns` and `overrides` are what llama-quantize is told, `overrides` with those that we add.
+    `patterns` and `overrides` are what llama-quantize is told, `overrides` with those that we add. `bytes_unnamed` is
+    `bytes_after` of a file that does not name the importance matrix.
     """
 
     source: Path
@@ -51,6 +52,7 @@ class QuantizationPlan:
     without_importance: tuple[str, ...]  # tensors that the importance matrix does not cover
     bytes_before: int
     bytes_after: int
+    bytes_unnamed: int
     overrides: tuple[tuple[str, str], ...]
     part_bytes: tuple[int, ...] = ()
     patterns: Patterns = ()
@@ -124,6 +126,7 @@ def plan(
             hint=f"make one: ggufkit imatrix {source} -f TEXT -o imatrix.gguf, then --imatrix imatrix.gguf; or"
             " --imatrix auto; or take a type that needs none, such as Q2_K or Q3_K_M",
         )
+    _refuse_doomed([t for t in quantized if t.name not in needing], covered, options)
     measured = [Measured(t.name, elements((t.shape[0], *t.shape[2:3])), t.name in needing) for t in quantized]
     source_names = [info.name for header in headers for info in header.tensors]
     sizes = _sizes(headers[0], tensors, asking, covered, report)
@@ -139,12 +142,24 @@ def plan(
         else (),
         bytes_before=sum(header.file_size for header in headers),
         bytes_after=sum(sizes),
+        bytes_unnamed=sum(_sizes(headers[0], tensors, asking, {}, report)) if covered else sum(sizes),
         part_bytes=sizes,
         overrides=asking.overrides,
         patterns=answer.patterns,
         shifted=answer.shifted,
         notes=(*doubts, *answer.notes),
     )
+
+
+def _refuse_doomed(tensors: Sequence[PlannedTensor], covered: Mapping[str, int], options: QuantizeOptions) -> None:
+    """Refuse embeddings and output layers in types that libggml stores with importance only. Raises UsageError."""
+    for tensor in tensors:
+        if tensor.to in NEVER_WITHOUT and before_pruning(tensor.name, options.prune_layers) not in covered:
+            why = f"{options.imatrix} has none for it" if options.imatrix else "there is no importance matrix"
+            raise UsageError(
+                f"{tensor.name} cannot be {tensor.to.name}: that type takes importance data, and {why}",
+                hint="give it another type, such as IQ2_S or Q2_K",
+            )
 
 
 def _overrides(headers: Sequence[GgufHeader], options: QuantizeOptions) -> tuple[tuple[str, str], ...]:

@@ -12,7 +12,7 @@ import random_models
 
 from ggufkit.allocation import targets, workplace
 from ggufkit.allocation.candidates import candidates_for
-from ggufkit.allocation.chunks import chunks_of
+from ggufkit.allocation.chunks import chunks_of, length_for
 from ggufkit.allocation.document import document
 from ggufkit.allocation.model import open_model
 from ggufkit.allocation.optimize import Job, optimize
@@ -23,6 +23,7 @@ from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.cli import main
 from ggufkit.errors import GgufkitError, InputError, LlamaCppError, UsageError
 from ggufkit.evaluation.likelihood.logits_file import decode, open_logits_file
+from ggufkit.files import locked
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.find import find
@@ -70,7 +71,8 @@ def check(found: Optimization) -> None:
         assert each.chosen.measured.kld <= each.preset.measured.kld
         if each.chosen is not each.preset:
             assert each.bytes >= 0.995 * each.budget
-        assert recipe.read(each.recipe).tensors == each.types
+        matrices = {tensor.name: tensor.type for tensor in header.tensors if len(tensor.shape) > 1}
+        assert recipe.read(each.recipe).tensors == matrices  # those that cannot move, too
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +206,50 @@ def test_says_the_smallest_and_the_largest_possible(tied: Path, tmp_path: Path) 
             made(tied, tmp_path, target)
 
 
+def test_a_preset_beyond_the_pool_that_was_named_is_refused(tied: Path) -> None:
+    """The usual pool, which nobody named, leaves such a preset as it is."""
+    target = targets.like("Q3_K_M")
+    with pytest.raises(UsageError, match=r"Q3_K_M \([\d,]+ bytes\) cannot be reached: with this pool"):
+        open_model(tied, QuantizeOptions(threads=1), "q5_k,q8_0", [target], ()).budget(target)
+    tiny = targets.like("TQ1_0")
+    usual = open_model(tied, QuantizeOptions(threads=1), "usual", [tiny], ())
+    assert usual.budget(tiny) == usual.presets["TQ1_0"].bytes_after
+
+
+def test_chosen_types_leave_room_for_a_matrix_with_a_longer_name(tied: Path, tmp_path: Path) -> None:
+    """A preset made without a matrix, or from a shorter path, has a smaller header: it must not be the smaller file."""
+    matrix = random_models.write_imatrix(tmp_path / "matrix.gguf", tied)
+    target = targets.like("Q4_K_M")
+    model = open_model(tied, QuantizeOptions(imatrix=matrix, threads=1), "usual", [target], ())
+    bare = plan(tied, quantization_type("Q4_K_M"), QuantizeOptions()).bytes_after
+    assert model.budget(target) > bare
+    assert model.room(model.budget(target), target) == bare
+    assert model.room(10**6, targets.size("1MB")) == 10**6
+
+
+@pytest.mark.parametrize(
+    ("tokens", "trained", "use", "length"),
+    [
+        (5000, 1024, Use.PROBING, 512),
+        (5000, 128, Use.PROBING, 128),
+        (494, 1024, Use.CALIBRATION, 128),
+        (128, 1024, Use.CALIBRATION, 64),
+        (100, 1024, Use.PROBING, 64),
+        (100, 1024, Use.CALIBRATION, None),  # llama-imatrix reads two chunks at least
+        (63, 1024, Use.PROBING, None),
+    ],
+)
+def test_little_text_makes_shorter_chunks(
+    tmp_path: Path, tokens: int, trained: int, use: Use, length: int | None
+) -> None:
+    header = read_header(random_models.write(tmp_path / "m.gguf", context=trained))
+    if length is None:
+        with pytest.raises(InputError, match=f"only {tokens} tokens are left for {use.value}"):
+            length_for(tokens, use, header, 512)
+    else:
+        assert length_for(tokens, use, header, 512) == length
+
+
 @pytest.mark.parametrize("name", ["Q4_0", "Q5_1", "IQ3_S"])
 def test_the_preset_that_was_named_is_the_one_to_beat(name: str, tied: Path) -> None:
     target = targets.like(name)
@@ -258,6 +304,8 @@ def test_refuses_a_preset_as_a_source_of_itself(tied: Path, tmp_path: Path) -> N
         ["quantize", "--like", "Q4_K_M", "MODEL", "--pure"],
         ["quantize", "--like", "Q4_K_M", "Q5_K_M", "MODEL"],
         ["quantize", "Q4_K_M", "MODEL", "--effort", "fast"],
+        ["quantize", "--like", "Q4_K_M", "MODEL", "--refine"],
+        ["optimize", "MODEL", "--target-bpw", "4.6", "--target-bpw", "4.6000001"],
     ],
 )
 def test_refuses_nonsense_with_a_hint(
@@ -369,6 +417,30 @@ def test_what_has_the_matrix_s_name_and_is_none_of_ours_stays(
     assert code == 2
     assert "was not made by this command" in said
     assert theirs.read_text() == "mine"
+
+
+def test_two_runs_do_not_share_a_matrix(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that makes its matrix of another text would change what the other one measures by."""
+    text = tmp_path / "text.txt"
+    text.write_text(random_models.text(60_000))
+    source = tmp_path / "m-F16.gguf"
+    source.symlink_to(tied)
+    matrix = tmp_path / "m-optimized-imatrix.gguf"
+    words = ["-f", text, "--state", tmp_path / "state", "-o", tmp_path / "out.gguf"]
+    code, said = commanded(source, *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0, said
+    made_first = matrix.read_bytes()
+    text.write_text(random_models.text(61_000))
+    words[3] = tmp_path / "another state"
+    with locked(matrix.with_name(f"{matrix.name}-used")):
+        code, said = commanded(source, *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 5
+    assert f"{matrix} is in use by process" in said
+    assert matrix.read_bytes() == made_first
+    assert commanded(source, *words, monkeypatch=monkeypatch, capsys=capsys)[0] == 0
+    assert matrix.read_bytes() != made_first
 
 
 def test_text_that_a_matrix_was_made_of_is_compared_with_the_text_for_development(

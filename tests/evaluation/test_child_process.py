@@ -2,6 +2,7 @@
 
 import errno
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,30 @@ def test_a_disk_that_fails_a_child_is_not_the_fault_of_the_file(
 ) -> None:
     error = raised(GgufFileError("cannot read m.gguf"), OSError(number, "it failed"))
     assert report(refused(error, tmp_path / "r.json", monkeypatch)) == status
+
+
+def test_a_full_disk_is_refused_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = tmp_path / "r.json"
+    request.write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["child", str(request)])
+    with (
+        pytest.raises(SystemExit) as ended,
+        child_process.refusing(),
+        Path("/dev/full").open("w") as file,
+    ):
+        file.write("more than there is room for")
+    assert ended.value.code == child_process.REFUSED
+
+    def run(*_: object, **__: object) -> None:
+        raise LlamaCppError("it ended with status 3")
+
+    monkeypatch.setattr(child_process, "run", run)
+    told = request.with_suffix(".error.json").read_bytes()
+    monkeypatch.setattr(Path, "unlink", lambda *_args, **_more: None)
+    request.with_suffix(".error.json").write_bytes(told)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        child_process.ask("some.module", request, "model.gguf")
+    assert report(caught.value) == OutputError.exit_code
 
 
 def test_a_child_that_dies_is_told_of_with_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

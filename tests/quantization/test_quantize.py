@@ -190,6 +190,19 @@ def test_types_that_need_an_importance_matrix_are_refused_before_they_start(kind
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("with_matrix", [False, True])
+@pytest.mark.parametrize("name", ["token_embd.weight", "output.weight"])
+def test_ends_in_types_that_libggml_would_end_the_process_for_are_refused(
+    name: str, with_matrix: bool, models: Path, tmp_path: Path
+):
+    matrix = tiny_gguf.write_imatrix(tmp_path / "m.gguf") if with_matrix else None
+    options = QuantizeOptions(tensor_types=((f"^{name}$", TensorType.IQ2_XXS),), imatrix=matrix)
+    with pytest.raises(UsageError, match=f"{name} cannot be IQ2_XXS: that type takes importance data, and") as caught:
+        quantize(models / "even-F16.gguf", "Q4_K_M", tmp_path / "out.gguf", options)
+    assert "IQ2_S" in str(caught.value.hint)
+    assert not (tmp_path / "out.gguf").exists()
+
+
 def test_matrices_that_would_stop_it_midway_are_refused_before(models: Path, tmp_path: Path):
     source = models / "even-F16.gguf"
     gap = tiny_gguf.write_imatrix(tmp_path / "gap.gguf", leave_out=["blk.1.ffn_up.weight"])

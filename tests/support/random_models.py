@@ -18,13 +18,14 @@ def write(
     blocks: int = 2,
     experts: int = 0,
     tied: bool = True,
+    context: int = 512,
     dtype: type = np.float16,
 ) -> Path:
     """Write a model whose tensors are scaled unevenly, so that they do not all matter equally."""
     chance = np.random.default_rng(seed)
     tokens, types, merges = vocabulary()
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(512)
+    writer.add_context_length(context)
     writer.add_embedding_length(hidden)
     writer.add_block_count(blocks)
     writer.add_feed_forward_length(feed_forward)
@@ -81,3 +82,21 @@ def write(
 def text(characters: int, start: int = 0) -> str:
     """Give some of the demo model's held-out text."""
     return TEXT.read_text(encoding="utf-8")[start : start + characters]
+
+
+def write_imatrix(path: Path, model: Path) -> Path:
+    """Write an importance matrix that covers all matrices of the blocks and says nothing."""
+    writer = gguf.GGUFWriter(path, "")
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", ["some-text.txt"])
+    writer.add_uint32("imatrix.chunk_count", 3)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for tensor in gguf.GGUFReader(model).tensors:
+        if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
+            writer.add_tensor(f"{tensor.name}.in_sum2", np.ones((1, int(tensor.shape[0])), np.float32))
+            writer.add_tensor(f"{tensor.name}.counts", np.ones((1, 1), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

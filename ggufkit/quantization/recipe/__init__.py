@@ -1,7 +1,7 @@
 """Recipes: which type every tensor of a model gets, as files that people share."""
 
 from ggufkit.quantization.recipe.apply import Applied, apply
-from ggufkit.quantization.recipe.extract import hash_file, layout_hash, recipe_of
+from ggufkit.quantization.recipe.extract import hash_file, layout_hash, matrices, recipe_of
 from ggufkit.quantization.recipe.file import parse, read, text, to_json
 from ggufkit.quantization.recipe.recipe import SCHEMA_VERSION, Recipe, RecipeText, Role
 
@@ -14,6 +14,7 @@ __all__ = [
     "apply",
     "hash_file",
     "layout_hash",
+    "matrices",
     "parse",
     "read",
     "recipe_of",
