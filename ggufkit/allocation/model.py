@@ -1,5 +1,6 @@
 """The model whose types are chosen: its tensors that may change, what presets make of it, and exact sizes of files."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -148,13 +149,17 @@ class Model:
         return wanted
 
     def room(self, budget: int, target: Target) -> int:
-        """Return the bytes that chosen types may take: no more than the preset has without naming a matrix.
+        """Return the bytes that chosen types may take: no more than the preset has without a matrix, or unnamed.
 
         Who compares the file with a preset may have made that one without a matrix, or from a shorter path.
         """
-        if target.measure is Measure.LIKE and target.preset is not None:
-            return min(budget, self.presets[target.preset.name].bytes_unnamed)
-        return budget
+        if target.measure is not Measure.LIKE or target.preset is None:
+            return budget
+        sizes = [budget, self.presets[target.preset.name].bytes_unnamed]
+        without = replace(self.options, imatrix=None, include_weights=(), exclude_weights=())
+        with contextlib.suppress(UsageError):  # it is not made without
+            sizes.append(plan(self.source, target.preset, without, headers=self.headers).bytes_after)
+        return min(sizes)
 
     def label(self, budget: int, target: Target) -> QuantizationType:
         """Choose what `general.file_type` says: the preset that is meant, else the largest that is no larger."""
@@ -192,6 +197,7 @@ def open_model(
         raise InputError(f"{source}: {_UNMOVED}")
     weights = sum(header.elements for header in headers)
     wanted = [_bits(target, presets, weights) for target in targets]
+    pool = pool.strip().lower()
     kinds = pool_named(pool, min(wanted, default=4.0))
     trained = on_lattice(headers, moved)
     choices = choices_of(tensors, kinds, chosen(options), trained)

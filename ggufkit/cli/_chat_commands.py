@@ -131,10 +131,12 @@ class Commands:
             if not typed.strip():
                 _chat_screen.tell("nothing to ask: the question stays as it was")
                 return
-            self._typed, text = typed, files + typed
+            text = files + typed
         else:
-            self._typed = text
-        self._reply(self.session.edit(text))
+            typed = text
+        reply = self.session.edit(text)
+        self._typed = typed
+        self._reply(reply)
 
     def _parts(self, question: str) -> tuple[str, str]:
         """Return the files in front of a question as far as they are known, and what was typed behind them."""
@@ -289,7 +291,7 @@ class Commands:
         saved = session_file.load(path)
         saved.restore(self.session)
         self._read, self._typed, self.last = [], "", None
-        left = self._kept if self._kept and self._kept != path else None
+        left = self._kept if self._kept and self._kept.resolve() != path.resolve() else None
         self._file, self._kept = path, path if self._kept else None
         other = saved.model and saved.model != self.session.engine.path.name
         _chat_screen.tell(

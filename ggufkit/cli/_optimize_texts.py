@@ -138,7 +138,9 @@ def only_user(wish: "Wish", model: Path, jobs: Sequence["Job"], options: "Optimi
 
     matrix = _matrix(wish, model, jobs, options)
     matrix.parent.mkdir(parents=True, exist_ok=True)
-    with locked(matrix.with_name(f"{matrix.name}-used"), said=f"{matrix} is in use"):
+    elsewhere = "an output in another folder (-o)" if jobs else "a state of its own (--state)"
+    hint = f"wait for it, or give this run {elsewhere}, or a matrix (--imatrix)"
+    with locked(matrix.with_name(f"{matrix.name}-used"), said=f"{matrix} is in use", hint=hint):
         yield
 
 

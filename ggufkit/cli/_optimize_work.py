@@ -158,10 +158,10 @@ def run(wish: Wish) -> None:
         if model is None:
             model, folder = stack.enter_context(_optimize_source.as_gguf(wish, progress))
         options = replace(options, folder=folder)
-        dealt = dealt or _optimize_texts.written(wish, model, options, progress)
         if wish.options.quantize.imatrix is None:
             stack.enter_context(_optimize_texts.only_user(wish, model, jobs, options))
             options = replace(options, quantize=wish.options.quantize)  # until now another run may have replaced it
+        dealt = dealt or _optimize_texts.written(wish, model, options, progress)
         options = _optimize_texts.with_matrix(wish, model, jobs, dealt, options, progress)
         done = _optimize(wish, model, jobs, dealt, options, found, progress)
     document = _optimize_view.document(wish.source, done, options)

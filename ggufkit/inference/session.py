@@ -148,7 +148,7 @@ class ChatSession:
         size = self.engine.context_size
         reply = self._kept_for_reply()
         tokens = self.tokens(conversation)
-        if len(tokens) <= size - reply or conversation.exchanges <= 1:
+        if len(tokens) <= size - reply or conversation.exchanges - conversation.forgotten <= 1:
             return conversation, tokens
         if self.when_full is WhenFull.STOP:
             raise InputError(

@@ -227,6 +227,15 @@ def test_chosen_types_leave_room_for_a_matrix_with_a_longer_name(tied: Path, tmp
     assert model.room(10**6, targets.size("1MB")) == 10**6
 
 
+def test_chosen_types_take_no_more_than_a_preset_that_has_other_types_without_a_matrix(tmp_path: Path) -> None:
+    source = random_models.write(tmp_path / "m-F16.gguf", blocks=8)  # enough for llama-quantize to favour the first
+    matrix = random_models.write_imatrix(tmp_path / "matrix.gguf", source)
+    target = targets.like("Q4_0")
+    model = open_model(source, QuantizeOptions(imatrix=matrix, threads=1), "Usual", [target], ())
+    bare = plan(source, quantization_type("Q4_0"), QuantizeOptions()).bytes_after
+    assert model.room(model.budget(target), target) == bare < model.presets["Q4_0"].bytes_unnamed
+
+
 @pytest.mark.parametrize(
     ("tokens", "trained", "use", "length"),
     [

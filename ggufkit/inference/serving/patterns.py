@@ -21,7 +21,7 @@ def refuse_patterns(body: bytes) -> Refusal | None:
     if not isinstance(document, dict):
         return None
     patterns = {each for schema in schemas_of(document) for each in patterns_of(schema)}
-    of_reply = {each for schema in schemas_of_reply(document) for each in patterns_of(schema)}
+    inexpressible = set()
     if len(patterns) > _MOST:
         return _bad(f"{len(patterns)} patterns are too many; at most {_MOST}")
     for pattern in sorted(patterns):
@@ -30,10 +30,15 @@ def refuse_patterns(body: bytes) -> Refusal | None:
         except InputError as error:
             if json_schema.IS_FAULTY in str(error):
                 return _bad(str(error))
-            if pattern in of_reply:
-                return _bad(f"{error}; the pattern is {json.dumps(pattern)}")
+            inexpressible.add(pattern)
         except GgufkitError:  # no llama.cpp, or no process: then nobody makes a grammar either
             return None
+    for schema in schemas_of_reply(document):
+        if not inexpressible.isdisjoint(patterns_of(schema)):
+            try:
+                json_schema.grammar(json.dumps(schema))  # which may have no use for it
+            except InputError as error:
+                return _bad(str(error))
     return None
 
 

@@ -192,18 +192,25 @@ def _refuse_fields(document: dict[str, Any]) -> Refusal | None:
 
 
 def schemas_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the JSON schemas of a request that llama-server makes grammars of: for the reply, and of its tools."""
+    """List what holds the JSON schemas of a request that llama-server makes grammars of: of the reply, and of tools."""
     tools = document.get("tools")
-    of_tools = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
-    return schemas_of_reply(document) + of_tools
+    places = [document.get("json_schema"), *_formats(document), *(tools if isinstance(tools, list) else [])]
+    return [place for place in places if isinstance(place, dict)]
 
 
 def schemas_of_reply(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List those that the whole reply is to follow."""
+    """List the schemas themselves that the whole reply is to follow."""
+    found = [document.get("json_schema")]
+    for place in _formats(document):
+        if isinstance(place, dict) and place.get("type") != "text":
+            inner = place.get("json_schema")
+            found += [place.get("schema"), inner.get("schema") if isinstance(inner, dict) else None]
+    return [schema for schema in found if isinstance(schema, dict)]
+
+
+def _formats(document: Mapping[str, Any]) -> tuple[Any, Any]:
     text = document.get("text")
-    places = [document.get("json_schema"), document.get("response_format")]
-    places.append(text.get("format") if isinstance(text, dict) else None)  # of /v1/responses
-    return [place for place in places if isinstance(place, dict)]
+    return document.get("response_format"), text.get("format") if isinstance(text, dict) else None  # of /v1/responses
 
 
 def _likeliest(document: Mapping[str, Any]) -> float:

@@ -26,9 +26,15 @@ def of_tool(schema: dict[str, Any]) -> dict[str, Any]:
     ("document", "message"),
     [
         (of_reply(SPELLED), None),
-        (of_reply(DIGITS), r'the pattern is "^\\d{3}$"'),
+        (of_reply(DIGITS), "unsupported escape"),
         ({"json_schema": DIGITS}, "unsupported escape"),
         ({"text": {"format": {"type": "json_schema", "schema": DIGITS}}}, "unsupported escape"),
+        (of_reply({"const": {"pattern": "\\d"}}), None),
+        (of_reply({"type": "object", "properties": {"v": {"type": "string"}}, "examples": [{"pattern": "\\d"}]}), None),
+        (of_reply({"type": "integer", "pattern": "\\d"}), None),
+        (of_reply({"type": "string", "$defs": {"unused": DIGITS}}), None),
+        ({"response_format": {"type": "text", "json_schema": {"schema": DIGITS}}}, None),
+        ({"response_format": {"type": "json_object", "schema": DIGITS}}, "unsupported escape"),
         (of_tool(DIGITS), None),  # whoever is called looks at what comes
         (of_tool(DIGITS) | of_reply(DIGITS), "unsupported escape"),
         (of_reply(ENDLESS), "at least 3 and at most 2"),
