@@ -25,6 +25,8 @@ def candidates_for(
 ) -> tuple[Candidate, ...]:
     """List candidates for a budget, each once, among them the preset that was `named`, or the largest that fits.
 
+    Of an equalized model, it is not the preset as everybody makes it, but its types.
+
     `opinions` are costs of types, the best trusted first; with `restricted`, that one is also asked about K types only.
     """
     found: list[Candidate] = []
@@ -32,14 +34,18 @@ def candidates_for(
     if preset is not None:
         types = model.preset_types(preset)
         size, foretold = model.presets[preset].bytes_after, prediction.of(types)
-        found.append(Candidate(preset, types, size, foretold, foretold, is_preset=True))
+        own = model.equalized
+        called = f"{preset}, equalized" if own else preset
+        found.append(Candidate(called, types, size, foretold, foretold, is_preset=not own, equalized=own))
     trusted = next(iter(opinions.values()))
     asked: list[tuple[str, Costs, Model]] = [(name, costs, model) for name, costs in opinions.items()]
     if restricted:
         asked.append(("K types", trusted, _restricted(model, K_QUANTS)))
     if preset is not None and (more := _filled_up(model, preset, budget, trusted)) is not None:
         foretold = prediction.of(more)
-        found.append(Candidate(f"{preset}, filled up", more, model.size_of(more), foretold, foretold))
+        found.append(
+            Candidate(f"{preset}, filled up", more, model.size_of(more), foretold, foretold, equalized=model.equalized)
+        )
     for name, costs, space in asked:
         picked = pick(space, budget, costs)
         if picked is None:
@@ -47,7 +53,8 @@ def candidates_for(
         types = space.types_of(picked.options)
         if all(each.types != types for each in found):
             foretold = prediction.of(types)
-            found.append(Candidate(name, types, model.size_of(types), foretold, foretold))
+            size = model.size_of(types)
+            found.append(Candidate(name, types, size, foretold, foretold, equalized=model.equalized))
     return tuple(found)
 
 

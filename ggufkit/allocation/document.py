@@ -1,5 +1,6 @@
 """An optimization as one JSON document, which `ggufkit report` makes a page of."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -46,6 +47,7 @@ def document(
             "sensitivity": options.sensitivity.value,
             "pool": options.pool,
             "refine": options.refine,
+            "equalize": options.equalize,
             "imatrix": str(options.quantize.imatrix) if options.quantize.imatrix else None,
             "threads": options.running.threads or cpu.usable_cores(),
             "workers": options.workers,
@@ -58,6 +60,7 @@ def document(
         },
         "tensors": {choice.name: choice.weights for choice in model.choices},
         "on_lattice": sorted(model.on_lattice),
+        "equalized_channels": found.equalized,
         "sensitivities": [
             {"tensor": name, "cost": each.cost, "type": each.reference.name}
             for name, each in found.sensitivities.items()
@@ -97,13 +100,18 @@ def _candidate(it: Verified) -> dict[str, Any]:
         "name": it.candidate.name,
         "is_preset": it.candidate.is_preset,
         "is_refined": bool(it.candidate.refined),
+        "is_equalized": bool(it.candidate.equalized),
         "bytes": it.candidate.bytes,
-        "predicted_by_probes": it.candidate.predicted_by_probes,
-        "predicted_kld": it.candidate.predicted,
+        "predicted_by_probes": _number(it.candidate.predicted_by_probes),
+        "predicted_kld": _number(it.candidate.predicted),
         "mean_kld": it.measured.kld,
         "kld_999": it.measured.tail,
         "same_top": it.measured.same_top,
     }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _spelled(types: Types) -> dict[str, str]:

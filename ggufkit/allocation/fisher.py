@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ggufkit.allocation.backwards import modules_by_tensor, read_backwards, weight_of
 from ggufkit.allocation.choices import Choices
+from ggufkit.allocation.equalization.outliers import Equalization
 from ggufkit.allocation.measuring import Setting
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import How, OptimizeOptions
@@ -46,9 +47,16 @@ def seen_by_fisher(model: Model, options: OptimizeOptions) -> Collection[str]:
 
 
 def fisher(
-    model: Model, options: OptimizeOptions, setting: Setting, folder: Path, progress: Progress
+    model: Model,
+    options: OptimizeOptions,
+    setting: Setting,
+    folder: Path,
+    progress: Progress,
+    scaled: Equalization | None = None,
 ) -> Mapping[str, Sensitivity]:
     """Let the original tell what the tensors of a model cost, where it was asked for; else nothing.
+
+    `model` is that of the checkpoint; `scaled` and `setting` are of the equalized one, if that is what will be rounded.
 
     Raises:
         UsageError: there is no original.
@@ -73,6 +81,7 @@ def fisher(
             Path(scratch),
             threads=setting.running.threads,
             progress=progress,
+            scaled=scaled,
         )
 
 
@@ -87,11 +96,12 @@ def fisher_sensitivities(
     *,
     threads: int | None = None,
     progress: Progress = silent,
+    scaled: Equalization | None = None,
 ) -> Mapping[str, Sensitivity]:
     """Compute what each matrix of a GGUF file costs (nats per token) in its reference type, by its checkpoint.
 
     Tensors that are no matrix of one module (stacked experts, fused or split ones) are left out. `scratch` is a folder
-    for the changes of weights, two bytes for each.
+    for the changes of weights, two bytes for each. `scaled` says what is scaled before weights are rounded.
 
     Raises:
         MissingDependencyError: torch or transformers is not installed.
@@ -114,8 +124,10 @@ def fisher_sensitivities(
             scale = importance_of(importance, by_name[name], 0)
             for start in range(0, len(weight), _ROWS_AT_ONCE):
                 rows = weight[start : start + _ROWS_AT_ONCE]
-                stored = through(ggml, rows.reshape(-1), movable[name], weight.shape[1], scale)
-                change[start : start + _ROWS_AT_ONCE] = stored.reshape(rows.shape) - rows
+                added = scaled.added(name, start, start + len(rows)) if scaled is not None else np.zeros((1, 1), int)
+                values = np.ldexp(rows, added)
+                stored = through(ggml, values.reshape(-1), movable[name], weight.shape[1], scale)
+                change[start : start + _ROWS_AT_ONCE] = np.ldexp(stored.reshape(rows.shape) - values, -added)
             changes |= {id(module): (name, change) for module in modules}
         squares = _effects(model, [m for each in found.values() for m in each], changes, chunks, threads, progress)
     scored = len(chunks.tokens) * chunks.scored

@@ -16,6 +16,7 @@ import numpy as np
 
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import chunks_wanted
+from ggufkit.allocation.equalization.equalize import channels_to_scale, identity_with
 from ggufkit.allocation.estimate import Asked, Before, Estimate, Speeds, encoding_speed, estimate
 from ggufkit.allocation.fisher import seen_by_fisher
 from ggufkit.allocation.ledger import Ledger, key_of
@@ -78,12 +79,14 @@ def foresee(
         model = open_model(source, options.quantize, options.pool, targets, ())
         budgets = [model.budget(target) for target in targets]
         ledger = Ledger(state_folder(model.headers, options) / LEDGER, mends=False) if given and exists else None
+        scaled = channels_to_scale(model, options) if given and exists else None
         identity = identity_of(model, options) if ledger else ""
         amounts = options.amounts(model.weights)
         probing, choosing = (
             setting_of(model, options, identity, texts, use, most) if texts else _any_tokens(model, options, most)
             for use, most in ((Use.PROBING, amounts.probing), (Use.CHOOSING, amounts.choosing))
         )
+        probing = replace(probing, identity=identity_with(scaled, probing.identity))
         known = ledger.get(speed_key(probing)) if ledger else None
         if known is not None:
             speed, load = known.chunks[0], known.seconds
@@ -91,7 +94,8 @@ def foresee(
             speed, load = _reading_speed(model, probing, folder, progress)
         speeds = Speeds(encoding_speed(ggml_library()), speed, load, written_per_second)
         asked = expected(model, options, budgets, ledger, probing)
-        return estimate(speeds, model.choices, asked, before, probing, choosing)
+        found = estimate(speeds, model.choices, asked, before, probing, choosing)
+        return replace(found, disk_bytes=found.disk_bytes + (model.bytes if scaled is not None else 0))
 
 
 def expected(

@@ -55,6 +55,7 @@ class Model:
     `presets` has the plan of every preset that can be made. `fixed_bytes` is what a file of ours takes without the
     tensors that may change: header, padding, vectors and what else stays. `on_lattice` names tensors that training has
     left on a 4-bit lattice, which Q4_0 stores as they are. `pool` is what the types were called that tensors may have.
+    `equalized` names what was scaled in it; it is empty where the weights are the checkpoint's.
     """
 
     headers: tuple[GgufHeader, ...]
@@ -64,6 +65,7 @@ class Model:
     fixed_bytes: int
     on_lattice: frozenset[str] = frozenset()
     pool: str = USUAL_POOL
+    equalized: str = ""
 
     @property
     def source(self) -> Path:

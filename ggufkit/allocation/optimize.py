@@ -1,6 +1,7 @@
 """From a model and texts to files of wanted sizes, each with the types that lose the least: the whole work in order."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from ggufkit.allocation.candidates import candidates_for, least_of
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import checked_texts
 from ggufkit.allocation.cluster import Cluster
+from ggufkit.allocation.equalization.equalize import KEY, equalized, identity_with
 from ggufkit.allocation.estimate import Before, Estimate, estimate
 from ggufkit.allocation.fisher import fisher
 from ggufkit.allocation.foresee import CORRECTION_ROUNDS, expected
@@ -32,7 +34,7 @@ from ggufkit.allocation.sensitivity import Sensitivity
 from ggufkit.allocation.study import Study, in_the_mix, questions_of, study
 from ggufkit.allocation.targets import Target
 from ggufkit.allocation.texts import Dealt, Use
-from ggufkit.allocation.verification import Made, Verified, Verifier, best_of
+from ggufkit.allocation.verification import Candidate, Made, Verified, Verifier, best_of
 from ggufkit.allocation.workplace import LEDGER, identity_of, setting_of, speeds_of, workplace
 from ggufkit.counting import counted
 from ggufkit.errors import LlamaCppError, VerificationError
@@ -89,8 +91,9 @@ def optimize(
     for job in jobs:
         check_output(job.output, inputs=[source])
         check_output(job.recipe, inputs=[source])
-    model = open_model(source, options.quantize, options.pool, [job.target for job in jobs], _overrides(options, 0))
-    budgets = [model.budget(job.target) for job in jobs]
+    targets, keys = [job.target for job in jobs], _overrides(options, 0)
+    model = plain = open_model(source, options.quantize, options.pool, targets, keys)
+    budgets = [model.budget(target) for target in targets]
     with workplace(model, options) as folder, contextlib.ExitStack() as stack:
         ledger = Ledger(folder / LEDGER)
         identity = identity_of(model, options)
@@ -102,6 +105,12 @@ def optimize(
             if overlap.is_too_much:
                 warn(f"{overlap}: what is measured will look better than it is")
         cluster = stack.enter_context(Cluster(options.workers)) if options.workers else None
+        published = _Published(plain, options)
+        equal = equalized(model, options, probing, ledger, folder, targets, keys, progress, note, warn)
+        scaled = equal.found if equal is not None else None
+        if equal is not None:
+            model, options, probing = equal.model, equal.options, equal.probing
+            identity = identity_with(scaled, identity)
         measurer = stack.enter_context(Measurer(probing, ledger, folder / "probing", cluster))
         some = probing.chunks
         check_space(
@@ -120,7 +129,7 @@ def optimize(
                 f"{len(model.on_lattice)} of {counted(len(model.choices), 'tensor')} lie on a 4-bit lattice, as"
                 " quantization-aware training leaves them: Q4_0 stores these as they are"
             )
-        foretold = fisher(model, options, probing, folder, progress)
+        foretold = fisher(plain, options, probing, folder, progress, scaled)
         asked = questions_of(model, options.effort, foretold)
         errors = known_errors.row_errors_of(model, options, amounts.rows, identity, folder, progress)
         try:
@@ -131,30 +140,73 @@ def optimize(
         known = study(model, asked, errors, measurer, progress, told, foretold, roundings)
         verifier = stack.enter_context(Verifier(choosing, ledger, folder / "choosing", _made(model, options), cluster))
         learning = folder / "refining"
-        lessons = lessons_for(model, options, texts, learning, progress, warn) if jobs and options.refine else None
+        wants_lessons = jobs and options.refine
+        lessons = lessons_for(plain, options, texts, learning, progress, warn, scaled) if wants_lessons else None
         files = []
         for job, budget in zip(jobs, budgets, strict=True):
             mixed = known
             for _ in range(CORRECTION_ROUNDS if options.effort is Effort.THOROUGH else 0):
                 mixed = in_the_mix(model, mixed, budget, measurer, progress)
             files.append(
-                _file(model, job, budget, mixed, measurer, verifier, options, texts, lessons, learning, progress)
+                _file(
+                    model,
+                    published,
+                    job,
+                    budget,
+                    mixed,
+                    measurer,
+                    verifier,
+                    options,
+                    texts,
+                    lessons,
+                    learning,
+                    progress,
+                )
             )
-        prediction = known.prediction
+        prediction, worse = known.prediction, 1.0
         for each in files:
-            if each.preset is not None:
-                prediction = prediction.scaled_by(each.preset.candidate.types, each.preset.measured.kld)
+            if each.preset is not None and (alike := _alike(each.verified, each.preset, model)) is not None:
+                prediction = prediction.scaled_by(alike.candidate.types, alike.measured.kld)
+                worse = each.preset.measured.kld / max(alike.measured.kld, 1e-12)
         walked = [(one.size, one.cost) for one in frontier(model.items(known.costs))]
         return Optimization(
             files=tuple(files),
-            frontier=frontier_of(model, walked, prediction),
+            frontier=frontier_of(model, walked, prediction, worse),
             estimate=estimated or found,
             seconds=time.monotonic() - started,
             model=model,
             texts=checked,
             sensitivities=known.sensitivities,
             compared=_compared(model, options, foretold, measurer, known.floor),
+            equalized=scaled.count if scaled is not None else 0,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """The model as it is, and how everybody makes presets of it."""
+
+    model: Model
+    options: OptimizeOptions
+
+    def preset(self, name: str, alike: Verified) -> Candidate:
+        """Return a preset of it as a candidate; `alike` has the same types, and equalized weights."""
+        size = self.model.presets[name].bytes_after
+        return Candidate(name, alike.candidate.types, size, math.nan, math.nan, is_preset=True)
+
+
+def _alike(verified: Sequence[Verified], preset: Verified, model: Model) -> Verified | None:
+    """Return the candidate with a preset's types and the weights of `model`: that preset, unless it is equalized."""
+    return next(
+        (
+            each
+            for each in verified
+            if each.candidate.types == preset.candidate.types
+            and each.candidate.equalized == model.equalized
+            and not each.candidate.refined
+        ),
+        None,
+    )
 
 
 def _compared(
@@ -172,6 +224,7 @@ def _compared(
 
 def _file(
     model: Model,
+    published: _Published,
     job: Job,
     budget: int,
     known: Study,
@@ -186,26 +239,24 @@ def _file(
     started = time.monotonic()
     prediction = known.prediction
     room = model.room(budget, job.target)
-    candidates = candidates_for(
-        model,
-        room,
-        known.opinions,
-        prediction,
-        restricted=True,
-        named=job.target.preset.name if job.target.preset else None,
-    )
+    named = job.target.preset.name if job.target.preset else published.model.largest_preset(room)
+    candidates = candidates_for(model, room, known.opinions, prediction, restricted=True, named=named)
     verified = verifier.verify(candidates, progress)
-    preset = next((each for each in verified if each.candidate.is_preset), None)
-    if preset is not None:
-        prediction = prediction.scaled_by(preset.candidate.types, preset.measured.kld)
+    alike = verified[0] if named is not None else None  # the preset, or its types with equalized weights
+    if alike is not None:
+        prediction = prediction.scaled_by(alike.candidate.types, alike.measured.kld)
     verified = [
         replace(each, candidate=replace(each.candidate, predicted=prediction.of(each.candidate.types)))
         for each in verified
     ]
     best = best_of(verified, least_of(room))
     small = model.weights <= mix.SMALL
-    wanted = [each for each in verified if small or each is best or each.candidate.is_preset]
+    wanted = [each for number, each in enumerate(verified) if small or each is best or number == 0]
     verified = mix.foretold(measurer, verified, wanted, known.floor, prediction.of_inputs, progress)
+    if model.equalized and named is not None and alike is not None:
+        as_everybody = _made(published.model, published.options)
+        verified = [each for each in verified if each.candidate.bytes <= budget]  # the matrix's path may be longer
+        verified += verifier.verify([published.preset(named, alike)], progress, as_everybody)
     best = best_of(verified, least_of(room))
     preset = next((each for each in verified if each.candidate.is_preset), None)
     label = model.label(budget, job.target)
@@ -230,16 +281,21 @@ def _file(
             )
             best, source, refined = choice.verified, choice.source, choice.tensors
             verified += choice.others
-        if preset is not None and best.candidate.types == preset.candidate.types:
-            # Also where its weights are refined: a file of its size has no room for keys of ours.
+        has_room = bool(model.equalized) and model.size_of(best.candidate.types) <= budget
+        if best is preset:
+            source, chosen = published.model.source, published.options.quantize
+            label = model.presets[preset.candidate.name].type
+        elif preset is not None and best.candidate.types == preset.candidate.types and not has_room:
+            # Its weights are refined or equalized: a file of its size has no room for keys of ours.
             label, chosen = model.presets[preset.candidate.name].type, options.quantize
         else:
-            chosen = model.quantize_options(best.candidate.types, _overrides(options, budget))
+            more = (KEY,) if model.equalized else ()
+            chosen = model.quantize_options(best.candidate.types, (*_overrides(options, budget), *more))
         result = quantize(source, label, job.output, chosen, progress=progress)
     if result.bytes_after > budget:
         job.output.unlink()
         raise VerificationError(f"{job.output} has {result.bytes_after:,} bytes, more than the {budget:,} allowed")
-    write_recipe(job.recipe, model, budget, best, result.bytes_after, label.name, options, texts)
+    write_recipe(job.recipe, published.model, budget, best, result.bytes_after, label.name, published.options, texts)
     return Optimized(
         target=job.target.said,
         budget=budget,

@@ -43,7 +43,7 @@ class OptimizeOptions:
     `restart` forgets what an earlier run measured. `refine` lets errors make up for each other afterwards (GPTQ).
     `sensitivity` by a backward pass needs the checkpoint, `original`, from which refining a small model learns too;
     `workers` is the address of a Ray cluster that
-    measures probes and candidates; None: this machine.
+    measures probes and candidates; None: this machine. With `equalize`, channels are scaled where that loses less.
     """
 
     effort: Effort = Effort.NORMAL
@@ -57,6 +57,7 @@ class OptimizeOptions:
     sensitivity: How = How.PROBES
     original: Path | None = None
     workers: str | None = None
+    equalize: bool = True
 
     def amounts(self, weights: int) -> Amounts:
         """Choose by the model's size only, so that the same model always gets the same: small ones are read quickly."""

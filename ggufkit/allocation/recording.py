@@ -1,5 +1,6 @@
 """Writing down how a file came about: the recipe, by which other models of its kind can be made."""
 
+import math
 from pathlib import Path
 
 from ggufkit.allocation.model import Model
@@ -43,11 +44,12 @@ def write_recipe(
         imatrix_sha256=hash_file([matrix]) if matrix else None,
         budget_bytes=budget,
         file_bytes=size,
-        predicted_kld=best.candidate.predicted,
+        predicted_kld=best.candidate.predicted if math.isfinite(best.candidate.predicted) else None,
         measured_kld=best.measured.kld,
         measured_kld_999=best.measured.tail,
         measured_on=Role.DEVELOPMENT,
         refined=bool(best.candidate.refined),
+        equalized=bool(best.candidate.equalized) or None,
         made_by=f"ggufkit {__version__}, effort {options.effort.value}",
         texts=tuple(
             RecipeText(role, use.value, texts.sha256(use)) for use, role in uses.items() if getattr(texts, use.value)

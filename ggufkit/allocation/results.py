@@ -74,7 +74,7 @@ class Optimization:
     """All that came of one study: the files, the curve of all sizes, and what they are based on.
 
     `sensitivities` are those of single tensors, by whichever means; `compared` has groups that a backward pass foretold
-    and an earlier run has probed.
+    and an earlier run has probed. `equalized` is how many channels were scaled.
     """
 
     files: tuple[Optimized, ...]
@@ -85,10 +85,16 @@ class Optimization:
     texts: TextCheck
     sensitivities: Mapping[str, Sensitivity]
     compared: tuple[Probed, ...] = ()
+    equalized: int = 0
 
 
-def frontier_of(model: Model, picked: Sequence[tuple[int, float]], prediction: Prediction) -> tuple[FrontierPoint, ...]:
-    """Give the curve of sizes: what the knapsack picks, and the presets. `picked` has bytes and sums of costs."""
+def frontier_of(
+    model: Model, picked: Sequence[tuple[int, float]], prediction: Prediction, presets_worse: float = 1.0
+) -> tuple[FrontierPoint, ...]:
+    """Give the curve of sizes: what the knapsack picks, and the presets. `picked` has bytes and sums of costs.
+
+    `presets_worse` is how many times as much a preset was measured to lose as its types do with equalized weights.
+    """
     plain = replace(prediction, scale=1.0)
     points = []
     for size, cost in picked:
@@ -96,5 +102,6 @@ def frontier_of(model: Model, picked: Sequence[tuple[int, float]], prediction: P
         points.append(FrontierPoint(whole, model.bits_per_weight(whole), prediction.of_sum(cost), plain.of_sum(cost)))
     for name, planned in model.presets.items():
         types, size = model.preset_types(name), planned.bytes_after
-        points.append(FrontierPoint(size, planned.bits_per_weight_after, prediction.of(types), plain.of(types), name))
+        told, by_probes = (presets_worse * each.of(types) for each in (prediction, plain))
+        points.append(FrontierPoint(size, planned.bits_per_weight_after, told, by_probes, name))
     return tuple(sorted(points, key=lambda point: (point.bytes, point.preset or "")))

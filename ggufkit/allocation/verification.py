@@ -31,7 +31,8 @@ class Candidate:
 
     `predicted_by_probes` is the sum over tensors, known before any file is made. `predicted` is the best guess in the
     end: measured with the whole mix where that was done, and in proportion to what the other files turned out to be.
-    `refined` names what the weights were refined with; it is empty where they are the model's own.
+    `refined` names what the weights were refined with, `equalized` what was scaled in them; both are empty where they
+    are the checkpoint's own. Of a preset beside equalized candidates nothing is foretold: not a number.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Candidate:
     predicted: float
     is_preset: bool = False
     refined: str = ""
+    equalized: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class Verifier:
 
     def _key(self, candidate: Candidate) -> str:
         refined = f" refined {candidate.refined}" if candidate.refined else ""
-        return key_of(f"file {self._setting.identity}{refined}", candidate.types)
+        equalized = f" equalized {candidate.equalized}" if candidate.equalized else ""
+        return key_of(f"file {self._setting.identity}{refined}{equalized}", candidate.types)
 
     def _measure(self, candidates: Sequence[Candidate], made: Made, progress: Progress) -> None:
         makings = [

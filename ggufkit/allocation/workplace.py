@@ -23,6 +23,7 @@ from ggufkit.quantization.direct import library as ggml_library
 from ggufkit.quantization.recipe import hash_file
 
 LEDGER = "measurements.jsonl"
+_SCRATCH = ("probing", "choosing", "refining", "equalized")
 
 
 def state_folder(headers: Sequence[GgufHeader], options: OptimizeOptions) -> Path:
@@ -61,12 +62,12 @@ def workplace(model: Model, options: OptimizeOptions) -> Iterator[Path]:
             raise OutputError(f"cannot keep the state in {folder}: {error.strerror}") from error
         if options.restart:
             (folder / LEDGER).unlink(missing_ok=True)
-        for name in ("probing", "choosing", "refining"):  # of a run that was killed
+        for name in _SCRATCH:  # of a run that was killed
             shutil.rmtree(folder / name, ignore_errors=True)
         try:
             yield folder
         finally:
-            for name in ("probing", "choosing", "refining"):
+            for name in _SCRATCH:
                 shutil.rmtree(folder / name, ignore_errors=True)
 
 

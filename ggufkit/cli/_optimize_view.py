@@ -73,7 +73,8 @@ def _show_file(each: "Optimized") -> None:
     print(f"  tensors: {', '.join(f'{count} {name}' for name, count in each.tensor_types.items())}")
     candidate = each.chosen.candidate
     print(f"  divergence on unseen text: {_figures(each.chosen)}")
-    print(f"  foretold: {candidate.predicted_by_probes:.3g} by the probes alone, {_in_the_end(each)}")
+    if math.isfinite(candidate.predicted):
+        print(f"  foretold: {candidate.predicted_by_probes:.3g} by the probes alone, {_in_the_end(each)}")
     if each.refined:
         accepted = sum(tensor.accepted for tensor in each.refined)
         print(f"  refined: {accepted} of {len(each.refined)} matrices")

@@ -95,6 +95,15 @@ def command(
             " matrix says; kept only where the file gets better on unseen text. Takes about as long again.",
         ),
     ] = False,
+    equalize: Annotated[
+        bool,
+        typer.Option(
+            "--equalize/--no-equalize",
+            rich_help_panel=_WORK,
+            help="Scale channels by powers of two between the tensors that make them and those that read them, where"
+            " less is lost so. What the model computes stays the same; adapters (LoRA) of the original do not fit.",
+        ),
+    ] = True,
     sensitivity: Annotated[
         str,
         typer.Option(
@@ -197,6 +206,7 @@ def command(
         running=running,
         folder=state,
         refine=refine,
+        equalize=equalize,
         restart=restart,
         sensitivity=_optimize_words.sensitivity_named(sensitivity),
         original=checkpoint,

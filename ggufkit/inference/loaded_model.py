@@ -12,7 +12,7 @@ from typing import Self
 from ggufkit.errors import GgufFileError, InputError, UsageError
 from ggufkit.inference import placement
 from ggufkit.inference.attention import Attention, attention
-from ggufkit.inference.model_file import check_memory, check_model_file
+from ggufkit.inference.model_file import check_adapters, check_memory, check_model_file
 from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, EngineOptions, SamplingOptions
 from ggufkit.inference.sampling_defaults import sampling_asked_for
 from ggufkit.llamacpp import cpu, load_check, native
@@ -25,6 +25,7 @@ class LoadedModel:
     def __init__(self, path: Path, options: EngineOptions, progress: Progress) -> None:
         started = time.perf_counter()
         self._header = check_model_file(path)
+        check_adapters(self._header, options.adapters)
         load_check.check_survivable(path)
         self.path = path
         self.placement = placement.resolve(path, self._header, options)
@@ -56,7 +57,7 @@ class LoadedModel:
 
         Raises:
             GgufFileError: not a GGUF file, or one that llama.cpp cannot load.
-            UsageError: the options name devices or buffer types that are not there.
+            UsageError: the options name devices or buffer types that are not there, or adapters do not fit the model.
             LlamaCppError: not enough memory for the context.
             MissingDependencyError: llama.cpp is not installed.
         """

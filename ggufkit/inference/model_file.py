@@ -1,13 +1,15 @@
 """What is looked at before llama.cpp sees a file: its mistakes there end the whole process, and no `except` helps."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from ggufkit.errors import GgufFileError, InputError
+from ggufkit.errors import GgufFileError, InputError, UsageError
 from ggufkit.fitness import read_fit_parts
 from ggufkit.gguf_file.reader import GgufHeader
-from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, CacheType
+from ggufkit.inference.options import DEFAULT_CONTEXT_SIZE, CacheType, LoraAdapter
 from ggufkit.llamacpp import cpu
 
+_EQUALIZED = "ggufkit.recipe.equalized"  # written by `ggufkit optimize`
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -31,6 +33,16 @@ def check_model_file(path: Path) -> GgufHeader:
     if path.is_file() and _begins_with(path, _LFS_POINTER):
         raise GgufFileError(f"{path} is a Git LFS pointer, not the file itself", hint="git lfs pull")
     return read_fit_parts(path)[0]
+
+
+def check_adapters(header: GgufHeader, adapters: Sequence[LoraAdapter]) -> None:
+    """Refuse adapters for a model whose channels are not those that they were trained with. Raises UsageError."""
+    if adapters and header.metadata.get(_EQUALIZED) is True:
+        raise UsageError(
+            f"{header.path} was made of equalized weights, whose channels have other scales than the checkpoint's: an"
+            " adapter that was trained for the checkpoint would be wrong",
+            hint="ggufkit optimize --no-equalize makes a file that adapters fit",
+        )
 
 
 def context_tokens(header: GgufHeader, wanted: int | None) -> int:

@@ -9,6 +9,7 @@ import random_models
 
 import ggufkit
 from ggufkit.allocation.choices import Choices, choices_of, pool_named
+from ggufkit.allocation.equalization.outliers import Equalization, outliers
 from ggufkit.allocation.fisher import fisher, fisher_sensitivities, seen_by_fisher
 from ggufkit.allocation.model import open_model
 from ggufkit.allocation.options import Effort, How, OptimizeOptions
@@ -54,7 +55,9 @@ def chunks(tmp_path_factory: pytest.TempPathFactory) -> Chunks:
     return cut_into_chunks([text], [np.asarray(tokens, np.int32)], 1536, length=256, chunks=4)
 
 
-def divergences(header: GgufHeader, choices: tuple[Choices, ...], chunks: Chunks) -> Mapping[str, float]:
+def divergences(
+    header: GgufHeader, choices: tuple[Choices, ...], chunks: Chunks, scaled: Equalization
+) -> Mapping[str, float]:
     """Change one matrix after the other in transformers, and compute the divergence from the unchanged model."""
     import torch
 
@@ -72,8 +75,10 @@ def divergences(header: GgufHeader, choices: tuple[Choices, ...], chunks: Chunks
             name = f"model.layers.{parts[1]}.{MODULES[parts[2]]}" if parts[0] == "blk" else "lm_head"
             weight = modules[name].weight
             kept = weight.data
-            stored = through(library(), kept.numpy().reshape(-1), reference_of(choice), kept.shape[1], None)
-            weight.data = torch.from_numpy(stored.reshape(kept.shape))
+            added = scaled.added(choice.name)
+            values = np.ldexp(kept.numpy(), added)
+            stored = through(library(), values.reshape(-1), reference_of(choice), kept.shape[1], None)
+            weight.data = torch.from_numpy(np.ldexp(stored.reshape(kept.shape), -added))
             found[choice.name] = float(
                 np.mean([(a.exp() * (a - b)).sum(-1).mean() for a, b in zip(base, read(model), strict=True)])
             )
@@ -81,14 +86,18 @@ def divergences(header: GgufHeader, choices: tuple[Choices, ...], chunks: Chunks
     return found
 
 
+@pytest.mark.parametrize("is_equalized", [False, True])
 def test_one_backward_pass_foretells_what_changing_each_matrix_alone_costs(
-    converted: GgufHeader, chunks: Chunks, tmp_path: Path
+    converted: GgufHeader, chunks: Chunks, tmp_path: Path, is_equalized: bool
 ) -> None:
+    ones = {each.name: np.ones(each.shape[0], np.float32) for each in converted.tensors if "blk" in each.name}
+    scaled = outliers([converted], ones, library()) if is_equalized else Equalization({})
+    assert bool(scaled.count) is is_equalized
     tensors = [tensor for tensor in converted.tensors if len(tensor.shape) > 1]
     choices = choices_of(tensors, pool_named("usual", 4.5), {})
-    told = fisher_sensitivities(DEMO, [converted], choices, {}, chunks, library(), tmp_path)
+    told = fisher_sensitivities(DEMO, [converted], choices, {}, chunks, library(), tmp_path, scaled=scaled)
     assert told.keys() == {choice.name for choice in choices}  # q and k too, whose rows converting permutes
-    measured = divergences(converted, [choice for choice in choices if "token_embd" not in choice.name], chunks)
+    measured = divergences(converted, [choice for choice in choices if "token_embd" not in choice.name], chunks, scaled)
     ours, theirs = (np.log([of[name] for name in measured]) for of in ({n: s.cost for n, s in told.items()}, measured))
     assert np.corrcoef(ours, theirs)[0, 1] > 0.9
     assert 0.5 < np.exp(np.mean(ours - theirs)) < 2

@@ -108,6 +108,7 @@ def chosen_with_refined(
                 _predicted(types, copy, replace(prediction, scale=1.0)),
                 _predicted(types, copy, prediction),
                 refined=_identity(lessons.chunks, copy),
+                equalized=model.equalized,
             )
             found += verifier.verify([candidate], progress, made)
             copies[candidate.name] = copy

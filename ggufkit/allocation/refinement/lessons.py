@@ -4,7 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ggufkit.allocation.chunks import chunks_of, chunks_wanted
+from ggufkit.allocation.equalization.outliers import Equalization, Exponents
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.refinement.learning_text import MOST_CHUNKS, own_chunks, with_own_writing
@@ -51,11 +54,14 @@ def lessons_for(
     folder: Path,
     progress: Progress,
     warn: Callable[[str], None],
+    scaled: Equalization | None = None,
 ) -> Lessons:
     """Prepare what a model learns from: calibration text; small models also write, and are read backwards.
 
     That takes the checkpoint, and torch. Without, `warn` is told, and rows are refined independently of each other; and
     also where refining will take long for want of numba.
+
+    `model` is that of the checkpoint; where an equalized one will be refined, `scaled` says what was scaled.
 
     Raises:
         UsageError: there is no text.
@@ -86,7 +92,16 @@ def lessons_for(
     except (InputError, MissingDependencyError, UnsafeError) as error:
         warn(f"what errors of outputs do is not known, which would make refining better: {error}")
         return Lessons(chunks)
+    rows = scaled.rows if scaled is not None else {}
+    for name in outputs.keys() & rows.keys():
+        _scale(outputs[name], rows[name])
     return Lessons(chunks, outputs)
+
+
+def _scale(path: Path, rows: Exponents) -> None:
+    """Make a file of output moments, [n_out, n_out], those of outputs whose exponents have grown: gradients shrink."""
+    grown = rows.astype(np.int32)
+    np.save(path, np.ldexp(np.load(path), -(grown[:, None] + grown)))
 
 
 def _read_backwards(chunks: Chunks) -> list[tuple[int, ...]]:

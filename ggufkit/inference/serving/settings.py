@@ -6,7 +6,7 @@ from pathlib import Path
 from ggufkit.errors import InputError, UsageError
 from ggufkit.gguf_file.reader import GgufHeader
 from ggufkit.inference.attention import attention
-from ggufkit.inference.model_file import cache_bytes, context_tokens
+from ggufkit.inference.model_file import cache_bytes, check_adapters, context_tokens
 from ggufkit.inference.options import EngineOptions
 from ggufkit.inference.placement import Placement
 from ggufkit.inference.serving.options import ServeOptions
@@ -23,8 +23,10 @@ def llama_server_options(model: Path, header: GgufHeader, options: ServeOptions,
 
     Raises:
         InputError: the context takes more memory than is free.
+        UsageError: adapters do not fit the model.
     """
     engine = options.engine
+    check_adapters(header, engine.adapters)
     context = context_tokens(header, engine.context_size)
     available = cpu.available_memory()
     slots = options.slots or _affordable_slots(header, engine, context, available)

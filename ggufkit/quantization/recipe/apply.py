@@ -102,6 +102,10 @@ def _notes(
         notes.append(f"the recipe does not name {_listed(extra)}: what {kind.name} gives them stays")
     if recipe.refined:
         notes.append("the recipe's figures are for refined weights; its types alone do not reach them")
+    if recipe.equalized:
+        notes.append(
+            "the recipe's figures are for equalized weights (ggufkit optimize); its types alone may not reach them"
+        )
     return tuple(notes)
 
 

@@ -31,7 +31,8 @@ _STRINGS = ("architecture", "file_type", "model_name", "made_by")
 _HASHES = ("model_sha256", "layout_sha256", "imatrix_sha256")
 _COUNTS = ("budget_bytes", "file_bytes")
 _DIVERGENCES = ("predicted_kld", "measured_kld", "measured_kld_999")
-_FACTS = (*_STRINGS, *_HASHES, *_COUNTS, *_DIVERGENCES, "measured_on", "refined")
+_SWITCHES = ("refined", "equalized")
+_FACTS = (*_STRINGS, *_HASHES, *_COUNTS, *_DIVERGENCES, "measured_on", *_SWITCHES)
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 _FACT = re.compile(r"\^#([\w-]+):([^$]*)\$=f32", re.IGNORECASE)
 _TENSOR = re.compile(r"\^((?:[a-z0-9_]|\\x[0-9a-f]{2}|\\[^\w\s])+)\$=(\w+)", re.IGNORECASE)
@@ -137,8 +138,8 @@ def parse(content: str) -> Recipe:
         facts[name] = _number(facts.get(name), int)
     for name in _DIVERGENCES:
         facts[name] = _number(facts.get(name), float)
-    if "refined" in facts:
-        facts["refined"] = {"True": True, "False": False}.get(facts["refined"], facts["refined"])
+    for name in facts.keys() & set(_SWITCHES):
+        facts[name] = {"True": True, "False": False}.get(facts[name], facts[name])
     return _recipe(facts, texts, tensors)
 
 
@@ -206,7 +207,7 @@ def _check(name: str, value: Any) -> None:
         good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     elif name in _DIVERGENCES:
         good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    elif name == "refined":
+    elif name in _SWITCHES:
         good = isinstance(value, bool)
     elif name == "measured_on":
         good = value in list(Role)

@@ -51,5 +51,6 @@ class Recipe:
     measured_kld_999: float | None = None
     measured_on: Role | None = None
     refined: bool | None = None  # the weights were changed too, so that the types alone do not give the same file
+    equalized: bool | None = None  # channels of the weights were scaled: the same holds
     made_by: str | None = None
     texts: tuple[RecipeText, ...] = ()

@@ -30,6 +30,7 @@ FULL = Recipe(
     measured_kld_999=0.0057,
     measured_on=Role.TEST,
     refined=True,
+    equalized=True,
     made_by="ggufkit 0.1.0",
     texts=(RecipeText(Role.CALIBRATION, "a:b c.txt", HASH), RecipeText(Role.DEVELOPMENT, "ü.md", HASH)),
 )
@@ -83,6 +84,7 @@ def test_a_list_of_anchored_names_without_facts_is_a_recipe() -> None:
         ('{"schema_version": 1, "tensors": {"a": 5}}', "no string"),
         ('{"schema_version": 1, "tensors": {"a": "q8_0"}, "texts": [3]}', "a text"),
         ('{"schema_version": 1, "tensors": {"a": "q8_0"}, "refined": "yes"}', "refined"),
+        ('{"schema_version": 1, "tensors": {"a": "q8_0"}, "equalized": 1}', "equalized"),
         ('{"schema_version": 1, "tensors": {"a": "q8_0"}, "measured_on": []}', "measured_on"),
     ],
 )

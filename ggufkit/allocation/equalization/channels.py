@@ -1,0 +1,155 @@
+"""Where channels can be scaled without changing what a model computes: between what makes them and what reads them.
+
+Three such places are known: a norm and the matrices behind it; the rows of values and the columns of attention's output
+matrix, for attention mixes tokens but not channels; the rows that a gate multiplies and the columns of the matrix
+behind. Whether a model computes nothing else with these channels is not known from names alone, so whoever scales them
+has to compare what the model says before and after.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ggufkit.gguf_file.metadata import Metadata
+from ggufkit.gguf_file.reader import GgufHeader, TensorInfo
+
+_WEIGHT = ".weight"
+_OF_BLOCK = re.compile(r"blk\.(\d+)\.([^.]+)")
+_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv")
+_FEED_FORWARD = (
+    "ffn_gate",
+    "ffn_up",
+    "ffn_gate_inp",
+    "ffn_gate_exps",
+    "ffn_up_exps",
+    "ffn_gate_up_exps",
+    "ffn_gate_inp_shexp",
+    "ffn_gate_shexp",
+    "ffn_up_shexp",
+)
+# All that a block may hold besides: what else reads a norm (other attentions, state spaces) is not known here.
+_OTHERS = (
+    "attn_norm",
+    "attn_output",
+    "attn_q_norm",
+    "attn_k_norm",
+    "attn_sinks",
+    "attn_post_norm",
+    "post_attention_norm",
+    "ffn_norm",
+    "ffn_post_norm",
+    "post_ffw_norm",
+    "ffn_down",
+    "ffn_down_exps",
+    "ffn_down_shexp",
+    "exp_probs_b",
+    "rope_freqs",
+)
+_KNOWN = frozenset((*_ATTENTION, *_FEED_FORWARD, *_OTHERS))
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """`count` channels: the `vectors` with an element for each, the matrix whose rows make them, and their `readers`.
+
+    Each reader has the channels as columns, in `heads` equal parts, every part `repeats` times in a row: query heads of
+    a group read the same values.
+    """
+
+    name: str
+    count: int
+    vectors: tuple[str, ...]
+    maker: str | None
+    readers: tuple[str, ...]
+    heads: int = 1
+    repeats: int = 1
+
+    def spread(self, values: NDArray[np.int8]) -> NDArray[np.int8]:
+        """Give each column of a reader what its channel has: [count] to [count * repeats]."""
+        return np.repeat(values.reshape(self.heads, 1, -1), self.repeats, axis=1).reshape(-1)
+
+    def gathered(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give each channel the mean of its columns: [count * repeats] to [count]."""
+        found: NDArray[np.float64] = columns.reshape(self.heads, self.repeats, -1).mean(axis=1).reshape(-1)
+        return found
+
+
+def channels_of(headers: Sequence[GgufHeader]) -> tuple[Channels, ...]:
+    """List the channels of a model that can be scaled, in the order of its blocks."""
+    tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
+    blocks: dict[int, set[str]] = {}
+    for name in tensors:
+        if there := _OF_BLOCK.match(name):
+            blocks.setdefault(int(there[1]), set()).add(there[2])
+    found = []
+    for number, parts in sorted(blocks.items()):
+        if parts <= _KNOWN:
+            found += _of_block(f"blk.{number}.", parts, tensors, _heads(headers[0].metadata, number))
+    if "output.weight" in tensors and (plain := _behind_norm("output_norm", ("output",), tensors)):
+        found.append(plain)
+    return tuple(found)
+
+
+def _of_block(
+    block: str, parts: set[str], tensors: Mapping[str, TensorInfo], heads: tuple[int, int] | None
+) -> list[Channels]:
+    found: list[Channels | None] = []
+    is_parallel = "ffn_norm" not in parts and any(part in parts for part in _FEED_FORWARD)
+    if not is_parallel:  # else the feed-forward part reads the norm of attention, or another one
+        for norm, readers in (("attn_norm", _ATTENTION), ("ffn_norm", _FEED_FORWARD)):
+            there = tuple(f"{block}{reader}" for reader in readers if reader in parts)
+            found.append(_behind_norm(f"{block}{norm}", there, tensors))
+    if heads is not None and {"attn_v", "attn_output"} <= parts:
+        found.append(_between(f"{block}attn_v", f"{block}attn_output", tensors, heads))
+    found += [
+        _between(f"{block}ffn_up{ending}", f"{block}ffn_down{ending}", tensors)
+        for ending in ("", "_shexp")
+        if {f"ffn_{part}{ending}" for part in ("gate", "up", "down")} <= parts
+    ]
+    return [each for each in found if each is not None]
+
+
+def _behind_norm(norm: str, readers: Sequence[str], tensors: Mapping[str, TensorInfo]) -> Channels | None:
+    """Return the channels of a norm, None where there is none, or where not all that reads it has as many columns."""
+    weight = tensors.get(f"{norm}{_WEIGHT}")
+    matrices = [tensors.get(f"{reader}{_WEIGHT}") for reader in readers]
+    if weight is None or not matrices:
+        return None
+    (count,) = weight.shape if len(weight.shape) == 1 else (0,)
+    there = [each for each in matrices if each is not None and each.shape[0] == count]
+    if not count or len(there) < len(matrices):
+        return None
+    return Channels(norm, count, _vectors(norm, tensors), None, tuple(each.name for each in there))
+
+
+def _between(
+    maker: str, reader: str, tensors: Mapping[str, TensorInfo], heads: tuple[int, int] | None = None
+) -> Channels | None:
+    """Return the channels from a matrix to the next; `heads` are those of queries and of values."""
+    made, read = (tensors.get(f"{name}{_WEIGHT}") for name in (maker, reader))
+    if made is None or read is None or len(made.shape) != 2 or len(read.shape) != 2:
+        return None
+    count, (queries, values) = made.shape[1], heads or (1, 1)
+    if queries % values or count % values or read.shape[0] != count * (queries // values):
+        return None
+    biases = tuple(name for name in _vectors(maker, tensors) if name != made.name)
+    return Channels(maker, count, biases, made.name, (read.name,), values, queries // values)
+
+
+def _vectors(name: str, tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
+    return tuple(each for each in (f"{name}{_WEIGHT}", f"{name}.bias") if each in tensors)
+
+
+def _heads(metadata: Metadata, block: int) -> tuple[int, int] | None:
+    """Return how many heads a block has for queries, and for values."""
+    prefix = f"{metadata.get('general.architecture')}.attention"
+    queries = metadata.get(f"{prefix}.head_count")
+    values = metadata.get(f"{prefix}.head_count_kv", queries)
+    found = tuple(each[block] if isinstance(each, list) and block < len(each) else each for each in (queries, values))
+    match found:
+        case (int(one), int(other)) if one > 0 and other > 0:
+            return one, other
+    return None

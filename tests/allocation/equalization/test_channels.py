@@ -1,0 +1,86 @@
+"""Which channels can be scaled: any exponents of any of them leave what llama.cpp computes as it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import random_models
+
+from ggufkit.allocation.equalization.channels import Channels, channels_of
+from ggufkit.allocation.equalization.outliers import Equalization
+from ggufkit.allocation.equalization.scaling import write_equalized
+from ggufkit.evaluation.likelihood import passes
+from ggufkit.evaluation.likelihood.passes import Running
+from ggufkit.evaluation.likelihood.texts import Chunks
+from ggufkit.gguf_file.reader import read_header
+from ggufkit.progress import silent
+from ggufkit.quantization.direct import library
+
+RUNNING = Running(threads=1)
+
+
+def nll(model: Path, folder: Path) -> np.ndarray:
+    """What a model says of some tokens, by llama.cpp: float32 [chunks, scored]."""
+    folder.mkdir()
+    chance = np.random.default_rng(5)
+    count = read_header(model).metadata.entries["tokenizer.ggml.tokens"].count
+    tokens = chance.integers(0, count, (2, 64)).tolist()
+    chunks = Chunks(tuple(map(tuple, tokens)), 64, count, ())
+    return passes.read_base(model, chunks, folder, RUNNING, silent).scores
+
+
+@pytest.mark.engine
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", [{}, {"tied": False}, {"experts": 4}])
+def test_any_exponents_leave_what_the_model_says_as_it_is(tmp_path: Path, kind: dict[str, object]) -> None:
+    model = random_models.write(tmp_path / "model-F32.gguf", dtype=np.float32, **kind)  # type: ignore[arg-type]
+    header, chance = read_header(model), np.random.default_rng(1)
+    there = channels_of([header])
+    found = {each: chance.integers(-3, 4, each.count).astype(np.int8) for each in there}
+    said = nll(model, tmp_path / "model")
+    copy = tmp_path / "scaled-F32.gguf"
+    write_equalized([header], [copy], Equalization(found), library())
+    assert copy.read_bytes() != model.read_bytes()
+    # The cache holds values in F16, of which small ones lose bits when they shrink.
+    assert np.allclose(nll(copy, tmp_path / "copy"), said, rtol=0, atol=2e-4)
+    others = {each: exponents for each, exponents in found.items() if "attn_v" not in each.name}
+    assert len(others) < len(found)
+    write_equalized([header], [copy], Equalization(others), library())
+    assert np.array_equal(nll(copy, tmp_path / "others"), said)
+
+
+def test_names_norms_values_and_gates(tmp_path: Path) -> None:
+    there = channels_of([read_header(random_models.write(tmp_path / "m.gguf", blocks=1, tied=False))])
+    assert {each.name: each.readers for each in there} == {
+        "blk.0.attn_norm": ("blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.0.attn_v.weight"),
+        "blk.0.ffn_norm": ("blk.0.ffn_gate.weight", "blk.0.ffn_up.weight"),
+        "blk.0.attn_v": ("blk.0.attn_output.weight",),
+        "blk.0.ffn_up": ("blk.0.ffn_down.weight",),
+        "output_norm": ("output.weight",),
+    }
+
+
+def test_routers_read_the_norm_too_and_stacked_experts_have_channels_of_their_own(tmp_path: Path) -> None:
+    there = channels_of([read_header(random_models.write(tmp_path / "m.gguf", blocks=1, experts=4))])
+    named = {each.name: each.readers for each in there}
+    assert named["blk.0.ffn_norm"] == tuple(f"blk.0.ffn_{part}.weight" for part in ("gate_inp", "gate_exps", "up_exps"))
+    assert "blk.0.ffn_up" not in named  # one scale for all experts would suit none
+
+
+def test_groups_of_query_heads_read_the_same_values() -> None:
+    channels = Channels("blk.0.attn_v", 4, (), "v", ("o",), heads=2, repeats=2)
+    assert channels.spread(np.array([1, 2, 3, 4], np.int8)).tolist() == [1, 2, 1, 2, 3, 4, 3, 4]
+    assert channels.gathered(np.array([1.0, 2, 3, 4, 5, 6, 7, 8])).tolist() == [2, 3, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"blk.0.ffn_norm", b"blk.0.ffn_nrom"),  # the feed-forward part may read the norm of attention
+        (b"blk.0.attn_output", b"blk.0.attn_outtup"),
+    ],
+)
+def test_leaves_blocks_alone_that_hold_what_it_does_not_know(tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = random_models.write(tmp_path / "m.gguf", blocks=1)
+    path.write_bytes(path.read_bytes().replace(old, new))
+    assert channels_of([read_header(path)]) == ()
