@@ -16,7 +16,7 @@ import numpy as np
 
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import chunks_wanted
-from ggufkit.allocation.equalization.equalize import channels_to_scale, identity_with
+from ggufkit.allocation.equalization.equalize import channels_to_scale, identity_with, is_too_long, was_refused
 from ggufkit.allocation.estimate import Asked, Before, Estimate, Speeds, encoding_speed, estimate
 from ggufkit.allocation.fisher import seen_by_fisher
 from ggufkit.allocation.ledger import Ledger, key_of
@@ -80,12 +80,16 @@ def foresee(
         budgets = [model.budget(target) for target in targets]
         ledger = Ledger(state_folder(model.headers, options) / LEDGER, mends=False) if given and exists else None
         scaled = channels_to_scale(model, options) if given and exists else None
+        if is_too_long(state_folder(model.headers, options)):
+            scaled = None
         identity = identity_of(model, options) if ledger else ""
         amounts = options.amounts(model.weights)
         probing, choosing = (
             setting_of(model, options, identity, texts, use, most) if texts else _any_tokens(model, options, most)
             for use, most in ((Use.PROBING, amounts.probing), (Use.CHOOSING, amounts.choosing))
         )
+        if scaled is not None and ledger and was_refused(ledger, identity_with(scaled, probing.identity)):
+            scaled = None
         probing = replace(probing, identity=identity_with(scaled, probing.identity))
         known = ledger.get(speed_key(probing)) if ledger else None
         if known is not None:
@@ -95,7 +99,9 @@ def foresee(
         speeds = Speeds(encoding_speed(ggml_library()), speed, load, written_per_second)
         asked = expected(model, options, budgets, ledger, probing)
         found = estimate(speeds, model.choices, asked, before, probing, choosing)
-        return replace(found, disk_bytes=found.disk_bytes + (model.bytes if scaled is not None else 0))
+        is_open = options.equalize and not model.on_lattice and not (given and exists)  # until there is a matrix
+        copied = model.bytes if scaled is not None or is_open else 0
+        return replace(found, disk_bytes=found.disk_bytes + copied)
 
 
 def expected(

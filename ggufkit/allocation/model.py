@@ -93,6 +93,15 @@ class Model:
         moving = sum(choice.bytes_as(choice.types[-1]) for choice in self.choices)
         return self.fixed_bytes - (sum(header.tensor_bytes for header in self.headers) - moving)
 
+    @property
+    def smallest_bytes(self) -> int:
+        """The bytes of the smallest file with types of the pool."""
+        return self.fixed_bytes + smallest(self.items(self._nothing))
+
+    @property
+    def _nothing(self) -> Costs:
+        return {choice.name: dict.fromkeys(choice.types, 0.0) for choice in self.choices}
+
     def bits_per_weight(self, size: int) -> float:
         """The bits of all tensors per weight in a file of `size` bytes, as `ggufkit quantize` and `inspect` say it."""
         return 8 * max(0, size - self.overhead_bytes) / self.weights
@@ -129,8 +138,7 @@ class Model:
         preset = target.preset if target.measure is Measure.LIKE else None
         if preset is not None and preset.name not in self.presets:
             plan(self.source, preset, self.options)  # raises, saying why
-        nothing = {choice.name: dict.fromkeys(choice.types, 0.0) for choice in self.choices}
-        least, most = (self.fixed_bytes + limit(self.items(nothing)) for limit in (smallest, largest))
+        least, most = self.smallest_bytes, self.fixed_bytes + largest(self.items(self._nothing))
         wanted = int(target.value)
         if preset is not None:
             wanted = self.presets[preset.name].bytes_after

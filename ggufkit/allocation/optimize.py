@@ -106,7 +106,7 @@ def optimize(
                 warn(f"{overlap}: what is measured will look better than it is")
         cluster = stack.enter_context(Cluster(options.workers)) if options.workers else None
         published = _Published(plain, options)
-        equal = equalized(model, options, probing, ledger, folder, targets, keys, progress, note, warn)
+        equal = equalized(model, options, probing, ledger, folder, targets, budgets, keys, progress, note, warn)
         scaled = equal.found if equal is not None else None
         if equal is not None:
             model, options, probing = equal.model, equal.options, equal.probing

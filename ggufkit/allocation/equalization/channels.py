@@ -3,7 +3,7 @@
 Three such places are known: a norm and the matrices behind it; the rows of values and the columns of attention's output
 matrix, for attention mixes tokens but not channels; the rows that a gate multiplies and the columns of the matrix
 behind. Whether a model computes nothing else with these channels is not known from names alone, so whoever scales them
-has to compare what the model says before and after.
+has to compare what the model says before and after. The last norm is left alone: what comes out of it are embeddings.
 """
 
 import re
@@ -88,8 +88,6 @@ def channels_of(headers: Sequence[GgufHeader]) -> tuple[Channels, ...]:
     for number, parts in sorted(blocks.items()):
         if parts <= _KNOWN:
             found += _of_block(f"blk.{number}.", parts, tensors, _heads(headers[0].metadata, number))
-    if "output.weight" in tensors and (plain := _behind_norm("output_norm", ("output",), tensors)):
-        found.append(plain)
     return tuple(found)
 
 

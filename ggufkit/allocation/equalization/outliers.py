@@ -17,8 +17,8 @@ from ggufkit.llamacpp.ggml import Ggml
 
 Exponents = NDArray[np.int8]
 
-_VERSION = 1  # of the choice of exponents
-_ROWS = 256  # of a matrix, evenly over all: enough to see the size of its columns
+_VERSION = 1  # of how weights are scaled
+_ROWS = 64  # of a matrix, evenly over all: enough to see the size of its columns
 _MOST = 8
 # From which exponent a channel is scaled, and how many times the usual its inputs must be at least.
 _TRIED = ((2, 2.0), (2, 1.0), (1, 2.0), (1, 1.0))
@@ -64,7 +64,7 @@ class Equalization:
         """Name it: the same for the same scales of the same channels."""
         digest = hashlib.sha256()
         for channels, exponents in self.exponents.items():
-            digest.update(f"{channels.name} {exponents.tolist()}\n".encode())
+            digest.update(f"{_VERSION} {channels} {exponents.tolist()}\n".encode())
         return digest.hexdigest()
 
 
@@ -88,8 +88,10 @@ def outliers(headers: Sequence[GgufHeader], importance: Mapping[str, Floats], li
                 continue
             rows = {reader: model.some_rows(reader) for reader in channels.readers}
             measured = {reader: squares if reader in importance else None for reader in rows}
+            if not (proposals := list(_proposals(channels, rows, squares))):
+                continue
             best, least = None, _loss(channels, rows, squares, measured, None, library)
-            for exponents in _proposals(channels, rows, squares):
+            for exponents in proposals:
                 cost = _loss(channels, rows, squares, measured, exponents, library)
                 if cost < _BETTER * least:
                     best, least = exponents, cost

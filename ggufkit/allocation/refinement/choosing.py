@@ -86,7 +86,7 @@ def chosen_with_refined(
             factors = left if name == _AGAIN else {}
             picked = pick(model, budget, sum_of(costs_when_refined(model, costs, factors), prediction.inputs))
             types = plain.candidate.types if picked is None else model.types_of(picked.options)
-            if types in tried:
+            if types in tried or (picked is None and model.equalized):  # whose file may be larger than the preset's
                 continue
             place = folder / str(len(tried))
             tried.append(types)

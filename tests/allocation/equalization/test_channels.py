@@ -56,8 +56,7 @@ def test_names_norms_values_and_gates(tmp_path: Path) -> None:
         "blk.0.ffn_norm": ("blk.0.ffn_gate.weight", "blk.0.ffn_up.weight"),
         "blk.0.attn_v": ("blk.0.attn_output.weight",),
         "blk.0.ffn_up": ("blk.0.ffn_down.weight",),
-        "output_norm": ("output.weight",),
-    }
+    }  # and not the last norm, which embeddings come out of
 
 
 def test_routers_read_the_norm_too_and_stacked_experts_have_channels_of_their_own(tmp_path: Path) -> None:

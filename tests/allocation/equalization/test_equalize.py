@@ -1,5 +1,6 @@
 """Whole optimizations of a model with outliers, of which the equalized one loses far less; and what keeps it away."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ggufkit.allocation.equalization.channels import channels_of
 from ggufkit.allocation.equalization.outliers import Equalization
 from ggufkit.allocation.equalization.scaling import write_equalized, write_equalized_matrix
 from ggufkit.allocation.optimize import Job, optimize
-from ggufkit.allocation.options import OptimizeOptions
+from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.results import Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.gguf_file.reader import read_header
@@ -141,6 +142,10 @@ def test_a_model_that_does_more_with_its_channels_stays_as_it_is(
     assert found.equalized == 0
     assert any("does more with its channels" in each for each in told)
     assert not found.files[0].chosen.candidate.equalized
+    assert not list(tmp_path.rglob("*equalized*"))
+    monkeypatch.setattr(equalize, "write_equalized", None)  # the next run knows
+    assert made(twin, tmp_path, told).equalized == 0
+    assert sum("does more with its channels" in each for each in told) == 2
 
 
 def test_a_path_that_llama_quantize_cannot_record_keeps_it_from_that(twin: tuple[Path, Path], tmp_path: Path) -> None:
@@ -193,3 +198,26 @@ def test_the_report_and_the_document_know_what_was_scaled(equal: Optimization, t
     read = read_allocation(text, Path("found.json"))
     assert read is not None
     assert f"{equal.equalized} channels scaled" in section(1, read, alone=True)
+
+
+def test_the_smallest_size_that_is_named_can_be_had(twin: tuple[Path, Path], tmp_path: Path) -> None:
+    """It has no room for the key of an equalized file."""
+    from ggufkit.errors import UsageError
+
+    options = OptimizeOptions(
+        pool="k-quants",
+        chunk_tokens=64,
+        effort=Effort.FAST,
+        quantize=QuantizeOptions(threads=1, imatrix=twin[1]),
+        running=replace(OptimizeOptions().running, threads=1),
+        folder=tmp_path / "state",
+    )
+    with pytest.raises(UsageError, match="the smallest file has") as refused:
+        optimize(twin[0], [Job(targets.bits_per_weight(0.5), tmp_path / "made.gguf")], dealt(), options)
+    said = re.search(r"smallest file has ([\d,]+) bytes", str(refused.value))
+    assert said is not None
+    least, told = int(said[1].replace(",", "")), list[str]()
+    job = Job(targets.size(str(least)), tmp_path / "made.gguf")
+    found = optimize(twin[0], [job], dealt(), options, warn=told.append)
+    assert found.files[0].bytes == least
+    assert any("has no room" in each for each in told)
