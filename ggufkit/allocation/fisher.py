@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ggufkit.allocation.backwards import modules_by_tensor, read_backwards, weight_of
 from ggufkit.allocation.choices import Choices
-from ggufkit.allocation.equalization.outliers import Equalization
+from ggufkit.allocation.equalization.factors import Equalization
 from ggufkit.allocation.measuring import Setting
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import How, OptimizeOptions
@@ -124,10 +124,12 @@ def fisher_sensitivities(
             scale = importance_of(importance, by_name[name], 0)
             for start in range(0, len(weight), _ROWS_AT_ONCE):
                 rows = weight[start : start + _ROWS_AT_ONCE]
-                added = scaled.added(name, start, start + len(rows)) if scaled is not None else np.zeros((1, 1), int)
-                values = np.ldexp(rows, added)
+                factors = np.ones((1, 1), np.float32)
+                if scaled is not None:
+                    factors = scaled.of_rows(by_name[name], start, start + len(rows))
+                values = rows * factors
                 stored = through(ggml, values.reshape(-1), movable[name], weight.shape[1], scale)
-                change[start : start + _ROWS_AT_ONCE] = np.ldexp(stored.reshape(rows.shape) - values, -added)
+                change[start : start + _ROWS_AT_ONCE] = (stored.reshape(rows.shape) - values) / factors
             changes |= {id(module): (name, change) for module in modules}
         squares = _effects(model, [m for each in found.values() for m in each], changes, chunks, threads, progress)
     scored = len(chunks.tokens) * chunks.scored

@@ -16,7 +16,7 @@ import numpy as np
 
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import chunks_wanted
-from ggufkit.allocation.equalization.equalize import channels_to_scale, identity_with, is_too_long, was_refused
+from ggufkit.allocation.equalization.equalize import channels_to_scale, identity_with, is_too_long, not_refused
 from ggufkit.allocation.estimate import Asked, Before, Estimate, Speeds, encoding_speed, estimate
 from ggufkit.allocation.fisher import seen_by_fisher
 from ggufkit.allocation.ledger import Ledger, key_of
@@ -79,7 +79,7 @@ def foresee(
         model = open_model(source, options.quantize, options.pool, targets, ())
         budgets = [model.budget(target) for target in targets]
         ledger = Ledger(state_folder(model.headers, options) / LEDGER, mends=False) if given and exists else None
-        scaled = channels_to_scale(model, options) if given and exists else None
+        scaled = channels_to_scale(model, options, progress) if given and exists else None
         if is_too_long(state_folder(model.headers, options)):
             scaled = None
         identity = identity_of(model, options) if ledger else ""
@@ -88,8 +88,8 @@ def foresee(
             setting_of(model, options, identity, texts, use, most) if texts else _any_tokens(model, options, most)
             for use, most in ((Use.PROBING, amounts.probing), (Use.CHOOSING, amounts.choosing))
         )
-        if scaled is not None and ledger and was_refused(ledger, identity_with(scaled, probing.identity)):
-            scaled = None
+        if ledger:
+            scaled = not_refused(scaled, ledger, probing.identity)
         probing = replace(probing, identity=identity_with(scaled, probing.identity))
         known = ledger.get(speed_key(probing)) if ledger else None
         if known is not None:

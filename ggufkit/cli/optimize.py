@@ -100,8 +100,8 @@ def command(
         typer.Option(
             "--equalize/--no-equalize",
             rich_help_panel=_WORK,
-            help="Scale channels by powers of two between the tensors that make them and those that read them, where"
-            " less is lost so. What the model computes stays the same; adapters (LoRA) of the original do not fit.",
+            help="Scale channels between the tensors that make them and those that read them, where less is lost so."
+            " What the model computes stays the same; adapters (LoRA) of the original do not fit.",
         ),
     ] = True,
     sensitivity: Annotated[

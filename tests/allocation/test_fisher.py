@@ -9,7 +9,7 @@ import random_models
 
 import ggufkit
 from ggufkit.allocation.choices import Choices, choices_of, pool_named
-from ggufkit.allocation.equalization.outliers import Equalization, outliers
+from ggufkit.allocation.equalization.factors import Equalization, factors_of
 from ggufkit.allocation.fisher import fisher, fisher_sensitivities, seen_by_fisher
 from ggufkit.allocation.model import open_model
 from ggufkit.allocation.options import Effort, How, OptimizeOptions
@@ -66,7 +66,7 @@ def divergences(
             batch = model(input_ids=torch.tensor(chunks.tokens), use_cache=False).logits
         return [torch.log_softmax(each[-1 - chunks.scored : -1].double(), -1) for each in batch]
 
-    found = {}
+    found, tensors = {}, {tensor.name: tensor for tensor in header.tensors}
     with open_checkpoint(DEMO) as checkpoint, loaded_original(checkpoint) as model:
         base = read(model)
         modules = dict(model.named_modules())
@@ -75,10 +75,10 @@ def divergences(
             name = f"model.layers.{parts[1]}.{MODULES[parts[2]]}" if parts[0] == "blk" else "lm_head"
             weight = modules[name].weight
             kept = weight.data
-            added = scaled.added(choice.name)
-            values = np.ldexp(kept.numpy(), added)
+            factors = scaled.of_rows(tensors[choice.name])
+            values = kept.numpy() * factors
             stored = through(library(), values.reshape(-1), reference_of(choice), kept.shape[1], None)
-            weight.data = torch.from_numpy(np.ldexp(stored.reshape(kept.shape), -added))
+            weight.data = torch.from_numpy(stored.reshape(kept.shape) / factors)
             found[choice.name] = float(
                 np.mean([(a.exp() * (a - b)).sum(-1).mean() for a, b in zip(base, read(model), strict=True)])
             )
@@ -91,7 +91,7 @@ def test_one_backward_pass_foretells_what_changing_each_matrix_alone_costs(
     converted: GgufHeader, chunks: Chunks, tmp_path: Path, is_equalized: bool
 ) -> None:
     ones = {each.name: np.ones(each.shape[0], np.float32) for each in converted.tensors if "blk" in each.name}
-    scaled = outliers([converted], ones, library()) if is_equalized else Equalization({})
+    scaled = factors_of([converted], ones, library()) if is_equalized else Equalization({})
     assert bool(scaled.count) is is_equalized
     tensors = [tensor for tensor in converted.tensors if len(tensor.shape) > 1]
     choices = choices_of(tensors, pool_named("usual", 4.5), {})

@@ -92,9 +92,10 @@ def write_imatrix(path: Path, model: Path) -> Path:
     writer.add_uint32("imatrix.chunk_count", 3)
     writer.add_uint32("imatrix.chunk_size", 512)
     for tensor in gguf.GGUFReader(model).tensors:
-        if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
-            writer.add_tensor(f"{tensor.name}.in_sum2", np.ones((1, int(tensor.shape[0])), np.float32))
-            writer.add_tensor(f"{tensor.name}.counts", np.ones((1, 1), np.float32))
+        if tensor.name.startswith("blk.") and len(tensor.shape) > 1:
+            experts = int(np.prod(tensor.shape[2:]))
+            writer.add_tensor(f"{tensor.name}.in_sum2", np.ones((experts, int(tensor.shape[0])), np.float32))
+            writer.add_tensor(f"{tensor.name}.counts", np.ones((experts, 1), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

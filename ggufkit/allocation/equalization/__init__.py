@@ -1,4 +1,4 @@
-"""Outlying channels of a model scaled back before it is rounded, by powers of two that leave its function as it is.
+"""Channels of a model scaled before its weights are rounded, in ways that leave its function as it is.
 
 A few channels of a norm may be many times as large as the others, and the columns that read them as much smaller. Such
 columns share blocks with larger ones, so that rounding loses most of them, though what they are multiplied with is

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ggufkit.allocation.weights import Floats, rows_of
 from ggufkit.gguf_file.metadata import Metadata
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo
 
@@ -56,7 +57,7 @@ class Channels:
     """`count` channels: the `vectors` with an element for each, the matrix whose rows make them, and their `readers`.
 
     Each reader has the channels as columns, in `heads` equal parts, every part `repeats` times in a row: query heads of
-    a group read the same values.
+    a group read the same values. Where maker and reader are stacks of `experts`, each of them has channels of its own.
     """
 
     name: str
@@ -66,14 +67,22 @@ class Channels:
     readers: tuple[str, ...]
     heads: int = 1
     repeats: int = 1
+    experts: int = 1
 
-    def spread(self, values: NDArray[np.int8]) -> NDArray[np.int8]:
-        """Give each column of a reader what its channel has: [count] to [count * repeats]."""
-        return np.repeat(values.reshape(self.heads, 1, -1), self.repeats, axis=1).reshape(-1)
+    @property
+    def kind(self) -> str:
+        """What they are channels of, in any block: a norm, or a matrix."""
+        return self.name.rpartition(".")[2]
+
+    def spread(self, values: Floats) -> Floats:
+        """Give each column of a reader what its channel has: [experts, count] to [experts, count * repeats]."""
+        parts = values.reshape(self.experts, self.heads, 1, -1)
+        return np.repeat(parts, self.repeats, axis=2).reshape(self.experts, -1)
 
     def gathered(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give each channel the mean of its columns: [count * repeats] to [count]."""
-        found: NDArray[np.float64] = columns.reshape(self.heads, self.repeats, -1).mean(axis=1).reshape(-1)
+        """Give each channel the mean of its columns: [experts, count * repeats] to [experts, count]."""
+        parts = columns.reshape(self.experts, self.heads, self.repeats, -1)
+        found: NDArray[np.float64] = parts.mean(axis=2).reshape(self.experts, -1)
         return found
 
 
@@ -104,7 +113,7 @@ def _of_block(
         found.append(_between(f"{block}attn_v", f"{block}attn_output", tensors, heads))
     found += [
         _between(f"{block}ffn_up{ending}", f"{block}ffn_down{ending}", tensors)
-        for ending in ("", "_shexp")
+        for ending in ("", "_exps", "_shexp")
         if {f"ffn_{part}{ending}" for part in ("gate", "up", "down")} <= parts
     ]
     return [each for each in found if each is not None]
@@ -128,13 +137,14 @@ def _between(
 ) -> Channels | None:
     """Return the channels from a matrix to the next; `heads` are those of queries and of values."""
     made, read = (tensors.get(f"{name}{_WEIGHT}") for name in (maker, reader))
-    if made is None or read is None or len(made.shape) != 2 or len(read.shape) != 2:
+    if made is None or read is None or not len(made.shape) == len(read.shape) > 1:
         return None
-    count, (queries, values) = made.shape[1], heads or (1, 1)
-    if queries % values or count % values or read.shape[0] != count * (queries // values):
+    (_, count, experts), (columns, _, others) = rows_of(made), rows_of(read)
+    queries, values = heads or (1, 1)
+    if queries % values or count % values or columns != count * (queries // values) or experts != others:
         return None
     biases = tuple(name for name in _vectors(maker, tensors) if name != made.name)
-    return Channels(maker, count, biases, made.name, (read.name,), values, queries // values)
+    return Channels(maker, count, biases, made.name, (read.name,), values, queries // values, experts)
 
 
 def _vectors(name: str, tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:

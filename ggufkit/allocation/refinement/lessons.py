@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ggufkit.allocation.chunks import chunks_of, chunks_wanted
-from ggufkit.allocation.equalization.outliers import Equalization, Exponents
+from ggufkit.allocation.equalization.factors import Equalization
 from ggufkit.allocation.model import Model
 from ggufkit.allocation.options import OptimizeOptions
 from ggufkit.allocation.refinement.learning_text import MOST_CHUNKS, own_chunks, with_own_writing
@@ -17,6 +17,7 @@ from ggufkit.allocation.refinement.own_writing import own_writing
 from ggufkit.allocation.refinement.refine import is_in_order
 from ggufkit.allocation.refinement.rounding import compiled
 from ggufkit.allocation.texts import Dealt, Use
+from ggufkit.allocation.weights import Floats
 from ggufkit.errors import InputError, MissingDependencyError, UnsafeError, UsageError
 from ggufkit.evaluation.likelihood.texts import Chunks
 from ggufkit.progress import Progress
@@ -98,10 +99,9 @@ def lessons_for(
     return Lessons(chunks, outputs)
 
 
-def _scale(path: Path, rows: Exponents) -> None:
-    """Make a file of output moments, [n_out, n_out], those of outputs whose exponents have grown: gradients shrink."""
-    grown = rows.astype(np.int32)
-    np.save(path, np.ldexp(np.load(path), -(grown[:, None] + grown)))
+def _scale(path: Path, rows: Floats) -> None:
+    """Make a file of output moments, [n_out, n_out], those of outputs that have grown: gradients shrink."""
+    np.save(path, np.load(path) / np.outer(rows, rows))
 
 
 def _read_backwards(chunks: Chunks) -> list[tuple[int, ...]]:

@@ -213,9 +213,7 @@ def _settings(found: Allocation) -> list[tuple[str, object]]:
         ("settings", ", ".join(f"{name} {value}" for name, value in pairs if value not in {None, False}))
     ]
     if equalized := found.raw.get("equalized_channels"):
-        lines.append(
-            ("equalized", f"{equalized} channels scaled by powers of two; what the model computes stays the same")
-        )
+        lines.append(("equalized", f"{equalized} channels scaled; what the model computes stays the same"))
     seconds, estimate = found.raw.get("seconds"), found.raw.get("estimate")
     if isinstance(seconds, int | float) and isinstance(estimate, dict):
         lines.append(("took", f"{seconds:,.0f} s; {float(estimate.get('seconds', 0)):,.0f} s were expected"))

@@ -10,9 +10,9 @@ import random_models
 
 from ggufkit.allocation import targets
 from ggufkit.allocation.equalization import equalize
-from ggufkit.allocation.equalization.channels import channels_of
-from ggufkit.allocation.equalization.outliers import Equalization
-from ggufkit.allocation.equalization.scaling import write_equalized, write_equalized_matrix
+from ggufkit.allocation.equalization.channels import Channels, channels_of
+from ggufkit.allocation.equalization.copies import write_equalized, write_equalized_matrix
+from ggufkit.allocation.equalization.factors import Equalization
 from ggufkit.allocation.optimize import Job, optimize
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.results import Optimization
@@ -39,14 +39,13 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model = random_models.write(folder / "plain-F16.gguf")
     matrix = random_models.write_imatrix(folder / "plain.gguf", model)
     chance, header = np.random.default_rng(3), read_header(model)
-    exponents = {}
+    factors = {}
     for each in channels_of([header]):
-        wanted = np.zeros(each.count, np.int8)
-        wanted[chance.permutation(each.count)[:6]] = -5
-        exponents[each] = wanted
+        factors[each] = np.ones((1, each.count), np.float32)
+        factors[each][0, chance.permutation(each.count)[:6]] = 1 / 32
     twin, its = folder / "twin-F16.gguf", folder / "twin.gguf"
-    write_equalized([header], [twin], Equalization(exponents), library())
-    write_equalized_matrix(matrix, its, Equalization(exponents), library())
+    write_equalized([header], [twin], Equalization(factors), library())
+    write_equalized_matrix(matrix, its, Equalization(factors), library())
     return twin, its
 
 
@@ -63,6 +62,12 @@ def made(twin: tuple[Path, Path], folder: Path, told: list[str] | None = None, *
     return optimize(twin[0], [Job(targets.like("Q4_K_M"), folder / "made.gguf")], dealt(), options, warn=tell)
 
 
+def uneven(channels: Channels) -> np.ndarray:
+    factors = np.ones((1, channels.count), np.float32)
+    factors[0, :8] = 8
+    return factors
+
+
 @pytest.fixture(scope="module")
 def equal(twin: tuple[Path, Path]) -> Optimization:
     return made(twin, twin[0].parent)
@@ -70,7 +75,7 @@ def equal(twin: tuple[Path, Path]) -> Optimization:
 
 def test_an_equalized_file_loses_far_less_and_says_what_it_is(equal: Optimization, twin: tuple[Path, Path]) -> None:
     found, (file,) = equal, equal.files
-    assert found.equalized == 6 * 8  # of two blocks: two norms, values, and what gates multiply
+    assert found.equalized == 2 * (256 + 256 + 128 + 256)  # two norms, values, and what gates multiply, of two blocks
     assert file.preset is not None
     assert file.chosen.candidate.equalized
     assert not file.preset.candidate.equalized
@@ -130,13 +135,11 @@ def test_a_model_that_does_more_with_its_channels_stays_as_it_is(
 ) -> None:
     """Such as one whose norm is read by a matrix that nobody knows of: here, one reader is left out."""
 
-    def careless(headers: object, *_: object) -> Equalization:
+    def careless(headers: object, *_: object, **__: object) -> Equalization:
         channels = channels_of(headers)[0]  # type: ignore[arg-type]
-        exponents = np.zeros(channels.count, np.int8)
-        exponents[:8] = 3
-        return Equalization({replace(channels, readers=channels.readers[1:]): exponents})
+        return Equalization({replace(channels, readers=channels.readers[1:]): uneven(channels)})
 
-    monkeypatch.setattr(equalize, "outliers", careless)
+    monkeypatch.setattr(equalize, "factors_of", careless)
     told: list[str] = []
     found = made(twin, tmp_path, told)
     assert found.equalized == 0
@@ -146,6 +149,31 @@ def test_a_model_that_does_more_with_its_channels_stays_as_it_is(
     monkeypatch.setattr(equalize, "write_equalized", None)  # the next run knows
     assert made(twin, tmp_path, told).equalized == 0
     assert sum("does more with its channels" in each for each in told) == 2
+
+
+def test_what_is_known_is_scaled_where_an_architecture_does_more_with_the_rest(
+    twin: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that clamps what a gate multiplies: here, what makes it is left out."""
+
+    def careless(headers: object, *_: object, **__: object) -> Equalization:
+        norm, *_, gated = channels_of(headers)[:4]  # type: ignore[arg-type]
+        return Equalization({norm: uneven(norm), replace(gated, maker=None): uneven(gated)})
+
+    monkeypatch.setattr(equalize, "factors_of", careless)
+    told: list[str] = []
+    found = made(twin, tmp_path, told)
+    assert found.equalized == 8
+    assert sum("what gates multiply are left as they are" in each for each in told) == 1
+    written = []
+
+    def observed(headers: object, copies: object, some: Equalization, *more: object) -> None:
+        written.append(some.count)
+        write_equalized(headers, copies, some, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(equalize, "write_equalized", observed)
+    assert made(twin, tmp_path, told).equalized == 8
+    assert written == [8]  # the next run knows
 
 
 def test_a_path_that_llama_quantize_cannot_record_keeps_it_from_that(twin: tuple[Path, Path], tmp_path: Path) -> None:

@@ -101,15 +101,15 @@ def test_without_torch_rows_are_refined_each_for_itself_and_without_numba_it_tak
 
 
 def test_moments_of_outputs_that_have_grown_shrink(tmp_path: Path) -> None:
-    """Of y' = y * 2^r, whose gradient is g * 2^-r, E[g' g'^T] is what gradients of y' give when they are drawn."""
+    """Of y' = y * r, whose gradient is g / r, E[g' g'^T] is what gradients of y' give when they are drawn."""
     import numpy as np
 
     from ggufkit.allocation.refinement.lessons import _scale
 
-    chance, rows = np.random.default_rng(0), np.array([0, -5, 3], np.int8)
+    chance, rows = np.random.default_rng(0), np.array([1, 0.03, 8], np.float32)
     gradients = chance.standard_normal((100, 3)).astype(np.float32)
     path = tmp_path / "moments.npy"
     np.save(path, gradients.T @ gradients)
     _scale(path, rows)
-    grown = gradients / 2.0**rows
+    grown = gradients / rows
     np.testing.assert_allclose(np.load(path), grown.T @ grown, rtol=1e-5)
