@@ -18,6 +18,7 @@ def write(
     blocks: int = 2,
     experts: int = 0,
     tied: bool = True,
+    biases: bool = False,
     context: int = 512,
     dtype: type = np.float16,
 ) -> Path:
@@ -50,6 +51,10 @@ def write(
         values = chance.standard_normal(shape) * scale / np.sqrt(shape[-1])
         writer.add_tensor(f"{name}.weight", values.astype(dtype))
 
+    def bias(name: str, *shape: int) -> None:
+        if biases:
+            writer.add_tensor(f"{name}.bias", (chance.standard_normal(shape) / 10).astype(np.float32))
+
     def ones(name: str, dtype: type = np.float32) -> None:
         writer.add_tensor(f"{name}.weight", np.ones(hidden, dtype))
 
@@ -65,6 +70,13 @@ def write(
         add(f"blk.{block}.attn_k", hidden // 2, hidden, scale=2 * uneven[1])
         add(f"blk.{block}.attn_v", hidden // 2, hidden, scale=uneven[2])
         add(f"blk.{block}.attn_output", hidden, hidden, scale=uneven[3])
+        for part, rows in (
+            ("attn_q", hidden),
+            ("attn_k", hidden // 2),
+            ("attn_v", hidden // 2),
+            ("attn_output", hidden),
+        ):
+            bias(f"blk.{block}.{part}", rows)
         if experts:
             gate = chance.standard_normal((experts, hidden)) / np.sqrt(hidden)
             writer.add_tensor(f"blk.{block}.ffn_gate_inp.weight", gate.astype(np.float32))
@@ -72,6 +84,8 @@ def write(
         add(f"blk.{block}.ffn_gate{end}", *stack, feed_forward, hidden, scale=uneven[4])
         add(f"blk.{block}.ffn_up{end}", *stack, feed_forward, hidden, scale=uneven[5])
         add(f"blk.{block}.ffn_down{end}", *stack, hidden, feed_forward, scale=uneven[6])
+        for part, rows in (("gate", feed_forward), ("up", feed_forward), ("down", hidden)):
+            bias(f"blk.{block}.ffn_{part}{end}", *stack, rows)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

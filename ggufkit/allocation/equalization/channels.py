@@ -18,8 +18,47 @@ from ggufkit.gguf_file.metadata import Metadata
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo
 
 _WEIGHT = ".weight"
-_OF_BLOCK = re.compile(r"blk\.(\d+)\.([^.]+)")
-_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv")
+_OF_BLOCK = re.compile(r"blk\.(\d+)\.(.+?)(?:\.weight|\.bias)?")
+# What reads the norm before attention, or before what stands in its place; and what that part of a block holds besides.
+_ATTENTION = (
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_qkv",
+    "attn_gate",
+    "attn_q_a",
+    "attn_kv_a_mqa",
+    "ssm_in",
+    "ssm_ba",
+    "ssm_alpha",
+    "ssm_beta",
+    "shortconv.in_proj",
+)
+_OF_ATTENTION = (
+    "attn_norm",
+    "attn_output",
+    "attn_q_norm",
+    "attn_k_norm",
+    "attn_sinks",
+    "attn_q_a_norm",
+    "attn_q_b",
+    "attn_kv_a_norm",
+    "attn_kv_b",
+    "attn_k_b",
+    "attn_v_b",
+    "ssm_a",
+    "ssm_b_norm",
+    "ssm_c_norm",
+    "ssm_conv1d",
+    "ssm_d",
+    "ssm_dt",
+    "ssm_dt_norm",
+    "ssm_norm",
+    "ssm_out",
+    "ssm_x",
+    "shortconv.conv",
+    "shortconv.out_proj",
+)
 _FEED_FORWARD = (
     "ffn_gate",
     "ffn_up",
@@ -31,25 +70,23 @@ _FEED_FORWARD = (
     "ffn_gate_shexp",
     "ffn_up_shexp",
 )
-# All that a block may hold besides: what else reads a norm (other attentions, state spaces) is not known here.
-_OTHERS = (
-    "attn_norm",
-    "attn_output",
-    "attn_q_norm",
-    "attn_k_norm",
-    "attn_sinks",
+_OF_FEED_FORWARD = ("ffn_norm", "ffn_down", "ffn_down_exps", "ffn_down_shexp", "exp_probs_b")
+# What comes out of a part of a block goes through these, and per-layer embeddings into what is added up.
+_OF_NEITHER = (
     "attn_post_norm",
     "post_attention_norm",
-    "ffn_norm",
     "ffn_post_norm",
     "post_ffw_norm",
-    "ffn_down",
-    "ffn_down_exps",
-    "ffn_down_shexp",
-    "exp_probs_b",
     "rope_freqs",
+    "inp_gate",
+    "proj",
+    "post_norm",
+    "layer_output_scale",
 )
-_KNOWN = frozenset((*_ATTENTION, *_FEED_FORWARD, *_OTHERS))
+# Limits of what goes through channels: whether a text meets them is chance, so that no comparison would tell.
+_CLAMPS_OF_VALUES = ("attention.clamp_kqv",)
+_CLAMPS_OF_GATED = ("swiglu_clamp_exp", "swiglu_clamp_shexp")
+_KNOWN = frozenset((*_ATTENTION, *_OF_ATTENTION, *_FEED_FORWARD, *_OF_FEED_FORWARD, *_OF_NEITHER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,32 +128,78 @@ def channels_of(headers: Sequence[GgufHeader]) -> tuple[Channels, ...]:
     tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
     blocks: dict[int, set[str]] = {}
     for name in tensors:
-        if there := _OF_BLOCK.match(name):
+        if there := _OF_BLOCK.fullmatch(name):
             blocks.setdefault(int(there[1]), set()).add(there[2])
     found = []
     for number, parts in sorted(blocks.items()):
-        if parts <= _KNOWN:
-            found += _of_block(f"blk.{number}.", parts, tensors, _heads(headers[0].metadata, number))
+        block = f"blk.{number}."
+        found += _behind_norms(block, parts, tensors)
+        found += _between_matrices(block, parts, tensors, headers[0].metadata, number)
     return tuple(found)
 
 
-def _of_block(
-    block: str, parts: set[str], tensors: Mapping[str, TensorInfo], heads: tuple[int, int] | None
-) -> list[Channels]:
-    found: list[Channels | None] = []
-    is_parallel = "ffn_norm" not in parts and any(part in parts for part in _FEED_FORWARD)
-    if not is_parallel:  # else the feed-forward part reads the norm of attention, or another one
-        for norm, readers in (("attn_norm", _ATTENTION), ("ffn_norm", _FEED_FORWARD)):
-            there = tuple(f"{block}{reader}" for reader in readers if reader in parts)
-            found.append(_behind_norm(f"{block}{norm}", there, tensors))
-    if heads is not None and {"attn_v", "attn_output"} <= parts:
-        found.append(_between(f"{block}attn_v", f"{block}attn_output", tensors, heads))
-    found += [
-        _between(f"{block}ffn_up{ending}", f"{block}ffn_down{ending}", tensors)
-        for ending in ("", "_exps", "_shexp")
-        if {f"ffn_{part}{ending}" for part in ("gate", "up", "down")} <= parts
+def _is_known(parts: set[str]) -> tuple[bool, bool]:
+    """Say of which part of a block all tensors are known: of attention (or what is in its place), of feed-forward."""
+    unknown = parts - _KNOWN
+    attention = all(part.startswith("ffn_") for part in unknown)
+    return attention, all(part.startswith(("attn_", "ssm_", "shortconv.")) for part in unknown)
+
+
+def _behind_norms(block: str, parts: set[str], tensors: Mapping[str, TensorInfo]) -> list[Channels]:
+    is_attention_known, is_feed_forward_known = _is_known(parts)
+    second = _norm_of_feed_forward(parts)
+    there: list[tuple[str, tuple[str, ...], bool]] = [
+        ("attn_norm", _ATTENTION, is_attention_known),
+        ("attn_q_a_norm", ("attn_q_b",), is_attention_known),
+    ]
+    if second is not None:
+        there.append((second, _FEED_FORWARD, is_feed_forward_known))
+    elif parts & set(_FEED_FORWARD):  # which then reads the first norm, too
+        there[0] = ("attn_norm", (*_ATTENTION, *_FEED_FORWARD), is_attention_known and is_feed_forward_known)
+    found = [
+        _behind_norm(f"{block}{norm}", [f"{block}{reader}" for reader in readers if reader in parts], tensors)
+        for norm, readers, is_known in there
+        if is_known
     ]
     return [each for each in found if each is not None]
+
+
+def _between_matrices(
+    block: str, parts: set[str], tensors: Mapping[str, TensorInfo], metadata: Metadata, number: int
+) -> list[Channels]:
+    is_attention_known, is_feed_forward_known = _is_known(parts)
+    found: list[Channels | None] = []
+    heads = _heads(metadata, number)
+    if is_attention_known and heads and {"attn_v", "attn_output"} <= parts and not _has(metadata, _CLAMPS_OF_VALUES):
+        found.append(_between(f"{block}attn_v", f"{block}attn_output", tensors, heads))
+    if is_feed_forward_known and not _has(metadata, _CLAMPS_OF_GATED):
+        found += [
+            _between(f"{block}ffn_up{ending}", f"{block}ffn_down{ending}", tensors)
+            for ending in ("", "_exps", "_shexp")
+            if {f"ffn_{part}{ending}" for part in ("gate", "up", "down")} <= parts
+        ]
+    return [each for each in found if each is not None]
+
+
+def _has(metadata: Metadata, keys: Sequence[str]) -> bool:
+    """Whether any of an architecture's keys has a number above 0, for any block: limits, whose zeros are none."""
+    values = [metadata.get(f"{metadata.get('general.architecture')}.{key}") for key in keys]
+    return any(
+        isinstance(one, int | float) and one > 0
+        for value in values
+        for one in (value if isinstance(value, list) else (value,))
+    )
+
+
+def _norm_of_feed_forward(parts: set[str]) -> str | None:
+    """Name the norm before the feed-forward part: some call it by what is before it; where a third is last, it is that.
+
+    A block whose feed-forward parts have several norms of their own is not known.
+    """
+    if "ffn_norm" in parts:
+        return "ffn_norm"
+    is_before = "attn_norm" in parts and "post_ffw_norm" not in parts
+    return "post_attention_norm" if is_before and "post_attention_norm" in parts else None
 
 
 def _behind_norm(norm: str, readers: Sequence[str], tensors: Mapping[str, TensorInfo]) -> Channels | None:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,14 +10,12 @@ import numpy as np
 
 from ggufkit.allocation.equalization.factors import Equalization, of_some_rows
 from ggufkit.allocation.measuring import copy_file
-from ggufkit.allocation.weights import Floats, from_float32, read_bytes, row_bytes, to_float32
+from ggufkit.allocation.weights import Floats, from_float32, read_bytes, row_bytes, rows_of, to_float32
 from ggufkit.gguf_file.reader import GgufHeader, TensorInfo, read_header
-from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.progress import Progress, silent
 
 _AT_ONCE = 1 << 24  # elements
-_LARGEST_OF_F16 = 65504.0
 _SQUARES = ".in_sum2"
 _STAGE = "Equalizing"
 
@@ -34,8 +31,8 @@ def write_equalized(
 ) -> None:
     """Copy a model's files, and scale the channels of the copies.
 
-    Numbers are rounded once more, to their type: F16 loses 2^-12 of them, where Q8_0 loses ten times as much. BF16,
-    which would lose 2^-9, becomes F16 in tensors that are scaled, if it has no numbers that are too large.
+    Numbers are rounded once more, to the type that they have. Powers of two are exact in F32 and BF16, and in F16 for
+    numbers above 6e-5.
 
     Raises:
         OutputError: there is no room.
@@ -49,11 +46,7 @@ def write_equalized(
             for tensor in header.tensors:
                 if tensor.name in changed:
                     progress(_STAGE, done, total, "steps")
-                    multipliers = functools.partial(found.of_rows, tensor)
-                    stored = _stored_type(descriptor, header, tensor, multipliers, library)
-                    _scale(descriptor, header, tensor, multipliers, stored, library)
-                    if stored is not tensor.type:
-                        _retype(descriptor, header, tensor, stored)
+                    _scale(descriptor, header, tensor, functools.partial(found.of_rows, tensor), library)
                     done += 1
     progress(_STAGE, done, total, "steps")
 
@@ -72,7 +65,7 @@ def write_equalized_matrix(matrix: Path, copy: Path, found: Equalization, librar
         for tensor in header.tensors:
             factors = columns.get(tensor.name.removesuffix(_SQUARES))
             if factors is not None and tensor.name.endswith(_SQUARES):
-                _scale(descriptor, header, tensor, _shrinking(factors, tensor), tensor.type, library)
+                _scale(descriptor, header, tensor, _shrinking(factors, tensor), library)
 
 
 def _shrinking(factors: Floats, tensor: TensorInfo) -> Multipliers:
@@ -80,50 +73,20 @@ def _shrinking(factors: Floats, tensor: TensorInfo) -> Multipliers:
     return functools.partial(of_some_rows, squares, tensor.elements // tensor.shape[0])
 
 
-def _stored_type(
-    descriptor: int, header: GgufHeader, tensor: TensorInfo, multipliers: Multipliers, library: Ggml
-) -> TensorType:
-    if tensor.type is not TensorType.BF16:
-        return tensor.type
-    largest = max(
-        float(np.abs(scaled).max()) for _, scaled in _scaled(descriptor, header, tensor, multipliers, library)
-    )
-    return TensorType.F16 if largest <= _LARGEST_OF_F16 else tensor.type
-
-
-def _scale(
-    descriptor: int,
-    header: GgufHeader,
-    tensor: TensorInfo,
-    multipliers: Multipliers,
-    stored: TensorType,
-    library: Ggml,
-) -> None:
-    """Multiply a tensor in an open copy."""
-    for start, scaled in _scaled(descriptor, header, tensor, multipliers, library):
-        os.pwrite(descriptor, from_float32(library, scaled, stored).tobytes(), tensor.offset + start)
-
-
-def _scaled(
-    descriptor: int, header: GgufHeader, tensor: TensorInfo, multipliers: Multipliers, library: Ggml
-) -> Iterator[tuple[int, Floats]]:
-    """Read a tensor, some rows at a time: yield at which byte they start, and what their numbers become."""
-    columns, size = tensor.shape[0], row_bytes(tensor.type, tensor.shape[0])
-    rows = tensor.elements // columns
+def _scale(descriptor: int, header: GgufHeader, tensor: TensorInfo, multipliers: Multipliers, library: Ggml) -> None:
+    """Multiply a tensor in an open copy, one expert after the other."""
+    columns, each, experts = rows_of(tensor)
+    size = row_bytes(tensor.type, columns)
     step = max(1, _AT_ONCE // columns)
-    for start in range(0, rows, step):
-        count = min(step, rows - start)
+    starts = (expert * each + row for expert in range(experts) for row in range(0, each, step))
+    for start in starts:
+        count = min(step, each - start % each)
         content = read_bytes(descriptor, header, tensor, start * size, count * size)
         values = to_float32(library, content, tensor.type).reshape(count, columns)
-        yield start * size, (values * multipliers(start, start + count)).reshape(-1)
-
-
-def _retype(descriptor: int, header: GgufHeader, tensor: TensorInfo, stored: TensorType) -> None:
-    """Say in the header of an open copy that a tensor has another type, of the same size."""
-    name = tensor.name.encode()
-    said = struct.pack(f"<Q{len(name)}sI{len(tensor.shape)}Q", len(name), name, len(tensor.shape), *tensor.shape)
-    start = os.pread(descriptor, header.data_offset, 0).rindex(said) + len(said)
-    os.pwrite(descriptor, struct.pack("<I", int(stored)), start)
+        with np.errstate(over="ignore"):  # what has no room in F16 is found when the copy is read
+            scaled = values * multipliers(start, start + count)
+        stored = from_float32(library, scaled.reshape(-1), tensor.type)
+        os.pwrite(descriptor, stored.tobytes(), tensor.offset + start * size)
 
 
 @contextlib.contextmanager

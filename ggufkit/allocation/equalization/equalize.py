@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,20 +28,24 @@ _MATRIX = "imatrix-equalized.gguf"
 _LONGEST_PATH = 127  # bytes of a matrix's path: what llama-quantize can record
 _CHUNKS = 2
 # Nats. Scaling by powers of two rounds nothing, so that a model says the same that does nothing else with its channels.
-# By other factors each number is rounded in another way, which some models (whose routers waver) make much of.
-_SAME, _NEAR = 1e-5, 1e-3
+# By other factors each number is rounded in another way, which some models (whose routers waver) make something of; the
+# files themselves are compared with the model later, so that here only what went wrong altogether is to be found.
+_SAME, _NEAR = 1e-5, 0.1
+_NOT_A_NUMBER = 1e9
 KEY = ("ggufkit.recipe.equalized", "bool:true")  # adapters that were trained for the checkpoint do not fit
 
+_NOT = "weights are not equalized: "
 _REFUSED = (
-    "weights are not equalized: this architecture does more with its channels than is known, so that the model would"
-    " say something else"
+    f"{_NOT}this architecture does more with its channels than is known, so that the model would say something else"
 )
-_IN_PART = "{} are left as they are: this architecture does more with them than is known"
-# What architectures know most ways to compute with comes first: what is gated may be clamped, or shifted.
-_KINDS = (
-    ("what gates multiply", ("ffn_up", "ffn_up_exps", "ffn_up_shexp")),
-    ("values of attention", ("attn_v",)),
-)
+_IN_PART = "{} are not scaled: this architecture does more with these channels than is known"
+_ROUNDED = f"{_NOT}how numbers are rounded changes too much of what this model says"
+_CALLED = {
+    "attn_v": "values of attention",
+    "ffn_up": "what gates multiply",
+    "ffn_up_exps": "what gates of experts multiply",
+    "ffn_up_shexp": "what gates of shared experts multiply",
+}
 
 Tell = Callable[[str], None]
 
@@ -71,15 +75,19 @@ def channels_to_scale(model: Model, options: OptimizeOptions, progress: Progress
     chosen = load_importance(matrix).only(options.quantize.include_weights, options.quantize.exclude_weights)
     threads = options.running.threads or cpu.usable_cores()
     found = factors_of(model.headers, chosen.values, library(), threads=threads, progress=progress)
-    return found if found.count else None
+    return found if found.factors else None
 
 
 def not_refused(found: Equalization | None, ledger: Ledger, identity: str) -> Equalization | None:
-    """Return what an earlier run has not found to change what the model of this `identity` says."""
-    for _, each in _ever_less(found):
-        if not _was_refused(ledger, identity_with(each, identity)):
-            return each
-    return None
+    """Return what an earlier run has not found to change what the model of this `identity` says, None for nothing."""
+
+    def is_same(some: Equalization) -> bool:
+        known = ledger.get(_structure(some, identity))
+        return known is None or known.kld <= _SAME
+
+    left = _harmless(found, is_same) if found is not None else None
+    known = ledger.get(_numbers(left, identity)) if left is not None else None
+    return left if known is None or known.kld <= _NEAR else None
 
 
 def identity_with(found: Equalization | None, identity: str) -> str:
@@ -120,107 +128,107 @@ def equalized(
     if found is None or matrix is None:
         return None
     if is_too_long(folder):
-        warn(f"weights are not equalized: {folder / _MATRIX} is longer than llama-quantize can record (--state FOLDER)")
+        warn(f"{_NOT}{folder / _MATRIX} is longer than llama-quantize can record (--state FOLDER)")
         return None
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
-    copies = [place / header.path.name for header in model.headers]
-    left, reason = list[str](), _REFUSED
-    for called, some in _ever_less(found):
-        left += [called] if called else []
-        if not _written(some, model, probing, copies, ledger, progress):
-            continue
+    copy = _Copy(model, probing, place, ledger, progress)
+    left = _harmless(found, copy.says_the_same)
+    refusal = _REFUSED if left is None else "" if copy.says_nearly_the_same(left) else _ROUNDED
+    if left is not None and not refusal:
         scaled = folder / _MATRIX
-        write_equalized_matrix(matrix, place / _MATRIX, some, library())
+        write_equalized_matrix(matrix, place / _MATRIX, left, library())
         (place / _MATRIX).replace(scaled)
         chosen = replace(options, quantize=replace(options.quantize, imatrix=scaled))
-        opened = open_model(copies[0], chosen.quantize, options.pool, targets, (*overrides, KEY))
-        if opened.smallest_bytes > min(budgets, default=opened.smallest_bytes):
-            scaled.unlink()
-            reason = "weights are not equalized: a file of them says so, for which this size has no room"
-            break
-        if left:
-            warn(_IN_PART.format(" and ".join(left)))
-        note(
-            f"{counted(some.count, 'channel')} scaled, which leaves what the model computes as it is, and less to be"
-            " lost (--no-equalize)"
-        )
-        return Equalized(
-            replace(opened, equalized=some.identity),
-            chosen,
-            some,
-            replace(
-                probing,
-                sources=tuple(copies),
-                importance=scaled,
-                identity=identity_with(some, probing.identity),
-            ),
-        )
+        opened = open_model(copy.paths[0], chosen.quantize, options.pool, targets, (*overrides, KEY))
+        if opened.smallest_bytes <= min(budgets, default=opened.smallest_bytes):
+            if lost := sorted(_CALLED.get(kind, kind) for kind in found.kinds - left.kinds):
+                warn(_IN_PART.format(" and ".join(lost)))
+            note(
+                f"{counted(left.count, 'channel')} scaled, which leaves what the model computes as it is, and less to"
+                " be lost (--no-equalize)"
+            )
+            return Equalized(
+                replace(opened, equalized=left.identity),
+                chosen,
+                left,
+                replace(
+                    probing,
+                    sources=tuple(copy.paths),
+                    importance=scaled,
+                    identity=identity_with(left, probing.identity),
+                ),
+            )
+        scaled.unlink()
+        refusal = f"{_NOT}a file of them says so, for which this size has no room"
     shutil.rmtree(place)
-    warn(reason)
+    warn(refusal)
     return None
 
 
-def _ever_less(found: Equalization | None) -> Iterator[tuple[str, Equalization]]:
-    """List what to scale: all, and then without what an architecture may do more with, and how that is called."""
-    if found is None:
-        return
-    yield "", found
-    for called, kinds in _KINDS:
-        less = found.without(kinds)
-        if 0 < less.count < found.count:
-            yield called, less
-        found = less
+def _harmless(found: Equalization, is_same: Callable[[Equalization], bool]) -> Equalization | None:
+    """Leave out the kinds of channels that change what the model says; None where that is all, or unknown which."""
+    if is_same(found):
+        return found
+    left = found.only({kind for kind in found.kinds if is_same(found.only({kind}))})
+    return left if left.factors and left.kinds != found.kinds else None
 
 
-def _was_refused(ledger: Ledger, identity: str) -> bool:
-    known = ((ledger.get(_structure(identity)), _SAME), (ledger.get(_numbers(identity)), _NEAR))
-    return any(measured is not None and measured.kld > most for measured, most in known)
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A copy of a model in a folder of its own, whose channels are scaled; what it says is remembered in the ledger."""
+
+    model: Model
+    probing: Setting
+    folder: Path
+    ledger: Ledger
+    progress: Progress
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of the copy."""
+        return [self.folder / header.path.name for header in self.model.headers]
+
+    def says_the_same(self, some: Equalization) -> bool:
+        """Scale the copy by powers of two instead, and return whether it says what the model says."""
+        key = _structure(some, self.probing.identity)
+        if self.ledger.get(key) is None:
+            self._write(some.exact)
+        return self._difference(key) <= _SAME
+
+    def says_nearly_the_same(self, some: Equalization) -> bool:
+        """Scale the copy, and return whether it says what the model says but for how its numbers are rounded."""
+        self._write(some)
+        return self._difference(_numbers(some, self.probing.identity)) <= _NEAR
+
+    def _write(self, some: Equalization) -> None:
+        write_equalized(self.model.headers, self.paths, some, library(), self.progress)
+
+    def _difference(self, key: str) -> float:
+        """Let both models read a little; return the KL divergence between what they say, in nats."""
+        known = self.ledger.get(key)
+        if known is not None:
+            return known.kld
+        # As the model is: in a cache of few bits, scaled values would share blocks in another way.
+        probing, plain = self.probing, Running()
+        running = replace(probing.running_of_one, cache_type_k=plain.cache_type_k, cache_type_v=plain.cache_type_v)
+        some = replace(probing.chunks, tokens=probing.chunks.tokens[:_CHUNKS])
+        place = self.folder / "compared"
+        place.mkdir(exist_ok=True)
+        passes.read_base(probing.sources[0], some, place, running, self.progress)  # once: then it is there
+        scores = passes.read_against(self.paths[0], key, some, place, running, self.progress).scores
+        found = abs(float(divergence(scores).mean_kld.value))
+        found = found if math.isfinite(found) else _NOT_A_NUMBER
+        self.ledger.add(key, Measured(found, (found,), 0.0))
+        return found
 
 
-def _written(
-    some: Equalization, model: Model, probing: Setting, copies: Sequence[Path], ledger: Ledger, progress: Progress
-) -> bool:
-    """Write the copies of a model with these channels scaled. Return whether they say the same, exactly at first."""
-    identity = identity_with(some, probing.identity)
-    if _was_refused(ledger, identity):
-        return False
-    for key, factors, most in ((_structure(identity), some.exact, _SAME), (_numbers(identity), some, _NEAR)):
-        if factors is some or ledger.get(key) is None:
-            write_equalized(model.headers, copies, factors, library(), progress)
-        if not _difference(probing, copies[0], key, ledger, copies[0].parent, progress) <= most:
-            return False
-    return True
+def _structure(some: Equalization, identity: str) -> str:
+    return key_of(f"same {identity_with(some.exact, identity)}", {})
 
 
-def _difference(probing: Setting, copy: Path, key: str, ledger: Ledger, folder: Path, progress: Progress) -> float:
-    """Let both models read a little; return the KL divergence between what they say, in nats."""
-    known = ledger.get(key)
-    if known is not None:
-        return known.kld
-    # As the model is: in a cache of few bits, scaled values would share blocks in another way.
-    plain = Running()
-    running = replace(probing.running_of_one, cache_type_k=plain.cache_type_k, cache_type_v=plain.cache_type_v)
-    some = replace(probing.chunks, tokens=probing.chunks.tokens[:_CHUNKS])
-    place = folder / "compared"
-    place.mkdir(exist_ok=True)
-    try:
-        passes.read_base(probing.sources[0], some, place, running, progress)
-        scores = passes.read_against(copy, "equalized", some, place, running, progress).scores
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    found = abs(float(divergence(scores).mean_kld.value))
-    if math.isfinite(found):
-        ledger.add(key, Measured(found, (found,), 0.0))
-    return found
-
-
-def _structure(identity: str) -> str:
-    return key_of(f"same {identity}", {})
-
-
-def _numbers(identity: str) -> str:
-    return key_of(f"near {identity}", {})
+def _numbers(some: Equalization, identity: str) -> str:
+    return key_of(f"near {identity_with(some, identity)}", {})
 
 
 def _is_gguf(path: Path) -> bool:

@@ -1,13 +1,15 @@
 """By which factors channels are scaled, so that rounding loses least of what a model computes."""
 
+import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ggufkit.allocation.equalization.channels import Channels, channels_of
 from ggufkit.allocation.row_errors import sampled
@@ -18,8 +20,8 @@ from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.progress import Progress, silent
 
-_VERSION = 2  # of how weights are scaled
-_ROWS_SEEN = 64  # of a matrix, or of each of its experts: enough to see the size of its columns
+_VERSION = 3  # of how weights are scaled
+_ROWS_SEEN, _ROWS_OF_EXPERT = 64, 32  # of a matrix, or of each of many experts: enough to see the size of its columns
 _ROWS_TRIED = 512  # of all experts together
 # How far a column grows that adds much to the outputs: 0 makes all columns as large as each other. Of ten matrices of
 # two trained models, 0.1 to 0.15 lost least of nearly all, and other rows of the same matrices lost as little.
@@ -27,12 +29,13 @@ _POWERS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 _TRIALS, _TRIALS_OF_ODD = (TensorType.Q3_K, TensorType.Q4_K), (TensorType.Q4_0,)
 _BETTER = 0.95  # of the loss must remain at most, or the channels are left as they are
 _LARGEST = 256.0
+_STEPS = 256  # of factors from one power of two to the next: the last bits of logarithms are not everywhere the same
 _QUIETEST = 1e-4  # of the mean square of inputs: what is never used need not fill a block
 
 _STAGE = "Looking for channels to scale"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Equalization:
     """Factors by channels, float32 [experts, count]: what makes a channel is divided by them, what reads it multiplied.
 
@@ -43,10 +46,10 @@ class Equalization:
 
     @property
     def count(self) -> int:
-        """How many channels are scaled."""
-        return sum(int(np.count_nonzero(each != 1)) for each in self.factors.values())
+        """How many channels are scaled by a tenth or more."""
+        return sum(int(np.count_nonzero(np.abs(np.log(each)) > np.log(1.1))) for each in self.factors.values())
 
-    @property
+    @functools.cached_property
     def columns(self) -> Mapping[str, Floats]:
         """What each column of a matrix, or element of a vector, is multiplied by, [experts, n_in], by name."""
         found: dict[str, Floats] = {}
@@ -55,7 +58,7 @@ class Equalization:
             found |= dict.fromkeys(channels.vectors, np.reciprocal(factors))
         return found
 
-    @property
+    @functools.cached_property
     def rows(self) -> Mapping[str, Floats]:
         """What each row of a matrix is multiplied by, [experts * n_out], by name."""
         return {
@@ -73,16 +76,24 @@ class Equalization:
             found = rows[start:end, None]
         return found if columns is None else found * of_some_rows(columns, each * experts, start, end)
 
-    def without(self, kinds: Sequence[str]) -> "Equalization":
-        """Leave channels of some kinds as they are."""
-        return Equalization({channels: each for channels, each in self.factors.items() if channels.kind not in kinds})
+    @property
+    def kinds(self) -> frozenset[str]:
+        """What it scales the channels of, in any block."""
+        return frozenset(channels.kind for channels in self.factors)
+
+    def only(self, kinds: Collection[str]) -> "Equalization":
+        """Leave all channels but those of some kinds as they are."""
+        return Equalization({channels: each for channels, each in self.factors.items() if channels.kind in kinds})
 
     @property
     def exact(self) -> "Equalization":
-        """The same channels scaled by 1/2, 1 and 2 by turns: in binary numbers nothing is rounded then."""
-        by_turns = {each: np.exp2(np.arange(each.experts * each.count) % 3 - 1) for each in self.factors}
+        """The same channels scaled by 1/2, 1 or 2, whatever their factors: nothing is rounded then."""
+        chance = np.random.default_rng(0)
         return Equalization(
-            {each: turns.astype(np.float32).reshape(each.experts, -1) for each, turns in by_turns.items()}
+            {
+                each: np.exp2(chance.integers(-1, 2, (each.experts, each.count))).astype(np.float32)
+                for each in self.factors
+            }
         )
 
     @property
@@ -95,10 +106,15 @@ class Equalization:
 
 
 def of_some_rows(columns: Floats, rows: int, start: int, end: int | None) -> Floats:
-    """Return what columns are multiplied by in some of all `rows`: those of one expert after those of another."""
-    if len(columns) == 1:
-        return columns
-    found: Floats = columns[np.arange(start, rows if end is None else end) * len(columns) // rows]
+    """Return what columns are multiplied by in some of all `rows`: those of one expert after those of another.
+
+    It has one row where all of these have the same.
+    """
+    end, many = rows if end is None else end, len(columns)
+    first, last = start * many // rows, (end - 1) * many // rows
+    if first == last:
+        return columns[first : first + 1]
+    found: Floats = columns[np.arange(start, end) * many // rows]
     return found
 
 
@@ -141,10 +157,7 @@ def _best(channels: Channels, importance: Mapping[str, Floats], model: "_Open", 
     squares = _squares(channels, importance, model)
     if squares is None:
         return None
-    readers = [
-        _Reader(_as_large_as_each_other(model.some_rows(name, channels.experts)), name in importance)
-        for name in channels.readers
-    ]
+    readers = [_reader(model.some_rows(name, channels.experts), name in importance) for name in channels.readers]
     best, least = None, _BETTER * _loss(readers, squares, None, library)
     for factors in _proposals(channels, readers, squares):
         cost = _loss(readers, squares, channels.spread(factors), library)
@@ -153,37 +166,49 @@ def _best(channels: Channels, importance: Mapping[str, Floats], model: "_Open", 
     return best
 
 
-def _as_large_as_each_other(rows: Floats) -> Floats:
-    """Return rows that say the same of their columns: how large a row is as a whole changes nothing in its blocks."""
-    sizes = np.sqrt(np.square(rows, dtype=np.float64).mean(axis=2, keepdims=True))
-    alike: Floats = (rows / np.maximum(sizes, 1e-30)).astype(np.float32)
-    return alike
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Rows of a matrix, float32 [experts, n_rows, n_in], each as large as the others, for that changes no block of it.
+
+    `sizes` are the mean squares of columns, float64 [experts, n_in]; `is_measured` says whether the inputs are in the
+    importance matrix.
+    """
+
+    rows: Floats
+    sizes: NDArray[np.float64]
+    is_measured: bool
 
 
-def _proposals(channels: Channels, readers: Sequence["_Reader"], squares: Floats) -> Iterator[Floats]:
+def _reader(rows: Floats, is_measured: bool) -> _Reader:
+    each = np.sqrt(np.einsum("erc,erc->er", rows, rows) / rows.shape[2])
+    rows /= np.maximum(each, 1e-30)[..., None]
+    sizes = np.einsum("erc,erc->ec", rows, rows).astype(np.float64) / rows.shape[1]
+    step = max(1, rows.shape[0] * rows.shape[1] // _ROWS_TRIED)
+    return _Reader(np.ascontiguousarray(rows[:, ::step]), sizes, is_measured)
+
+
+def _proposals(channels: Channels, readers: Sequence[_Reader], squares: Floats) -> Iterator[Floats]:
     """Propose factors, float32 [experts, count]; `squares` are those of inputs, [experts, n_in]."""
     sizes = np.zeros((channels.experts, channels.count))
     for reader in readers:
-        means = np.square(reader.rows, dtype=np.float64).mean(axis=1)
-        sizes += channels.gathered(means / np.maximum(means.mean(axis=1, keepdims=True), 1e-30))
+        sizes += channels.gathered(reader.sizes / np.maximum(reader.sizes.mean(axis=1, keepdims=True), 1e-30))
     inputs = channels.gathered(squares.astype(np.float64))
     inputs = np.maximum(inputs, np.maximum(_QUIETEST * inputs.mean(axis=1, keepdims=True), 1e-30))
     is_alive = sizes > 0
     logarithms = np.log(sizes, out=np.zeros_like(sizes), where=is_alive)
     added = np.log(inputs) + logarithms
+    limit = np.log(_LARGEST)
     for power in _POWERS:
         wanted = power * added - logarithms / 2
         middle = np.sum(wanted, axis=1, keepdims=True, where=is_alive) / np.maximum(is_alive.sum(axis=1)[:, None], 1)
-        limit = np.log(_LARGEST)
-        yield np.exp(np.where(is_alive, np.clip(wanted - middle, -limit, limit), 0)).astype(np.float32)
+        # What makes a channel shrinks as it grows. Rows that add much to the outputs lose nothing by that: measured.
+        yield _stepped(np.exp(np.where(is_alive, np.clip(wanted - middle, -limit, limit), 0)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Rows of a matrix, float32 [experts, n_rows, n_in], and whether its inputs are in the importance matrix."""
-
-    rows: Floats
-    is_measured: bool
+def _stepped(factors: NDArray[np.float64]) -> Floats:
+    fractions, exponents = np.frexp(factors)
+    found: Floats = np.ldexp(np.rint(fractions * 2 * _STEPS) / (2 * _STEPS), exponents).astype(np.float32)
+    return found
 
 
 def _loss(readers: Sequence[_Reader], squares: Floats, factors: Floats | None, library: Ggml) -> float:
@@ -192,11 +217,10 @@ def _loss(readers: Sequence[_Reader], squares: Floats, factors: Floats | None, l
     for reader in readers:
         experts, _, width = reader.rows.shape
         kinds = _TRIALS if width % _TRIALS[0].block_size == 0 else _TRIALS_OF_ODD
-        step = max(1, experts * _ROWS_SEEN // _ROWS_TRIED)
         for kind, expert in itertools.product(kinds, range(experts)):
             if width % kind.block_size == 0:
                 scale = np.ones(width, np.float32) if factors is None else factors[expert]
-                plain, weighing = reader.rows[expert, ::step], squares[expert]
+                plain, weighing = reader.rows[expert], squares[expert]
                 weights = weighing / np.square(scale) if reader.is_measured else None
                 stored = through(library, (plain * scale).reshape(-1), kind, width, weights).reshape(plain.shape)
                 error = stored / scale - plain
@@ -264,6 +288,7 @@ class _Open:
         """
         header, tensor = self._tensors[name]
         columns, _, stacked = rows_of(tensor)
-        descriptor, wanted = self._descriptors[str(header.path)], _ROWS_SEEN * experts
+        wanted = max(_ROWS_SEEN, min(_ROWS_SEEN * experts, _ROWS_TRIED), _ROWS_OF_EXPERT * experts)
+        descriptor = self._descriptors[str(header.path)]
         found = [sampled(self._library, descriptor, header, tensor, expert, wanted) for expert in range(stacked)]
         return np.concatenate(found).reshape(experts, -1, columns)

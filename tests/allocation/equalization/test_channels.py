@@ -33,7 +33,9 @@ def nll(model: Path, folder: Path) -> np.ndarray:
 
 @pytest.mark.engine
 @pytest.mark.oracle
-@pytest.mark.parametrize("kind", [{}, {"tied": False}, {"experts": 4}])
+@pytest.mark.parametrize(
+    "kind", [{}, {"tied": False, "biases": True}, {"experts": 4}, {"experts": 4, "feed_forward": 512}]
+)
 def test_any_factors_leave_what_the_model_says_as_it_is(tmp_path: Path, kind: dict[str, object]) -> None:
     model = random_models.write(tmp_path / "model-F32.gguf", dtype=np.float32, **kind)  # type: ignore[arg-type]
     header, chance = read_header(model), np.random.default_rng(1)
@@ -83,13 +85,32 @@ def test_groups_of_query_heads_read_the_same_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "left"),
     [
-        (b"blk.0.ffn_norm", b"blk.0.ffn_nrom"),  # the feed-forward part may read the norm of attention
-        (b"blk.0.attn_output", b"blk.0.attn_outtup"),
+        (b"blk.0.ffn_norm", b"blk.0.ffn_nrom", {"attn_v"}),  # the feed-forward part may read the norm of attention
+        (b"blk.0.attn_output", b"blk.0.attn_outtup", {"ffn_norm", "ffn_up"}),
+        (b"blk.0.attn_norm", b"blk.0.norm_attn", set()),
     ],
 )
-def test_leaves_blocks_alone_that_hold_what_it_does_not_know(tmp_path: Path, old: bytes, new: bytes) -> None:
+def test_leaves_parts_of_blocks_alone_that_hold_what_it_does_not_know(
+    tmp_path: Path, old: bytes, new: bytes, left: set[str]
+) -> None:
     path = random_models.write(tmp_path / "m.gguf", blocks=1)
     path.write_bytes(path.read_bytes().replace(old, new))
-    assert channels_of([read_header(path)]) == ()
+    assert {each.kind for each in channels_of([read_header(path)])} == left
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "left"),
+    [
+        ("attention.clamp_kqv", 8.0, {"attn_norm", "ffn_norm", "ffn_up"}),
+        ("attention.clamp_kqv", 0.0, {"attn_norm", "ffn_norm", "ffn_up", "attn_v"}),
+        ("swiglu_clamp_exp", [0.0, 7.0], {"attn_norm", "ffn_norm", "attn_v"}),
+        ("swiglu_clamp_exp", [0.0, 0.0], {"attn_norm", "ffn_norm", "ffn_up", "attn_v"}),
+    ],
+)
+def test_what_is_clamped_is_left_alone(tmp_path: Path, key: str, value: object, left: set[str]) -> None:
+    """Whether a text comes near a limit is chance: comparing what models say of some would not tell."""
+    header = read_header(random_models.write(tmp_path / "m.gguf", blocks=1))
+    with_limit = replace(header, metadata={**header.metadata, f"llama.{key}": value})  # type: ignore[arg-type]
+    assert {each.kind for each in channels_of([with_limit])} == left

@@ -9,8 +9,10 @@ import random_models
 from ggufkit.allocation.equalization.channels import Channels, channels_of
 from ggufkit.allocation.equalization.copies import write_equalized, write_equalized_matrix
 from ggufkit.allocation.equalization.factors import Equalization, factors_of
+from ggufkit.allocation.weights import Floats, through
 from ggufkit.gguf_file.reader import TensorInfo, read_header
 from ggufkit.gguf_file.tensor_types import TensorType
+from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.quantization.direct import library
 from ggufkit.quantization.importance import load_importance
 
@@ -98,6 +100,56 @@ def test_zeros_and_experts_that_were_never_used_do_no_harm(tmp_path: Path) -> No
     (its,) = (each for channels, each in found.factors.items() if channels.readers == (down.name,))
     assert (its[:, 9] == 1).all()
     assert (its[1] == 1).all()
+
+
+def test_what_adds_most_to_the_outputs_is_made_larger_than_the_rest(tmp_path: Path) -> None:
+    """Of columns alike, those with a hundred times the usual inputs: their share of a block's room grows with use."""
+    model, matrix = plain(tmp_path)
+    values, loud = dict(load_importance(matrix).values), np.arange(256) % 16 == 3
+    for name in values:
+        if "ffn_down" in name:
+            values[name] = np.where(loud, 1e4, 1).astype(np.float32)
+    found = factors_of([read_header(model)], values, library())
+    assert {channels.kind for channels in found.factors} == {"ffn_up"}
+    for (factors,) in found.factors.values():
+        assert np.median(factors[loud]) > 1.3 * np.median(factors[~loud])
+
+
+def test_encoders_get_the_importance_of_scaled_inputs_and_none_where_none_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin, matrix = injected(tmp_path, "attn_norm", plain(tmp_path))
+    values = dict(load_importance(matrix).values)
+    del values["blk.0.attn_v.weight"]
+    asked = []
+
+    def observed(library: Ggml, rows: Floats, kind: TensorType, columns: int, weights: Floats | None) -> Floats:
+        asked.append((rows.reshape(-1, columns), weights))
+        return through(library, rows, kind, columns, weights)
+
+    monkeypatch.setattr("ggufkit.allocation.equalization.factors.through", observed)
+    factors_of([read_header(twin)], values, library())
+    assert any(weights is None for _, weights in asked)
+    # What a column gives is its size times its inputs: in the twin as much of each channel, and so it stays.
+    given = [np.square(rows).mean(axis=0) * weights for rows, weights in asked if weights is not None]
+    for each in given:
+        assert each[list(LOUD)] / np.median(each) == pytest.approx(np.ones(3), abs=0.7)
+
+
+def test_no_factor_is_beyond_what_halves_can_hold(tmp_path: Path) -> None:
+    model, matrix = plain(tmp_path)
+    for tensor in read_header(model).tensors:
+        if tensor.name.endswith(("attn_q.weight", "attn_k.weight", "attn_v.weight")):
+            stored = np.memmap(model, "<f4", "r+", tensor.offset, tensor.shape[::-1])
+            stored[:, ::9] *= 1e-9
+            stored.flush()
+    values = dict(load_importance(matrix).values)
+    loud = np.where(np.arange(256) % 9, 1, 1e18).astype(np.float32)
+    values |= {name: loud for name in values if name.rpartition("attn_")[2] in {"q.weight", "k.weight", "v.weight"}}
+    found = factors_of([read_header(model)], values, library())
+    assert {channels.kind for channels in found.factors} == {"attn_norm"}
+    for factors in found.factors.values():
+        assert 1 / 257 < factors.min() < factors.max() < 257
 
 
 def test_names_what_rows_and_columns_are_multiplied_by() -> None:
