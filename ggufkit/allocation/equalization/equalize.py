@@ -24,6 +24,7 @@ from ggufkit.quantization.direct import library
 from ggufkit.quantization.importance import load_importance
 
 FOLDER = "equalized"
+_COMPARED = "compared"
 _MATRIX = "imatrix-equalized.gguf"
 _LONGEST_PATH = 127  # bytes of a matrix's path: what llama-quantize can record
 _CHUNKS = 2
@@ -135,6 +136,7 @@ def equalized(
     copy = _Copy(model, probing, place, ledger, progress)
     left = _harmless(found, copy.says_the_same)
     refusal = _REFUSED if left is None else "" if copy.says_nearly_the_same(left) else _ROUNDED
+    copy.remove_what_was_compared()
     if left is not None and not refusal:
         scaled = folder / _MATRIX
         write_equalized_matrix(matrix, place / _MATRIX, left, library())
@@ -198,8 +200,15 @@ class _Copy:
 
     def says_nearly_the_same(self, some: Equalization) -> bool:
         """Scale the copy, and return whether it says what the model says but for how its numbers are rounded."""
+        known = self.ledger.get(key := _numbers(some, self.probing.identity))
+        if known is not None and known.kld > _NEAR:
+            return False
         self._write(some)
-        return self._difference(_numbers(some, self.probing.identity)) <= _NEAR
+        return self._difference(key) <= _NEAR
+
+    def remove_what_was_compared(self) -> None:
+        """Remove what the model said, which takes room that is wanted later."""
+        shutil.rmtree(self.folder / _COMPARED, ignore_errors=True)
 
     def _write(self, some: Equalization) -> None:
         write_equalized(self.model.headers, self.paths, some, library(), self.progress)
@@ -213,7 +222,7 @@ class _Copy:
         probing, plain = self.probing, Running()
         running = replace(probing.running_of_one, cache_type_k=plain.cache_type_k, cache_type_v=plain.cache_type_v)
         some = replace(probing.chunks, tokens=probing.chunks.tokens[:_CHUNKS])
-        place = self.folder / "compared"
+        place = self.folder / _COMPARED
         place.mkdir(exist_ok=True)
         passes.read_base(probing.sources[0], some, place, running, self.progress)  # once: then it is there
         scores = passes.read_against(self.paths[0], key, some, place, running, self.progress).scores
