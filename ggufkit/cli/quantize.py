@@ -122,6 +122,13 @@ def command(
         str | None,
         typer.Option(metavar="L0,L1-L2", rich_help_panel=_RARE, help="Leave out these layers, counted from 0."),
     ] = None,
+    search_scales: Annotated[
+        bool,
+        typer.Option(
+            "--search-scales",
+            help="Search for scales that lose less than those of llama-quantize: same types, same size.",
+        ),
+    ] = False,
     keep_split: Annotated[
         bool, typer.Option("--keep-split", rich_help_panel=_RARE, help="Write as many files as the source has.")
     ] = False,
@@ -215,6 +222,7 @@ def command(
                 imatrix=Path(imatrix) if imatrix and imatrix != _auto_imatrix.AUTO else None,
                 include_weights=tuple(include_weights or ()),
                 exclude_weights=tuple(exclude_weights or ()),
+                search_scales=True,
             ),
             texts=tuple(text_files or ()),
             output=output,
@@ -234,6 +242,7 @@ def command(
         **one_tensor.options(),
         prune_layers=_quantize_arguments.layers(prune_layers) if prune_layers else (),
         keep_split=keep_split,
+        search_scales=search_scales,
         max_buffer_size=max_buffer_size,
         overrides=tuple(_quantize_arguments.override(text) for text in override_kv or []),
     )

@@ -124,8 +124,13 @@ def _run_tool(job: Job, source: Path, progress: Progress, doubt: Future[None] | 
             _fail(report.failure, job.output)
         from ggufkit.quantization.lattice_repack import repack  # loads numpy, for which llama-quantize need not wait
 
-        job.on_lattice.update(repack(planned, written))
-        _check(job, planned, written, {tensor for tensor in follower.sound if tensor.name not in job.on_lattice})
+        changed = repack(planned, written)
+        job.on_lattice.update(changed)
+        if planned.options.search_scales:
+            from ggufkit.quantization.searched_output import search_output
+
+            changed |= search_output(planned, written, progress)
+        _check(job, planned, written, {tensor for tensor in follower.sound if tensor.name not in changed})
 
     progress(stage, 0, done[-1])
     if planned.options.keep_split:

@@ -69,7 +69,7 @@ def described(content: Sequence[Path]) -> list[dict[str, Any]]:
 def recipe(plan: QuantizationPlan) -> str:
     """Hash everything that decides about the output's bytes apart from the weights."""
     options = plan.options
-    says = {
+    says: dict[str, Any] = {
         "type": plan.type.name,
         "header": _header_hash(plan.source),
         "tensors": [(tensor.name, tensor.to.name, tensor.part) for tensor in plan.tensors],
@@ -78,6 +78,10 @@ def recipe(plan: QuantizationPlan) -> str:
         "weights": [options.include_weights, options.exclude_weights],
         "llama.cpp": _build(),
     }
+    if options.search_scales:
+        from ggufkit.quantization.scale_search import VERSION  # loads numpy
+
+        says["scales"] = VERSION
     return hashlib.sha256(json.dumps(says, sort_keys=True).encode()).hexdigest()
 
 

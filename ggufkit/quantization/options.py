@@ -32,6 +32,7 @@ class QuantizeOptions:
     tensor of a checkpoint went to; without it they are found by the names that are known for the architecture.
     `max_buffer_size` bounds what llama-quantize holds of one tensor, in mebibytes.
     `overrides` are metadata keys with a value in llama.cpp's notation (`int:32`).
+    `search_scales`: what ggml's encoder made is replaced where better scales are found, which llama-quantize cannot do.
     """
 
     threads: int | None = None
@@ -51,6 +52,7 @@ class QuantizeOptions:
     keep_split: bool = False
     max_buffer_size: int | None = None
     overrides: tuple[tuple[str, str], ...] = ()
+    search_scales: bool = False
 
 
 def check_options(options: QuantizeOptions) -> None:

@@ -1,12 +1,11 @@
 """The values that rows can take in types whose weights lie in patterns: eight neighbours at a time, from a book.
 
 A weight is scale * magnitude * sign. Magnitudes come in patterns of four (IQ3) or eight (IQ2) that a book lists; signs
-are free, or the number of negative ones among eight is even. Layouts are those of ggml-common.h; the books themselves
-are read from libggml by decoding one block for each entry.
+are free, or the number of negative ones among eight is even.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggufkit.gguf_file.tensor_types import TensorType
-from ggufkit.llamacpp.dequantize import dequantize
+from ggufkit.quantization.layouts import PatternLayout, pattern_layout_of, pattern_scales_of, patterns_of
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-_BLOCK, _FIRST = 256, 2  # weights, and the byte in which the number of the first pattern begins
 _ENTRIES_AT_ONCE = 1 << 18  # of a book, times rows: what is compared stays in the cache
-
-_T = TensorType
 
 
 @dataclass(frozen=True)
@@ -129,79 +125,28 @@ def _squares(patterns: Floats, metric: Floats) -> Floats:
     return found
 
 
-def _half(blocks: Bytes) -> Floats:
-    return np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
-
-
-def _nibbles(packed: Bytes) -> Floats:
-    return np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1).astype(np.float32)
-
-
-def _iq3_s(blocks: Bytes) -> Floats:
-    return _half(blocks) * (1 + 2 * _nibbles(blocks[:, 106:110]))
-
-
-def _iq3_xxs(blocks: Bytes) -> Floats:
-    words = np.ascontiguousarray(blocks[:, 66:98]).view("<u4")
-    return _half(blocks) * (np.float32(0.5) + (words >> 28).astype(np.float32)) * np.float32(0.5)
-
-
-def _iq2_s(blocks: Bytes) -> Floats:
-    return _half(blocks) * (np.float32(0.5) + _nibbles(blocks[:, 74:82])) * np.float32(0.25)
-
-
-def _iq2_xs(blocks: Bytes) -> Floats:
-    return _half(blocks) * (np.float32(0.5) + _nibbles(blocks[:, 66:74])) * np.float32(0.25)
-
-
-def _iq2_xxs(blocks: Bytes) -> Floats:
-    words = np.ascontiguousarray(blocks[:, 2:66]).view("<u4")[:, 1::2]
-    return _half(blocks) * (np.float32(0.5) + (words >> 28).astype(np.float32)) * np.float32(0.25)
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """How a type is laid out; `high` is where the upper bits of the first pattern's number lie."""
-
-    scales: Callable[[Bytes], Floats]
-    group: int
-    entries: int
-    length: int
-    high: int | None = None
-    is_even: bool = False
-    stretched: float = 1.0
-
-
-_LAYOUTS = {
-    _T.IQ3_S: _Layout(_iq3_s, 32, 512, 4, high=66, stretched=1.033),
-    _T.IQ3_XXS: _Layout(_iq3_xxs, 32, 256, 4, is_even=True, stretched=1.0125),
-    _T.IQ2_S: _Layout(_iq2_s, 16, 1024, 8, high=66, stretched=0.9875),
-    _T.IQ2_XS: _Layout(_iq2_xs, 16, 512, 8, high=3, is_even=True),
-    _T.IQ2_XXS: _Layout(_iq2_xxs, 32, 256, 8, is_even=True),
-}
+# What llama-quantize multiplies scales with after it has found them (ggml-quants.c).
+_STRETCHED = {TensorType.IQ3_S: 1.033, TensorType.IQ3_XXS: 1.0125, TensorType.IQ2_S: 0.9875}
 
 
 def has_book(kind: TensorType) -> bool:
     """Whether a type's values come from a book that is known here."""
-    return kind in _LAYOUTS
+    return pattern_layout_of(kind) is not None
 
 
 def book_grid_of(encoded: Bytes, kind: TensorType, rows: int) -> BookGrid:
     """Read the grid of whole encoded rows, uint8."""
-    layout = _LAYOUTS[kind]
-    scales = layout.scales(encoded.reshape(-1, kind.block_bytes)).reshape(rows, -1)
+    layout = _layout(kind)
+    scales = pattern_scales_of(encoded.reshape(-1, kind.block_bytes), layout).reshape(rows, -1)
     return BookGrid(_book(kind), scales, layout.group)
 
 
 @functools.cache
 def _book(kind: TensorType) -> Book:
-    layout = _LAYOUTS[kind]
-    blocks = np.zeros((layout.entries, kind.block_bytes), np.uint8)
-    blocks[:, 1] = 0x3C  # 1.0, as float16
-    number = np.arange(layout.entries)
-    blocks[:, _FIRST] = number & 255
-    if layout.high is not None:
-        blocks[:, layout.high] = number >> 8
-    values = dequantize(blocks.reshape(-1), int(kind), layout.entries * _BLOCK).reshape(layout.entries, _BLOCK)
-    patterns = (values[:, : layout.length] / layout.scales(blocks)[:, :1]).astype(np.float32, copy=False)
-    return Book(patterns, layout.is_even, layout.stretched)
+    return Book(patterns_of(kind), _layout(kind).is_even, _STRETCHED.get(kind, 1.0))
+
+
+def _layout(kind: TensorType) -> PatternLayout:
+    layout = pattern_layout_of(kind)
+    assert layout is not None, kind
+    return layout

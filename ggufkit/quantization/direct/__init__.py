@@ -20,6 +20,7 @@ from ggufkit.quantization.direct.sink import STORED, Sink
 from ggufkit.quantization.direct.source import stream_of
 from ggufkit.quantization.importance import load_importance
 from ggufkit.quantization.plan import QuantizationPlan
+from ggufkit.quantization.scale_search import in_own_threads
 from ggufkit.quantization.types import COPY
 
 __all__ = ["Sink", "identity_of", "library", "quantize_stream", "refuse_what_only_the_binary_does", "stream_of"]
@@ -95,5 +96,7 @@ def quantize_stream(
             output = Output(file, plan, lay_out(source, plan, matrix), matrix, identity)
             stack.callback(output.close)
             outputs.append(output)
+        if any(plan.options.search_scales for plan, _ in jobs):
+            stack.enter_context(in_own_threads())
         stream(Sink(library(), {tensor.name: tensor for tensor in jobs[0][0].tensors}, outputs))
         return [output.on_lattice for output in outputs]

@@ -19,6 +19,7 @@ from ggufkit.quantization.direct.journal import Journal
 from ggufkit.quantization.importance import ImportanceMatrix, Values
 from ggufkit.quantization.lattice import pack_rows
 from ggufkit.quantization.plan import QuantizationPlan
+from ggufkit.quantization.scale_search import VERSION, searched
 
 Array: TypeAlias = NDArray[Any]
 
@@ -42,10 +43,13 @@ class Output:
     ) -> None:
         """Open the file, which must exist; take it up where it was left, if it was the same `source` and recipe."""
         self._targets = _targets(plan, layout, matrix)
+        self._search_scales = plan.options.search_scales
         self.on_lattice: set[str] = set()  # tensors with rows that were on a lattice, and are stored as they were
         self._lock = threading.Lock()
         recipe = hashlib.sha256(layout.header)
         recipe.update(f"{_PIECES_VERSION} {source}".encode())
+        if self._search_scales:
+            recipe.update(f"scales searched {VERSION}".encode())
         if matrix is not None:
             recipe.update(hashlib.sha256(matrix.path.read_bytes()).digest())
         self._descriptor = os.open(file.path, os.O_WRONLY | os.O_CLOEXEC)
@@ -89,6 +93,8 @@ class Output:
             if len(packed):
                 encoded.reshape(len(found), -1)[found] = packed
                 self.on_lattice.add(tensor)
+        if self._search_scales:
+            encoded = searched(values, encoded, target.type, columns, importance)
         if not library.is_valid(encoded, int(target.type)):
             raise GgufFileError(f"tensor {tensor!r} cannot be {target.type.name}: the result is not finite")
         return self._write(encoded, target.offset + row * bytes_of(target.type, columns))

@@ -66,7 +66,9 @@ def apply(recipe: Recipe, headers: Sequence[GgufHeader], options: QuantizeOption
             if name not in others and beaten_by(name, options) is None
         )
         chosen = replace(options, tensor_types=(*options.tensor_types, *patterns), pin=True)
-    return Applied(kind, chosen, missing, extra, _notes(recipe, headers, missing, extra, kind, weights=weights))
+    return Applied(
+        kind, chosen, missing, extra, _notes(recipe, headers, missing, extra, kind, options, weights=weights)
+    )
 
 
 def _preset(recipe: Recipe, types: Mapping[str, TensorType]) -> QuantizationType:
@@ -87,6 +89,7 @@ def _notes(
     missing: Sequence[str],
     extra: Sequence[str],
     kind: QuantizationType,
+    options: QuantizeOptions,
     *,
     weights: bool,
 ) -> tuple[str, ...]:
@@ -106,6 +109,8 @@ def _notes(
         notes.append(
             "the recipe's figures are for equalized weights (ggufkit optimize); its types alone may not reach them"
         )
+    if recipe.scales_searched and not options.search_scales:
+        notes.append("the recipe's figures are for scales that were searched for (--search-scales)")
     return tuple(notes)
 
 

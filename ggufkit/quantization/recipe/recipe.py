@@ -52,5 +52,6 @@ class Recipe:
     measured_on: Role | None = None
     refined: bool | None = None  # the weights were changed too, so that the types alone do not give the same file
     equalized: bool | None = None  # channels of the weights were scaled: the same holds
+    scales_searched: bool | None = None  # its blocks have better scales than ggml's encoder finds
     made_by: str | None = None
     texts: tuple[RecipeText, ...] = ()

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from ggufkit.allocation.refinement.grids import _READERS, Grid, grid_of, has_grid
+from ggufkit.allocation.refinement.grids import Grid, grid_of, has_grid
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp import ggml
 from ggufkit.llamacpp.dequantize import dequantize
+from ggufkit.quantization.layouts import level_layout_of
 
 pytestmark = pytest.mark.engine
 ROWS, COLUMNS = 6, 512
@@ -14,7 +15,7 @@ NO_METRIC = np.ones((1, 1), np.float32)
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("kind", list(_READERS), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [kind for kind in TensorType if level_layout_of(kind)], ids=lambda kind: kind.name)
 def test_decoded_blocks_lie_on_their_grid_exactly(kind: TensorType) -> None:
     chance = np.random.default_rng(int(kind))
     # Random bytes reach every bit of the scales; their float16 are made ordinary numbers.
