@@ -25,7 +25,7 @@ def candidates_for(
 ) -> tuple[Candidate, ...]:
     """List candidates for a budget, each once, among them the preset that was `named`, or the largest that fits.
 
-    Of an equalized model, it is not the preset as everybody makes it, but its types.
+    Where weights are equalized or scales searched for, it is not the preset as everybody makes it, but its types.
 
     `opinions` are costs of types, the best trusted first; with `restricted`, that one is also asked about K types only.
     """
@@ -34,18 +34,15 @@ def candidates_for(
     if preset is not None:
         types = model.preset_types(preset)
         size, foretold = model.presets[preset].bytes_after, prediction.of(types)
-        own = model.equalized
-        called = f"{preset}, equalized" if own else preset
-        found.append(Candidate(called, types, size, foretold, foretold, is_preset=not own, equalized=own))
+        called = f"{preset}, {model.improved_by}" if model.improved_by else preset
+        found.append(_candidate(model, called, types, size, foretold, is_preset=not model.improved_by))
     trusted = next(iter(opinions.values()))
     asked: list[tuple[str, Costs, Model]] = [(name, costs, model) for name, costs in opinions.items()]
     if restricted:
         asked.append(("K types", trusted, _restricted(model, K_QUANTS)))
     if preset is not None and (more := _filled_up(model, preset, budget, trusted)) is not None:
         foretold = prediction.of(more)
-        found.append(
-            Candidate(f"{preset}, filled up", more, model.size_of(more), foretold, foretold, equalized=model.equalized)
-        )
+        found.append(_candidate(model, f"{preset}, filled up", more, model.size_of(more), foretold))
     for name, costs, space in asked:
         picked = pick(space, budget, costs)
         if picked is None:
@@ -53,9 +50,23 @@ def candidates_for(
         types = space.types_of(picked.options)
         if all(each.types != types for each in found):
             foretold = prediction.of(types)
-            size = model.size_of(types)
-            found.append(Candidate(name, types, size, foretold, foretold, equalized=model.equalized))
+            found.append(_candidate(model, name, types, model.size_of(types), foretold))
     return tuple(found)
+
+
+def _candidate(
+    model: Model, name: str, types: Types, size: int, foretold: float, *, is_preset: bool = False
+) -> Candidate:
+    return Candidate(
+        name,
+        types,
+        size,
+        foretold,
+        foretold,
+        is_preset=is_preset,
+        equalized=model.equalized,
+        scales_searched=model.options.search_scales,
+    )
 
 
 def _filled_up(model: Model, preset: str, budget: int, costs: Costs) -> Types | None:

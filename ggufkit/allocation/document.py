@@ -48,6 +48,7 @@ def document(
             "pool": options.pool,
             "refine": options.refine,
             "equalize": options.equalize,
+            "search_scales": options.quantize.search_scales,
             "imatrix": str(options.quantize.imatrix) if options.quantize.imatrix else None,
             "threads": options.running.threads or cpu.usable_cores(),
             "workers": options.workers,
@@ -61,6 +62,7 @@ def document(
         "tensors": {choice.name: choice.weights for choice in model.choices},
         "on_lattice": sorted(model.on_lattice),
         "equalized_channels": found.equalized,
+        "scales_searched": found.scales_searched,
         "sensitivities": [
             {"tensor": name, "cost": each.cost, "type": each.reference.name}
             for name, each in found.sensitivities.items()
@@ -101,6 +103,7 @@ def _candidate(it: Verified) -> dict[str, Any]:
         "is_preset": it.candidate.is_preset,
         "is_refined": bool(it.candidate.refined),
         "is_equalized": bool(it.candidate.equalized),
+        "scales_searched": it.candidate.scales_searched,
         "bytes": it.candidate.bytes,
         "predicted_by_probes": _number(it.candidate.predicted_by_probes),
         "predicted_kld": _number(it.candidate.predicted),

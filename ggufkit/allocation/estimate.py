@@ -1,7 +1,7 @@
 """How long the work will take and how much disk it needs, computed from what this machine was measured to do."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,12 @@ _SPEEDS: Mapping[TensorType, float] = {
     _T.IQ1_S: 0.1, _T.IQ1_M: 0.1, _T.IQ2_XXS: 0.15, _T.IQ2_XS: 0.25, _T.IQ2_S: 0.39, _T.Q2_K: 0.90,
     _T.IQ3_XXS: 0.23, _T.Q3_K: 3.2, _T.IQ3_S: 0.34, _T.IQ4_XS: 0.49, _T.IQ4_NL: 0.49, _T.Q4_0: 4.6, _T.Q4_K: 1.0,
     _T.Q4_1: 0.97, _T.Q5_K: 1.1, _T.Q5_0: 5.0, _T.Q5_1: 1.0, _T.Q6_K: 3.9, _T.Q8_0: 23.0,
+}  # fmt: skip
+# The same of searching for scales afterwards.
+_SEARCHED: Mapping[TensorType, float] = {
+    _T.IQ2_XXS: 0.085, _T.IQ2_XS: 0.045, _T.IQ2_S: 0.02, _T.Q2_K: 0.2, _T.IQ3_XXS: 0.05, _T.Q3_K: 0.28, _T.IQ3_S: 0.04,
+    _T.IQ4_XS: 0.14, _T.IQ4_NL: 0.35, _T.Q4_0: 0.85, _T.Q4_K: 0.22, _T.Q4_1: 0.46, _T.Q5_K: 0.22, _T.Q5_0: 1.1,
+    _T.Q5_1: 0.46, _T.Q6_K: 0.28,
 }  # fmt: skip
 _NEAR = 1.5  # bits per weight: how far the types of a file lie from its mean
 _SAMPLE = 1 << 18  # weights
@@ -60,6 +66,10 @@ class Speeds:
     def encoding(self, weights: float, kind: TensorType) -> float:
         """Seconds that one core takes to store weights in a type."""
         return weights / (self.q4_k * _SPEEDS.get(kind, 0.5))
+
+    def searching(self, weights: float, kind: TensorType) -> float:
+        """Seconds that one core takes to search for the scales of weights in a type."""
+        return weights / (self.q4_k * _SEARCHED[kind]) if kind in _SEARCHED else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,7 @@ class Asked:
     in_order: bool = False
     is_compiled: bool = True
     by_gradients: int = 0  # weights of tensors that a backward pass tells about
+    searched_rows: int = 0  # of a tensor, to see what better scales are worth; 0: files have ggml's
 
 
 def estimate(
@@ -140,10 +151,18 @@ def estimate(
     choosing_tokens = len(choosing.chunks.tokens) * choosing.chunks.length
     read = choosing_tokens / speeds.tokens_per_second
     bits = 8 * asked.largest_file / max(1, all_weights)
-    making = sum(_stored_about(speeds, choice, bits) for choice in choices) / cores
+    making = sum(_about(speeds.encoding, choice, bits) for choice in choices) / cores
     sampled = sum(
         speeds.encoding(_sampled(choice, asked.rows), kind) for choice in choices for kind in choice.types[:-1]
     )
+    if asked.searched_rows:
+        making += sum(_about(speeds.searching, choice, bits) for choice in choices) / cores
+        sampled += sum(
+            way(_sampled(choice, asked.searched_rows), kind)
+            for choice in choices
+            for kind in choice.types[:-1]
+            for way in (speeds.encoding, speeds.encoding, speeds.searching)
+        )
     whole = all_weights / speeds.q4_k / per_process + reading  # of a mix
     judged = making + (read + _START) / choosing.processes
     learning = _READING_WITH_MOMENTS * asked.learned_tokens / (speeds.tokens_per_second * side)
@@ -193,10 +212,10 @@ def estimate(
     )
 
 
-def _stored_about(speeds: Speeds, choice: Choices, bits: float) -> float:
-    """Seconds that one core takes to store a tensor in one of the types of about so many bits per weight."""
+def _about(way: Callable[[float, TensorType], float], choice: Choices, bits: float) -> float:
+    """Seconds that one core takes for a tensor in one of the types of about so many bits per weight."""
     near = [kind for kind in choice.types[:-1] if abs(kind.bits_per_weight - bits) < _NEAR] or choice.types[-1:]
-    return sum(speeds.encoding(choice.weights, kind) for kind in near) / len(near)
+    return sum(way(choice.weights, kind) for kind in near) / len(near)
 
 
 def _sampled(choice: Choices, rows: int) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from ggufkit.allocation import known_errors
 from ggufkit.allocation.choices import Types
 from ggufkit.allocation.chunks import chunks_wanted
 from ggufkit.allocation.equalization.equalize import channels_to_scale, identity_with, is_too_long, not_refused
@@ -114,12 +115,12 @@ def expected(
     def is_new(types: Types) -> bool:
         return ledger is None or ledger.get(key_of(probing.identity, types)) is None
 
-    files = len(budgets)
+    files, rows = len(budgets), options.amounts(model.weights).rows
     backwards = 0
     if options.original and all(find_spec(needed) for needed in ("torch", "transformers")):
         backwards = tokens_read_backwards(model.weights, probing.chunks.length)
     return Asked(
-        rows=options.amounts(model.weights).rows,
+        rows=rows,
         curve=[types for _, types in questions.curve if is_new(types)],
         groups=[group.types for group in questions.groups if is_new(group.types)],
         rounds=CORRECTION_ROUNDS * files if options.effort is Effort.THOROUGH else 0,
@@ -134,6 +135,7 @@ def expected(
         backwards_bytes=bytes_of_files(model.headers) if backwards else 0,
         in_order=is_in_order(model.weights),
         is_compiled=not options.refine or compiled() is not None,
+        searched_rows=known_errors.rows_of_gains(rows) if options.quantize.search_scales else 0,
         by_gradients=sum(choice.weights for choice in model.choices if choice.name in seen),
     )
 

@@ -30,18 +30,20 @@ def foretold(
     wanted: Sequence[Verified],
     floor: float,
     of_inputs: Callable[[Types], float],
+    gain: Callable[[Types], float],
     progress: Progress,
 ) -> list[Verified]:
     """Give the candidates of `wanted` what was measured of their mix as `predicted`; the others keep theirs.
 
-    `of_inputs` says what rounded inputs cost in a choice of types.
+    `of_inputs` says what rounded inputs cost in a choice of types, and `gain` what better scales than those of ggml's
+    encoder leave, as a share.
 
     Raises:
         As `Measurer.measure`.
     """
     answers = measurer.measure([_quantized(each.candidate.types) for each in wanted], progress, "Measuring mixes")
     klds = {
-        each.candidate.name: answer.kld - floor + of_inputs(each.candidate.types)
+        each.candidate.name: (answer.kld - floor) * gain(each.candidate.types) + of_inputs(each.candidate.types)
         for each, answer in zip(wanted, answers, strict=True)
     }
     ratios = {

@@ -68,6 +68,11 @@ class Model:
     equalized: str = ""
 
     @property
+    def improved_by(self) -> str:
+        """What makes files better than everybody's of the same types, in words; empty where nothing does."""
+        return "equalized" if self.equalized else "scales searched" if self.options.search_scales else ""
+
+    @property
     def source(self) -> Path:
         """The first file."""
         return self.headers[0].path
@@ -183,6 +188,10 @@ class Model:
             (planned.bytes_after, name) for name, planned in self.presets.items() if planned.bytes_after <= budget
         ]
         return max(fitting)[1] if fitting else None
+
+    def with_scales_searched(self) -> "Model":
+        """Return the model whose files get better scales than ggml's encoder finds."""
+        return replace(self, options=replace(self.options, search_scales=True))
 
     def quantize_options(self, types: Types, overrides: Sequence[tuple[str, str]] = ()) -> QuantizeOptions:
         """Spell types for `quantize`: every tensor is named, so that llama-quantize decides nothing itself."""

@@ -92,6 +92,7 @@ def optimize(
         check_output(job.output, inputs=[source])
         check_output(job.recipe, inputs=[source])
     targets, keys = [job.target for job in jobs], _overrides(options, 0)
+    search_scales, options = options.quantize.search_scales, _with_scales_of_ggml(options)
     model = plain = open_model(source, options.quantize, options.pool, targets, keys)
     budgets = [model.budget(target) for target in targets]
     with workplace(model, options) as folder, contextlib.ExitStack() as stack:
@@ -111,6 +112,9 @@ def optimize(
         if equal is not None:
             model, options, probing = equal.model, equal.options, equal.probing
             identity = identity_with(scaled, identity)
+        if search_scales:
+            model = model.with_scales_searched()
+            options = replace(options, quantize=replace(options.quantize, search_scales=True))
         measurer = stack.enter_context(Measurer(probing, ledger, folder / "probing", cluster))
         some = probing.chunks
         check_space(
@@ -137,7 +141,10 @@ def optimize(
         except LlamaCppError as error:  # without them types are chosen by what their weights lose
             warn(f"what the rounding of inputs costs could not be measured: {error}")
             roundings = {}
-        known = study(model, asked, errors, measurer, progress, told, foretold, roundings)
+        gains = None
+        if search_scales:
+            gains = known_errors.gains_of(model, options, amounts.rows, identity, folder, progress)
+        known = study(model, asked, errors, measurer, progress, told, foretold, roundings, gains)
         verifier = stack.enter_context(Verifier(choosing, ledger, folder / "choosing", _made(model, options), cluster))
         learning = folder / "refining"
         wants_lessons = jobs and options.refine
@@ -179,6 +186,7 @@ def optimize(
             sensitivities=known.sensitivities,
             compared=_compared(model, options, foretold, measurer, known.floor),
             equalized=scaled.count if scaled is not None else 0,
+            scales_searched=search_scales,
         )
 
 
@@ -190,19 +198,20 @@ class _Published:
     options: OptimizeOptions
 
     def preset(self, name: str, alike: Verified) -> Candidate:
-        """Return a preset of it as a candidate; `alike` has the same types, and equalized weights."""
+        """Return a preset of it as a candidate; `alike` has the same types, made as ours are."""
         size = self.model.presets[name].bytes_after
         return Candidate(name, alike.candidate.types, size, math.nan, math.nan, is_preset=True)
 
 
 def _alike(verified: Sequence[Verified], preset: Verified, model: Model) -> Verified | None:
-    """Return the candidate with a preset's types and the weights of `model`: that preset, unless it is equalized."""
+    """Return the candidate with a preset's types that is made as all others are: the preset itself, or not quite."""
     return next(
         (
             each
             for each in verified
             if each.candidate.types == preset.candidate.types
             and each.candidate.equalized == model.equalized
+            and each.candidate.scales_searched == model.options.search_scales
             and not each.candidate.refined
         ),
         None,
@@ -242,7 +251,7 @@ def _file(
     named = job.target.preset.name if job.target.preset else published.model.largest_preset(room)
     candidates = candidates_for(model, room, known.opinions, prediction, restricted=True, named=named)
     verified = verifier.verify(candidates, progress)
-    alike = verified[0] if named is not None else None  # the preset, or its types with equalized weights
+    alike = verified[0] if named is not None else None  # the preset, or its types made as ours are
     if alike is not None:
         prediction = prediction.scaled_by(alike.candidate.types, alike.measured.kld)
     verified = [
@@ -252,8 +261,8 @@ def _file(
     best = best_of(verified, least_of(room))
     small = model.weights <= mix.SMALL
     wanted = [each for number, each in enumerate(verified) if small or each is best or number == 0]
-    verified = mix.foretold(measurer, verified, wanted, known.floor, prediction.of_inputs, progress)
-    if model.equalized and named is not None and alike is not None:
+    verified = mix.foretold(measurer, verified, wanted, known.floor, prediction.of_inputs, known.gain, progress)
+    if model.improved_by and named is not None and alike is not None:
         as_everybody = _made(published.model, published.options)
         verified = [each for each in verified if each.candidate.bytes <= budget]  # the matrix's path may be longer
         verified += verifier.verify([published.preset(named, alike)], progress, as_everybody)
@@ -270,8 +279,8 @@ def _file(
                     room,
                     label,
                     verified,
-                    known.of_weights,
-                    prediction,
+                    known.of_ggml,
+                    replace(prediction, costs=known.ggml_costs),
                     verifier,
                     options,
                     lessons,
@@ -286,11 +295,13 @@ def _file(
             source, chosen = published.model.source, published.options.quantize
             label = model.presets[preset.candidate.name].type
         elif preset is not None and best.candidate.types == preset.candidate.types and not has_room:
-            # Its weights are refined or equalized: a file of its size has no room for keys of ours.
+            # It is made in another way: a file of its size has no room for keys of ours.
             label, chosen = model.presets[preset.candidate.name].type, options.quantize
         else:
             more = (KEY,) if model.equalized else ()
             chosen = model.quantize_options(best.candidate.types, (*_overrides(options, budget), *more))
+        if best.candidate.refined:
+            chosen = replace(chosen, search_scales=False)  # its weights lie on the grids that ggml's encoder finds
         result = quantize(source, label, job.output, chosen, progress=progress)
     if result.bytes_after > budget:
         job.output.unlink()
@@ -311,6 +322,10 @@ def _file(
         refined=refined,
         seconds=time.monotonic() - started,
     )
+
+
+def _with_scales_of_ggml(options: OptimizeOptions) -> OptimizeOptions:
+    return replace(options, quantize=replace(options.quantize, search_scales=False))
 
 
 def _difference(best: Verified, preset: Verified) -> PairedDifference:

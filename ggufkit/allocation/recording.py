@@ -50,6 +50,7 @@ def write_recipe(
         measured_on=Role.DEVELOPMENT,
         refined=bool(best.candidate.refined),
         equalized=bool(best.candidate.equalized) or None,
+        scales_searched=best.candidate.scales_searched or None,
         made_by=f"ggufkit {__version__}, effort {options.effort.value}",
         texts=tuple(
             RecipeText(role, use.value, texts.sha256(use)) for use, role in uses.items() if getattr(texts, use.value)

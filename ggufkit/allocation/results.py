@@ -74,7 +74,8 @@ class Optimization:
     """All that came of one study: the files, the curve of all sizes, and what they are based on.
 
     `sensitivities` are those of single tensors, by whichever means; `compared` has groups that a backward pass foretold
-    and an earlier run has probed. `equalized` is how many channels were scaled.
+    and an earlier run has probed. `equalized` is how many channels were scaled,
+    `scales_searched` that files have better scales than ggml's encoder finds.
     """
 
     files: tuple[Optimized, ...]
@@ -86,6 +87,7 @@ class Optimization:
     sensitivities: Mapping[str, Sensitivity]
     compared: tuple[Probed, ...] = ()
     equalized: int = 0
+    scales_searched: bool = False
 
 
 def frontier_of(
@@ -93,7 +95,7 @@ def frontier_of(
 ) -> tuple[FrontierPoint, ...]:
     """Give the curve of sizes: what the knapsack picks, and the presets. `picked` has bytes and sums of costs.
 
-    `presets_worse` is how many times as much a preset was measured to lose as its types do with equalized weights.
+    `presets_worse` is how many times as much a preset was measured to lose as its types do in a file of ours.
     """
     plain = replace(prediction, scale=1.0)
     points = []

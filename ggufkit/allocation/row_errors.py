@@ -26,6 +26,7 @@ from ggufkit.gguf_file.reader import GgufHeader, TensorInfo
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.progress import Progress, silent
+from ggufkit.quantization.scale_search import in_own_threads
 
 Errors = Mapping[str, Mapping[TensorType, float]]
 """The relative error of each tensor in each type that it may have."""
@@ -44,10 +45,13 @@ def row_errors(
     library: Ggml,
     *,
     rows: int = DEFAULT_ROWS,
+    search_scales: bool = False,
     threads: int,
     progress: Progress = silent,
 ) -> Errors:
     """Compute the error of each tensor in each of its types, over `rows` rows of it (all experts together).
+
+    With `search_scales` it is that of the scales which `quantize` finds when it searches.
 
     Raises:
         GgufFileError: a file has become shorter.
@@ -55,6 +59,8 @@ def row_errors(
     found: dict[str, dict[TensorType, float]] = {choice.name: {} for choice in choices}
     by_name = {tensor.name: (header, tensor) for header in headers for tensor in header.tensors}
     with ExitStack() as stack:
+        if search_scales:
+            stack.enter_context(in_own_threads())
         descriptors = {}
         for header in headers:
             descriptors[header.path] = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -68,7 +74,7 @@ def row_errors(
             for expert in range(experts):
                 values = sampled(library, descriptors[header.path], header, tensor, expert, rows)
                 weights = importance_of(importance, tensor, expert)
-                changed = through(library, values, kind, columns, weights)
+                changed = through(library, values, kind, columns, weights, search_scales=search_scales)
                 scale = np.ones(columns, np.float32) if weights is None else weights
                 with np.errstate(over="ignore", invalid="ignore"):  # where the type has no room for them
                     squares = (changed - values).reshape(-1, columns).astype(np.float64) ** 2
@@ -80,7 +86,7 @@ def row_errors(
 
         pieces = [(choice, kind) for choice in choices for kind in choice.types[:-1]]
         total = len(pieces)
-        stage = "Computing errors of types"
+        stage = "Searching scales" if search_scales else "Computing errors of types"
         work_through(iter(pieces), work, threads=threads, report=lambda done: progress(stage, done, total, "steps"))
     for choice in choices:
         found[choice.name][choice.types[-1]] = 0.0

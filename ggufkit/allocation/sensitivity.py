@@ -136,6 +136,16 @@ def sum_of(first: Costs, second: Costs) -> Costs:
     }
 
 
+def times(costs: Costs, shares: Errors) -> Costs:
+    """Take these shares of costs; all of those whose share is not told."""
+    if not shares:
+        return costs
+    return {
+        name: {kind: cost * shares.get(name, {}).get(kind, 1.0) for kind, cost in own.items()}
+        for name, own in costs.items()
+    }
+
+
 def costs_of(choices: Sequence[Choices], sensitivities: Mapping[str, Sensitivity], ratio: Ratio) -> Costs:
     """Compute what each tensor costs in each of its types, in nats; its own type costs nothing."""
     costs: dict[str, dict[TensorType, float]] = {}

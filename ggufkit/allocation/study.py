@@ -1,7 +1,7 @@
 """What is known of a model when it was measured: enough to solve any budget, without measuring again."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ggufkit.allocation.candidates import pick
 from ggufkit.allocation.choices import Choices, Types
@@ -26,6 +26,7 @@ from ggufkit.allocation.sensitivity import (
     larger_of,
     mean_of,
     sum_of,
+    times,
 )
 from ggufkit.allocation.type_curve import curve_of, curve_types, uniform
 from ggufkit.gguf_file.tensor_types import TensorType
@@ -37,7 +38,11 @@ _FIRST = 10  # probes, after which the time can be told better
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Sensitivities and types' ratios, in several opinions; the best trusted comes first."""
+    """Sensitivities and types' ratios, in several opinions; the best trusted comes first.
+
+    All of it is measured as ggml's encoder rounds. `gains` are the shares of errors that are left where files are made
+    with better scales.
+    """
 
     choices: tuple[Choices, ...]
     errors: Errors
@@ -46,10 +51,16 @@ class Study:
     floor: float
     uniform: tuple[tuple[Types, float], ...]
     roundings: Mapping[str, Rounding]
+    gains: Errors = field(default_factory=dict)
 
     @property
     def of_weights(self) -> Mapping[str, Costs]:
         """What the rounding of weights costs, by each way to compare types."""
+        return {name: times(costs, self.gains) for name, costs in self.of_ggml.items()}
+
+    @property
+    def of_ggml(self) -> Mapping[str, Costs]:
+        """What it costs as ggml's encoder rounds."""
         errors = error_ratio(self.errors)
         curve = but_for_lattices(curve_ratio(self.curve), self.errors)
         ways = {
@@ -77,6 +88,11 @@ class Study:
         return next(iter(self.of_weights.values()))
 
     @property
+    def ggml_costs(self) -> Costs:
+        """Costs of weights as ggml's encoder rounds them, by that opinion."""
+        return next(iter(self.of_ggml.values()))
+
+    @property
     def costs(self) -> Costs:
         """Costs of both, by that opinion."""
         return sum_of(self.weight_costs, self.of_inputs)
@@ -84,7 +100,20 @@ class Study:
     @property
     def prediction(self) -> Prediction:
         """Foretell divergences."""
-        return corrected(self.weight_costs, self.uniform, self.of_inputs)
+        return replace(self.prediction_of_ggml, costs=self.weight_costs)
+
+    @property
+    def prediction_of_ggml(self) -> Prediction:
+        """Foretell those of weights as ggml's encoder rounds them."""
+        return corrected(self.ggml_costs, self.uniform, self.of_inputs)
+
+    def gain(self, types: Types) -> float:
+        """Say what better scales leave of the divergence that these types cost, as a share."""
+        before, after = (
+            sum(Prediction(costs, ()).cost(name, types) for name in costs)
+            for costs in (self.ggml_costs, self.weight_costs)
+        )
+        return after / before if before > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +141,12 @@ def study(
     told: Callable[[Sequence[float]], None],
     foretold: Mapping[str, Sensitivity] | None = None,
     roundings: Mapping[str, Rounding] | None = None,
+    gains: Errors | None = None,
 ) -> Study:
     """Measure the floor, the curve and the probes. `told` gets the seconds of the first probes once they are known.
 
-    What is `foretold` of tensors, without a probe, counts for them. `roundings` are what rounded inputs do.
+    What is `foretold` of tensors, without a probe, counts for them. `roundings` are what rounded inputs do,
+    `gains` what better scales leave of errors.
 
     Raises:
         As `Measurer.measure`.
@@ -147,12 +178,12 @@ def study(
         }
     else:
         sensitivities = {**from_priors(model.choices, errors, curve, tied=model.is_tied), **(foretold or {})}
-    return Study(model.choices, errors, curve, sensitivities, floor, level, roundings or {})
+    return Study(model.choices, errors, curve, sensitivities, floor, level, roundings or {}, gains or {})
 
 
 def in_the_mix(model: Model, known: Study, budget: int, measurer: Measurer, progress: Progress) -> Study:
     """Correct the sensitivities of the costliest tensors where they are: in what would be chosen for a budget."""
-    costs = known.weight_costs
+    costs = known.ggml_costs
     picked = pick(model, budget, known.costs)
     if picked is None:
         return known

@@ -18,6 +18,7 @@ from ggufkit.evaluation.likelihood.scores import COLUMNS
 from ggufkit.evaluation.likelihood.statistics import divergence
 from ggufkit.llamacpp import cpu
 from ggufkit.progress import Progress
+from ggufkit.quantization.scale_search import VERSION
 
 MOST_TAIL = 1.02  # times the preset's 99.9th percentile: a better mean must not be paid for by the worst tokens
 _SURE = 2.0  # standard errors
@@ -32,7 +33,8 @@ class Candidate:
     `predicted_by_probes` is the sum over tensors, known before any file is made. `predicted` is the best guess in the
     end: measured with the whole mix where that was done, and in proportion to what the other files turned out to be.
     `refined` names what the weights were refined with, `equalized` what was scaled in them; both are empty where they
-    are the checkpoint's own. Of a preset beside equalized candidates nothing is foretold: not a number.
+    are the checkpoint's own. `scales_searched` says that the file has better scales than ggml's encoder finds. Of a
+    preset as everybody makes it, where the others are not made so, nothing is foretold: not a number.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Candidate:
     is_preset: bool = False
     refined: str = ""
     equalized: str = ""
+    scales_searched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,8 @@ class Verifier:
     def _key(self, candidate: Candidate) -> str:
         refined = f" refined {candidate.refined}" if candidate.refined else ""
         equalized = f" equalized {candidate.equalized}" if candidate.equalized else ""
-        return key_of(f"file {self._setting.identity}{refined}{equalized}", candidate.types)
+        searched = f" scales {VERSION}" if candidate.scales_searched else ""
+        return key_of(f"file {self._setting.identity}{refined}{equalized}{searched}", candidate.types)
 
     def _measure(self, candidates: Sequence[Candidate], made: Made, progress: Progress) -> None:
         makings = [

@@ -13,6 +13,7 @@ from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.dequantize import dequantize
 from ggufkit.llamacpp.ggml import Ggml
 from ggufkit.quantization.lattice import pack_rows
+from ggufkit.quantization.scale_search import searched
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -71,14 +72,26 @@ def from_float32(library: Ggml, values: Floats, kind: TensorType) -> Array:
     return halves.view(np.uint8)
 
 
-def through(library: Ggml, values: Floats, kind: TensorType, columns: int, importance: Floats | None) -> Floats:
+def through(
+    library: Ggml,
+    values: Floats,
+    kind: TensorType,
+    columns: int,
+    importance: Floats | None,
+    *,
+    search_scales: bool = False,
+) -> Floats:
     """Return what whole rows of `columns` elements are after they were stored as `kind`.
 
-    `importance` holds one float32 for each column, as llama-quantize takes it from an importance matrix.
+    `importance` holds one float32 for each column, as llama-quantize takes it from an importance matrix. With
+    `search_scales` they are stored as `quantize` stores them when it searches for scales.
     """
     if kind in PLAIN:
         return to_float32(library, from_float32(library, values, kind), kind)
-    return dequantize(encoded_as(library, values, kind, columns, importance), int(kind), values.size)
+    encoded = encoded_as(library, values, kind, columns, importance)
+    if search_scales:
+        encoded = searched(values, encoded, kind, columns, importance)
+    return dequantize(encoded, int(kind), values.size)
 
 
 def encoded_as(library: Ggml, values: Floats, kind: TensorType, columns: int, importance: Floats | None) -> Array:

@@ -104,6 +104,14 @@ def command(
             " What the model computes stays the same; adapters (LoRA) of the original do not fit.",
         ),
     ] = True,
+    search_scales: Annotated[
+        bool,
+        typer.Option(
+            "--search-scales/--no-search-scales",
+            rich_help_panel=_WORK,
+            help="Search for scales of blocks that lose less than those of llama-quantize: same types, same size.",
+        ),
+    ] = True,
     sensitivity: Annotated[
         str,
         typer.Option(
@@ -202,7 +210,7 @@ def command(
         effort=_optimize_words.effort_named(effort),
         pool=pool,
         chunk_tokens=chunk_tokens,
-        quantize=QuantizeOptions(threads=threads, imatrix=imatrix),
+        quantize=QuantizeOptions(threads=threads, imatrix=imatrix, search_scales=search_scales),
         running=running,
         folder=state,
         refine=refine,

@@ -31,7 +31,10 @@ class Scratch:
 
 
 def foretold(
-    names: Sequence[str], wanted: Sequence[str], of_inputs: Callable[[Types], float] = lambda _: 0.0
+    names: Sequence[str],
+    wanted: Sequence[str],
+    of_inputs: Callable[[Types], float] = lambda _: 0.0,
+    gain: Callable[[Types], float] = lambda _: 1.0,
 ) -> dict[str, float]:
     verified = [
         Verified(
@@ -42,7 +45,7 @@ def foretold(
     ]
     chosen = [each for each in verified if each.candidate.name in wanted]
     scratch = cast("Any", Scratch())
-    found = mix.foretold(scratch, verified, chosen, scratch.floor, of_inputs, silent)
+    found = mix.foretold(scratch, verified, chosen, scratch.floor, of_inputs, gain, silent)
     return {each.candidate.name: each.candidate.predicted for each in found}
 
 
@@ -61,6 +64,11 @@ def test_one_other_file_is_enough_and_none_leaves_the_mix_as_it_is() -> None:
 def test_rounded_inputs_are_added() -> None:
     found = foretold(["preset", "one"], ["preset", "one"], lambda types: 0.1 if types["a"] is TYPES["one"] else 0.0)
     assert found == pytest.approx({"preset": 1.0, "one": 0.6 * 1.1})  # of 0.6 / 0.6, and of 1.1
+
+
+def test_better_scales_leave_a_share_of_the_mix_but_not_of_rounded_inputs() -> None:
+    found = foretold(["one"], ["one"], lambda _: 0.1, lambda types: 0.8 if types["a"] is TYPES["one"] else 0.0)
+    assert found == pytest.approx({"one": 0.8 * 0.5 + 0.1})
 
 
 def test_what_was_not_measured_as_a_mix_keeps_what_was_foretold_of_it() -> None:

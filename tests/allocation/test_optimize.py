@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import random_models
 
-from ggufkit.allocation import targets, workplace
+from ggufkit.allocation import known_errors, targets, workplace
 from ggufkit.allocation.candidates import candidates_for
 from ggufkit.allocation.chunks import chunks_of, length_for
 from ggufkit.allocation.document import document
@@ -20,6 +20,7 @@ from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.prediction import Prediction
 from ggufkit.allocation.results import Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
+from ggufkit.allocation.weights import through
 from ggufkit.cli import main
 from ggufkit.errors import GgufkitError, InputError, LlamaCppError, UsageError
 from ggufkit.evaluation.likelihood.logits_file import decode, open_logits_file
@@ -27,7 +28,9 @@ from ggufkit.files import locked
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.find import find
+from ggufkit.progress import silent
 from ggufkit.quantization import recipe
+from ggufkit.quantization.direct import library
 from ggufkit.quantization.options import QuantizeOptions
 from ggufkit.quantization.plan import plan
 from ggufkit.quantization.quantize import quantize
@@ -49,7 +52,7 @@ def options(folder: Path, *, pool: str = "k-quants", effort: Effort = Effort.NOR
         effort=effort,
         pool=pool,
         chunk_tokens=LENGTH,
-        quantize=QuantizeOptions(threads=1),
+        quantize=QuantizeOptions(threads=1, search_scales=True),
         running=replace(OptimizeOptions().running, threads=1),
         folder=folder,
     )
@@ -89,6 +92,79 @@ def test_keeps_the_size_and_is_no_worse_than_the_preset(optimized: Optimization)
     check(optimized)
     names = {each.candidate.name for each in optimized.files[0].verified}
     assert "Q4_K_M" in names
+
+
+@pytest.mark.oracle
+def test_scales_are_searched_for_in_what_is_chosen_and_not_in_the_preset(
+    optimized: Optimization, tied: Path, tmp_path: Path
+) -> None:
+    """The file is what `quantize --search-scales` makes with these types; the preset is llama-quantize's."""
+    each = optimized.files[0]
+    assert each.chosen.candidate.scales_searched
+    assert recipe.read(each.recipe).scales_searched
+    assert optimized.scales_searched
+    applied = recipe.apply(recipe.read(each.recipe), [read_header(tied)], QuantizeOptions(search_scales=True))
+    assert not any("--search-scales" in note for note in applied.notes)
+    assert any("--search-scales" in note for note in unsearched_notes(each.recipe, tied))
+    again, plain = tmp_path / "again.gguf", tmp_path / "plain.gguf"
+    quantize(tied, applied.type, again, applied.options)
+    quantize(tied, applied.type, plain, replace(applied.options, search_scales=False))
+    found, theirs, ours = (tensor_bytes(path) for path in (each.output, plain, again))
+    assert found == ours
+    quantized = {name for name, kind in each.types.items() if kind.is_quantized}
+    better = {name for name in found if found[name] != theirs[name]}
+    assert better <= quantized
+    assert len(better) > len(quantized) / 2
+    # The same types as everybody makes them stand beside their like with better scales.
+    presets = [one for one in each.verified if one.candidate.is_preset]
+    alike = [one for one in each.verified if one.candidate.types == presets[0].candidate.types]
+    assert [one.candidate.scales_searched for one in presets] == [False]
+    assert sorted(one.candidate.scales_searched for one in alike) == [False, True]
+    assert len({one.measured.kld for one in alike}) == 2
+
+
+def unsearched_notes(path: Path, model: Path) -> tuple[str, ...]:
+    return recipe.apply(recipe.read(path), [read_header(model)], QuantizeOptions()).notes
+
+
+def tensor_bytes(path: Path) -> dict[str, bytes]:
+    content = path.read_bytes()
+    return {
+        tensor.name: content[tensor.offset : tensor.offset + tensor.size]
+        for tensor in read_header(path).tensors
+        if len(tensor.shape) > 1
+    }
+
+
+def test_without_searching_files_are_those_of_llama_quantize(tied: Path, tmp_path: Path) -> None:
+    plain = options(tmp_path / "state", effort=Effort.FAST)
+    plain = replace(plain, quantize=replace(plain.quantize, search_scales=False))
+    job = Job(targets.like("Q4_K_M"), tmp_path / "out.gguf")
+    found = optimize(tied, [job], dealt(), plain)
+    check(found)
+    assert not found.scales_searched
+    assert not any(one.candidate.scales_searched for one in found.files[0].verified)
+    assert recipe.read(job.recipe).scales_searched is None
+
+
+@pytest.mark.oracle
+def test_gains_are_what_the_search_leaves_of_errors(tied: Path, tmp_path: Path) -> None:
+    asked = options(tmp_path)
+    model = open_model(tied, asked.quantize, asked.pool, [targets.like("Q4_K_M")], ())
+    gains = known_errors.gains_of(model, asked, 256, "a model", tmp_path, silent)
+    choice = next(each for each in model.choices if "ffn_up" in each.name)
+    tensor = choice.tensor
+    content = np.fromfile(tied, np.uint8)[tensor.offset : tensor.offset + tensor.size].view(np.float16)
+    rows = content.astype(np.float32).reshape(-1, tensor.shape[0])
+    for kind in (TensorType.Q4_K, TensorType.Q6_K):
+        plain, better = (
+            np.square(through(library(), rows, kind, tensor.shape[0], None, search_scales=search) - rows.reshape(-1))
+            for search in (False, True)
+        )
+        assert gains[choice.name][kind] == pytest.approx(better.sum() / plain.sum(), rel=0.02)
+    assert gains[choice.name][choice.types[-1]] == 1.0
+    read_again = known_errors.gains_of(model, asked, 256, "a model", tmp_path, silent)
+    assert read_again == gains
 
 
 def test_tied_embeddings_are_chosen_too(optimized: Optimization) -> None:

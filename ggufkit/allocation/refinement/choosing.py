@@ -67,8 +67,8 @@ def chosen_with_refined(
 ) -> Iterator[RefinedChoice]:
     """Refine the most promising types for a budget, measure them, and choose among all.
 
-    `opinions` are costs of rounded weights, of which refining saves, the best trusted first; `prediction` knows what
-    rounded inputs cost.
+    `opinions` are costs of weights as ggml's encoder rounds them, of which refining saves, the best trusted first;
+    `prediction` knows what rounded inputs cost.
 
     Raises:
         OutputError: there is no room for copies of the model.
@@ -99,7 +99,8 @@ def chosen_with_refined(
                 continue
 
             def made(wanted: Types, request: Request, source: Path = copy.path) -> Making:
-                return Making((str(source),), label.name, model.quantize_options(wanted), request)
+                chosen = replace(model.quantize_options(wanted), search_scales=False)  # its weights lie on grids
+                return Making((str(source),), label.name, chosen, request)
 
             candidate = Candidate(
                 f"{name}, refined",

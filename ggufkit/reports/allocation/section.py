@@ -214,6 +214,8 @@ def _settings(found: Allocation) -> list[tuple[str, object]]:
     ]
     if equalized := found.raw.get("equalized_channels"):
         lines.append(("equalized", f"{equalized} channels scaled; what the model computes stays the same"))
+    if found.raw.get("scales_searched"):
+        lines.append(("scales", "searched for: same types and bytes as llama-quantize's, less error"))
     seconds, estimate = found.raw.get("seconds"), found.raw.get("estimate")
     if isinstance(seconds, int | float) and isinstance(estimate, dict):
         lines.append(("took", f"{seconds:,.0f} s; {float(estimate.get('seconds', 0)):,.0f} s were expected"))
