@@ -27,7 +27,7 @@ _SPEEDS: Mapping[TensorType, float] = {
 _SEARCHED: Mapping[TensorType, float] = {
     _T.IQ2_XXS: 0.085, _T.IQ2_XS: 0.045, _T.IQ2_S: 0.02, _T.Q2_K: 0.2, _T.IQ3_XXS: 0.05, _T.Q3_K: 0.28, _T.IQ3_S: 0.04,
     _T.IQ4_XS: 0.14, _T.IQ4_NL: 0.35, _T.Q4_0: 0.85, _T.Q4_K: 0.22, _T.Q4_1: 0.46, _T.Q5_K: 0.22, _T.Q5_0: 1.1,
-    _T.Q5_1: 0.46, _T.Q6_K: 0.28,
+    _T.Q5_1: 0.46, _T.Q6_K: 0.28, _T.Q8_0: 1.1,
 }  # fmt: skip
 _NEAR = 1.5  # bits per weight: how far the types of a file lie from its mean
 _SAMPLE = 1 << 18  # weights
@@ -155,6 +155,7 @@ def estimate(
     sampled = sum(
         speeds.encoding(_sampled(choice, asked.rows), kind) for choice in choices for kind in choice.types[:-1]
     )
+    plainly = making
     if asked.searched_rows:
         making += sum(_about(speeds.searching, choice, bits) for choice in choices) / cores
         sampled += sum(
@@ -179,7 +180,7 @@ def estimate(
         rounded = all_weights * feedback.in_order / (cores if asked.is_compiled else 1)
     if asked.in_order and asked.backwards_tokens:  # few rows at a time, which two threads can share
         rounded = all_weights * feedback.across_rows / (min(cores, 2) if asked.is_compiled else 1)
-    refining = learning + rounded + judged
+    refining = learning + rounded + judged - making + plainly
     stages = {
         "conversion": before.converted_bytes / _CONVERTED_PER_SECOND,
         "text of its own": before.written_tokens / speeds.written_per_second if speeds.written_per_second else 0.0,

@@ -47,7 +47,7 @@ from ggufkit.quantization.matrix_fit import ENDS
 from ggufkit.quantization.plan import read_model
 
 CORRECTION_ROUNDS = 2
-CANDIDATES = 6  # about, for each size
+CANDIDATES = 7  # about, for each size
 _TOKENS = 1024  # that the model reads to see how fast it is
 
 

@@ -174,11 +174,14 @@ def optimize(
         for each in files:
             if each.preset is not None and (alike := _alike(each.verified, each.preset, model)) is not None:
                 prediction = prediction.scaled_by(alike.candidate.types, alike.measured.kld)
-                worse = each.preset.measured.kld / max(alike.measured.kld, 1e-12)
+                gain = known.gain(alike.candidate.types)
+                worse = gain * each.preset.measured.kld / max(alike.measured.kld, 1e-12)
         walked = [(one.size, one.cost) for one in frontier(model.items(known.costs))]
         return Optimization(
             files=tuple(files),
-            frontier=frontier_of(model, walked, prediction, worse),
+            frontier=frontier_of(
+                model, walked, prediction, replace(known.prediction_of_ggml, scale=prediction.scale), worse
+            ),
             estimate=estimated or found,
             seconds=time.monotonic() - started,
             model=model,
@@ -186,7 +189,7 @@ def optimize(
             sensitivities=known.sensitivities,
             compared=_compared(model, options, foretold, measurer, known.floor),
             equalized=scaled.count if scaled is not None else 0,
-            scales_searched=search_scales,
+            scales_searched=any(each.chosen.candidate.scales_searched for each in files),
         )
 
 
@@ -301,7 +304,7 @@ def _file(
             more = (KEY,) if model.equalized else ()
             chosen = model.quantize_options(best.candidate.types, (*_overrides(options, budget), *more))
         if best.candidate.refined:
-            chosen = replace(chosen, search_scales=False)  # its weights lie on the grids that ggml's encoder finds
+            chosen = replace(chosen, search_scales=False)  # refined weights lie on grids that ggml's encoder finds
         result = quantize(source, label, job.output, chosen, progress=progress)
     if result.bytes_after > budget:
         job.output.unlink()

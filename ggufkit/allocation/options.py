@@ -49,7 +49,7 @@ class OptimizeOptions:
     effort: Effort = Effort.NORMAL
     pool: str = "usual"
     chunk_tokens: int = 512
-    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+    quantize: QuantizeOptions = field(default_factory=lambda: QuantizeOptions(search_scales=True))
     running: Running = field(default_factory=Running)
     folder: Path | None = None
     refine: bool = False

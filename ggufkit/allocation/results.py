@@ -75,7 +75,7 @@ class Optimization:
 
     `sensitivities` are those of single tensors, by whichever means; `compared` has groups that a backward pass foretold
     and an earlier run has probed. `equalized` is how many channels were scaled,
-    `scales_searched` that files have better scales than ggml's encoder finds.
+    `scales_searched` that a file has better scales than ggml's encoder finds.
     """
 
     files: tuple[Optimized, ...]
@@ -91,19 +91,24 @@ class Optimization:
 
 
 def frontier_of(
-    model: Model, picked: Sequence[tuple[int, float]], prediction: Prediction, presets_worse: float = 1.0
+    model: Model,
+    picked: Sequence[tuple[int, float]],
+    prediction: Prediction,
+    of_presets: Prediction,
+    presets_worse: float = 1.0,
 ) -> tuple[FrontierPoint, ...]:
     """Give the curve of sizes: what the knapsack picks, and the presets. `picked` has bytes and sums of costs.
 
-    `presets_worse` is how many times as much a preset was measured to lose as its types do in a file of ours.
+    `of_presets` foretells files with ggml's scales; `presets_worse` is how many times as much a preset was measured to
+    lose as is foretold so, for its channels are not equalized.
     """
-    plain = replace(prediction, scale=1.0)
+    plain, plain_presets = (replace(each, scale=1.0) for each in (prediction, of_presets))
     points = []
     for size, cost in picked:
         whole = model.fixed_bytes + size
         points.append(FrontierPoint(whole, model.bits_per_weight(whole), prediction.of_sum(cost), plain.of_sum(cost)))
     for name, planned in model.presets.items():
         types, size = model.preset_types(name), planned.bytes_after
-        told, by_probes = (presets_worse * each.of(types) for each in (prediction, plain))
+        told, by_probes = (presets_worse * each.of(types) for each in (of_presets, plain_presets))
         points.append(FrontierPoint(size, planned.bits_per_weight_after, told, by_probes, name))
     return tuple(sorted(points, key=lambda point: (point.bytes, point.preset or "")))

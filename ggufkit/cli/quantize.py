@@ -126,7 +126,8 @@ def command(
         bool,
         typer.Option(
             "--search-scales",
-            help="Search for scales that lose less than those of llama-quantize: same types, same size.",
+            help="Search for scales that lose less than those of llama-quantize: same types, same size. With --like and"
+            " its kin always.",
         ),
     ] = False,
     keep_split: Annotated[

@@ -147,8 +147,19 @@ def plan(
         overrides=asking.overrides,
         patterns=answer.patterns,
         shifted=answer.shifted,
-        notes=(*doubts, *answer.notes),
+        notes=(*doubts, *answer.notes, *(_unsearched(quantized) if options.search_scales else ())),
     )
+
+
+def _unsearched(tensors: Sequence[PlannedTensor]) -> tuple[str, ...]:
+    """Say which quantized tensors get llama-quantize's scales although others are to be searched for."""
+    from ggufkit.quantization.searched_output import is_searched  # loads numpy
+
+    left = [tensor for tensor in tensors if not is_searched(tensor)]
+    if not left:
+        return ()
+    kinds = sorted({f"{tensor.was.name} to {tensor.to.name}" for tensor in left})
+    return (f"scales are not searched for in {counted(len(left), 'tensor')} ({', '.join(kinds)})",)
 
 
 def _refuse_doomed(tensors: Sequence[PlannedTensor], covered: Mapping[str, int], options: QuantizeOptions) -> None:

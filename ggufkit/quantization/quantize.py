@@ -113,8 +113,12 @@ def prepare(
     """Refuse outputs that cannot or must not be written, and with `strict` plans that fall back on other types.
 
     Raises:
-        As `quantize`.
+        As `quantize`; MissingDependencyError where scales are to be searched for without libggml.
     """
+    if any(planned.options.search_scales for planned in plans):
+        from ggufkit.quantization import direct  # loads numpy
+
+        direct.library()  # which the search needs, and llama-quantize does not
     jobs = []
     for planned, output in zip(plans, outputs, strict=True):
         if strict:

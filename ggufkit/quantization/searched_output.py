@@ -10,9 +10,14 @@ from ggufkit.llamacpp import cpu, ggml
 from ggufkit.progress import Progress
 from ggufkit.quantization.importance import Values, load_importance
 from ggufkit.quantization.plan import QuantizationPlan
-from ggufkit.quantization.planned import elements
+from ggufkit.quantization.planned import PlannedTensor, elements
 from ggufkit.quantization.scale_search import can_search, in_own_threads, searched
 from ggufkit.quantization.stored_rows import StoredRows, is_plain, rewrite
+
+
+def is_searched(tensor: PlannedTensor) -> bool:
+    """Whether scales of a tensor can be searched for: its weights are there, and its type is known."""
+    return can_search(tensor.to) and is_plain(tensor)
 
 
 def search_output(plan: QuantizationPlan, written: Sequence[Path], progress: Progress) -> set[str]:
@@ -23,7 +28,7 @@ def search_output(plan: QuantizationPlan, written: Sequence[Path], progress: Pro
         InputError: the importance matrix cannot be used.
     """
     library = ggml.load()
-    wanted = {tensor.name: tensor for tensor in plan.tensors if can_search(tensor.to) and is_plain(tensor)}
+    wanted = {tensor.name: tensor for tensor in plan.tensors if is_searched(tensor)}
     if library is None or not wanted:
         return set()
     options = plan.options

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ggufkit.allocation.model import open_model
 from ggufkit.allocation.optimize import Job, optimize
 from ggufkit.allocation.options import Effort, OptimizeOptions
 from ggufkit.allocation.prediction import Prediction
-from ggufkit.allocation.results import Optimization
+from ggufkit.allocation.results import FrontierPoint, Optimization
 from ggufkit.allocation.texts import Dealt, Document, Use, deal
 from ggufkit.allocation.weights import through
 from ggufkit.cli import main
@@ -145,6 +146,25 @@ def test_without_searching_files_are_those_of_llama_quantize(tied: Path, tmp_pat
     assert not found.scales_searched
     assert not any(one.candidate.scales_searched for one in found.files[0].verified)
     assert recipe.read(job.recipe).scales_searched is None
+
+
+def test_the_curve_has_presets_as_everybody_makes_them_and_chosen_types_with_better_scales(
+    tied: Path, tmp_path: Path
+) -> None:
+    asked = options(tmp_path / "state", effort=Effort.FAST)
+    plain = replace(asked, quantize=replace(asked.quantize, search_scales=False))
+    searched, without = (optimize(tied, [], dealt(), each).frontier for each in (asked, plain))
+
+    def told(points: Sequence[FrontierPoint]) -> dict[str, float]:
+        return {point.preset: point.predicted for point in points if point.preset}
+
+    assert told(searched) == told(without)
+    assert len(told(searched)) > 5
+    # The cheapest of all sizes costs less with better scales; no type has worse ones.
+    first, other = (min(point.bytes for point in points if not point.preset) for points in (searched, without))
+    assert first == other
+    costs = [next(p.predicted for p in points if p.bytes == first) for points in (searched, without)]
+    assert costs[0] < costs[1]
 
 
 @pytest.mark.oracle

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_gguf
 
+from ggufkit.errors import MissingDependencyError
 from ggufkit.gguf_file.reader import read_header
 from ggufkit.gguf_file.tensor_types import TensorType
 from ggufkit.llamacpp.dequantize import dequantize
@@ -14,6 +15,7 @@ from ggufkit.quantization.engines import Engine
 from ggufkit.quantization.importance import load_importance
 from ggufkit.quantization.plan import QuantizeOptions
 from ggufkit.quantization.quantize import quantize, quantize_all
+from ggufkit.quantization.scale_search import searched
 
 pytestmark = pytest.mark.engine
 
@@ -60,14 +62,41 @@ def test_both_engines_write_the_same_better_file(kind: str, models: Path, tmp_pa
 
 
 def test_each_tensor_is_judged_by_its_own_importance(models: Path, tmp_path: Path) -> None:
-    source, name = models / "even-F16.gguf", "blk.0.ffn_up.weight"
+    source, names = models / "even-F16.gguf", ("blk.0.ffn_up.weight", "blk.1.attn_q.weight")
     matrix = tiny_gguf.write_imatrix(tmp_path / "imatrix.gguf")
-    all_of_it, without = tmp_path / "all.gguf", tmp_path / "without.gguf"
-    quantize(source, "IQ4_XS", all_of_it, QuantizeOptions(imatrix=matrix, search_scales=True))
-    left_out = QuantizeOptions(imatrix=matrix, search_scales=True, exclude_weights=(name,))
-    quantize(source, "IQ4_XS", without, left_out)
-    ours, others = tensors(all_of_it), tensors(without)
-    assert [each for each in ours if not np.array_equal(ours[each][1], others[each][1])] == [name]
+    plain, better = tmp_path / "plain.gguf", tmp_path / "better.gguf"
+    quantize(source, "IQ4_XS", plain, QuantizeOptions(imatrix=matrix))
+    quantize(source, "IQ4_XS", better, QuantizeOptions(imatrix=matrix, search_scales=True))
+    importance = load_importance(matrix).values
+    shapes = {tensor.name: tensor.shape for tensor in read_header(source).tensors}
+    for name in names:
+        kind, before = tensors(plain)[name]
+        weights = tensors(source)[name][1].view(np.float16).astype(np.float32)
+        own, without = (searched(weights, before, kind, shapes[name][0], each) for each in (importance[name], None))
+        assert np.array_equal(tensors(better)[name][1], own)
+        assert not np.array_equal(own, without)
+
+
+def test_what_cannot_be_searched_is_told(models: Path, tmp_path: Path) -> None:
+    """A source that is quantized already has lost what the search would go by; some types are not known to it."""
+    once = tmp_path / "once.gguf"
+    quantize(models / "even-F16.gguf", "Q8_0", once)
+    options = QuantizeOptions(search_scales=True, allow_requantize=True)
+    result = quantize(once, "Q4_0", tmp_path / "twice.gguf", options)
+    assert any("not searched for" in note for note in result.notes)
+    mixed = QuantizeOptions(search_scales=True, tensor_types=(("blk.0.ffn_up", TensorType.TQ2_0),))
+    result = quantize(models / "even-F16.gguf", "Q4_0", tmp_path / "mixed.gguf", mixed)
+    assert any("not searched for" in note and "TQ2_0" in note for note in result.notes)
+    assert not quantize(models / "even-F16.gguf", "Q4_0", tmp_path / "all.gguf", SEARCHING).notes
+
+
+def test_without_libggml_it_is_refused_before_any_work(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ggufkit.llamacpp.ggml.load", lambda: None)
+    with pytest.raises(MissingDependencyError, match="libggml"):
+        quantize(models / "even-F16.gguf", "Q4_0", tmp_path / "out.gguf", SEARCHING, engine=Engine.BINARY)
+    assert not list(tmp_path.iterdir())
 
 
 def test_experts_have_importance_of_their_own(tmp_path: Path) -> None:

@@ -20,9 +20,13 @@ def write(
     tied: bool = True,
     biases: bool = False,
     context: int = 512,
+    spread: float = 0.0,
     dtype: type = np.float16,
 ) -> Path:
-    """Write a model whose tensors are scaled unevenly, so that they do not all matter equally."""
+    """Write a model whose tensors are scaled unevenly, so that they do not all matter equally.
+
+    `spread` is the standard deviation of the logarithms of columns' sizes.
+    """
     chance = np.random.default_rng(seed)
     tokens, types, merges = vocabulary()
     writer = gguf.GGUFWriter(path, "llama")
@@ -49,6 +53,8 @@ def write(
 
     def add(name: str, *shape: int, scale: float = 1.0) -> None:
         values = chance.standard_normal(shape) * scale / np.sqrt(shape[-1])
+        if spread:
+            values *= np.exp(spread * chance.standard_normal(shape[-1]))
         writer.add_tensor(f"{name}.weight", values.astype(dtype))
 
     def bias(name: str, *shape: int) -> None:

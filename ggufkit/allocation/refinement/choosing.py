@@ -99,7 +99,7 @@ def chosen_with_refined(
                 continue
 
             def made(wanted: Types, request: Request, source: Path = copy.path) -> Making:
-                chosen = replace(model.quantize_options(wanted), search_scales=False)  # its weights lie on grids
+                chosen = replace(model.quantize_options(wanted), search_scales=False)  # refined ones lie on grids
                 return Making((str(source),), label.name, chosen, request)
 
             candidate = Candidate(

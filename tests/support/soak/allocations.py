@@ -16,6 +16,7 @@ from ggufkit.evaluation.likelihood import passes
 from ggufkit.evaluation.likelihood.statistics import divergence
 from ggufkit.evaluation.likelihood.texts import Chunks, cut_into_chunks
 from ggufkit.gguf_file.reader import read_header
+from ggufkit.quantization.make_imatrix import Calibration, ImatrixOptions, make_imatrix
 from ggufkit.quantization.options import QuantizeOptions
 from ggufkit.quantization.quantize import quantize
 from ggufkit.quantization.types import quantization_type
@@ -27,7 +28,7 @@ _LEAST_SHARE = 0.995  # of the budget
 _FORETOLD = (0.67, 1.5)  # times what was measured
 _MOST_WORSE = 1.02  # times the preset's divergence, on text that nothing was chosen with
 _TWICE = 5  # every so many cases are done twice, in folders of their own
-_DEVELOPMENT, _TEST = 60_000, 50_000  # characters
+_DEVELOPMENT, _TEST, _CALIBRATION = 45_000, 40_000, 20_000  # characters
 _TEST_CHUNKS = 512
 
 
@@ -40,6 +41,7 @@ def _model(path: Path, chance: Random) -> Path:
         blocks=chance.randint(1, 4),
         experts=chance.choice((0, 0, 0, 4)),
         tied=chance.random() < 0.5,
+        spread=chance.choice((0.0, 0.7)),
     )
 
 
@@ -54,14 +56,22 @@ def _texts() -> Dealt:
     return deal([Document("development", passages)], [Use.PROBING, Use.CHOOSING])
 
 
-def _options(folder: Path) -> OptimizeOptions:
+def _options(folder: Path, matrix: Path) -> OptimizeOptions:
+    """As the command line has them: channels are equalized, and scales searched for."""
     return OptimizeOptions(
         effort=Effort.NORMAL,
         chunk_tokens=_LENGTH,
-        quantize=QuantizeOptions(threads=2),
+        quantize=QuantizeOptions(threads=2, imatrix=matrix, search_scales=True),
         running=replace(OptimizeOptions().running, threads=2),
         folder=folder,
     )
+
+
+def _matrix(source: Path, folder: Path) -> Path:
+    text = random_models.text(_CALIBRATION, _DEVELOPMENT + _TEST + 10_000)
+    settings = ImatrixOptions(ctx_size=_LENGTH, threads=2, perplexity=False)
+    make_imatrix(folder / "imatrix.gguf", model=source, calibration=Calibration(text, "text"), options=settings)
+    return folder / "imatrix.gguf"
 
 
 def promises(trial: Trial) -> None:
@@ -70,8 +80,10 @@ def promises(trial: Trial) -> None:
         folder = trial.folder / str(case)
         folder.mkdir()
         source, target = _model(folder / "m-F16.gguf", chance), _target(chance)
+        matrix = _matrix(source, folder)
+        first, second = (_options(folder / name, matrix) for name in ("state", "again"))
         try:
-            (made,) = optimize(source, [Job(target, folder / "a.gguf")], _texts(), _options(folder / "state")).files
+            (made,) = optimize(source, [Job(target, folder / "a.gguf")], _texts(), first).files
         except UsageError as refused:
             if "cannot be reached" not in str(refused):
                 trial.broken(case, f"{target.said}: {refused}")
@@ -80,10 +92,10 @@ def promises(trial: Trial) -> None:
         for problem in _judge(trial, made):
             trial.broken(case, f"{target.said}: {problem}")
         if made.preset is not None and made.chosen is not made.preset:
-            ratio = _on_test_text(source, made, folder)
+            ratio = _on_test_text(source, made, folder, first)
             trial.worst("of the preset's divergence on test text", ratio, limit=_MOST_WORSE)
         if case % _TWICE == 0:
-            again = optimize(source, [Job(target, folder / "b.gguf")], _texts(), _options(folder / "again")).files[0]
+            again = optimize(source, [Job(target, folder / "b.gguf")], _texts(), second).files[0]
             if again.types != made.types:
                 trial.broken(case, f"{target.said}: the same inputs gave another recipe")
 
@@ -109,11 +121,12 @@ def _judge(trial: Trial, made: Optimized) -> list[str]:
     return found
 
 
-def _on_test_text(source: Path, made: Optimized, folder: Path) -> float:
+def _on_test_text(source: Path, made: Optimized, folder: Path, options: OptimizeOptions) -> float:
     """Let the file and its preset read text that nothing was chosen with; return the ratio of their divergences."""
     assert made.preset is not None
-    preset, options = folder / "preset.gguf", _options(folder)
-    quantize(source, quantization_type(made.preset.candidate.name), preset, options.quantize)
+    preset = folder / "preset.gguf"
+    plain = replace(options.quantize, search_scales=False)
+    quantize(source, quantization_type(made.preset.candidate.name), preset, plain)
     text = folder / "test.txt"
     text.write_text(random_models.text(_TEST, _DEVELOPMENT + 5_000), encoding="utf-8")
     tokens = passes.tokenize(source, [text], folder, options.running)
