@@ -113,21 +113,21 @@ def _read_with_minimum(blocks: Bytes) -> Scales:
     return Scales(steps, np.ones_like(steps), -_half(blocks, 2), np.ones_like(steps))
 
 
-def _write_4(blocks: Bytes, scales: Scales, codes: Bytes) -> None:
+def _put_steps(blocks: Bytes, scales: Scales) -> int:
+    """Write the scale of each block, and its minimum where there is one; return the byte that follows."""
     _put_half(blocks, 0, scales.steps)
-    place = 2
-    if scales.minimum_steps is not None:
-        _put_half(blocks, 2, -scales.minimum_steps)
-        place = 4
-    _put_nibbles(blocks, place, codes, 16)
+    if scales.minimum_steps is None:
+        return 2
+    _put_half(blocks, 2, -scales.minimum_steps)
+    return 4
+
+
+def _write_4(blocks: Bytes, scales: Scales, codes: Bytes) -> None:
+    _put_nibbles(blocks, _put_steps(blocks, scales), codes, 16)
 
 
 def _write_5(blocks: Bytes, scales: Scales, codes: Bytes) -> None:
-    _put_half(blocks, 0, scales.steps)
-    place = 2
-    if scales.minimum_steps is not None:
-        _put_half(blocks, 2, -scales.minimum_steps)
-        place = 4
+    place = _put_steps(blocks, scales)
     _put_bits(blocks, place, codes >> 4)
     _put_nibbles(blocks, place + 4, codes, 16)
 
